@@ -1,0 +1,517 @@
+//! What can be said on the command line, and to whom: to the launcher, to one of its verbs, or to the agent.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
+
+use crate::{agent, image::Lang, report::Usage};
+
+/// Start the pi coding agent in a locked-down Docker container for this repository
+#[derive(Debug, Parser)]
+#[command(
+    name = "pi",
+    disable_version_flag = true,
+    disable_help_subcommand = true,
+    subcommand_value_name = "VERB",
+    subcommand_help_heading = "Verbs of the launcher",
+    override_usage = "pi [OPTIONS] [PROMPT]...          run the agent in this repository
+       pi [OPTIONS] -- AGENT_ARGS...    the same; everything after -- reaches the agent untouched
+       pi [OPTIONS] AGENT_COMMAND ...   install remove uninstall update list config auth mcp: the agent's own
+       pi VERB ...                      the launcher's own verbs, below",
+    after_help = "The agent's own flags (`pi -p \"fix it\"`, `pi -c`, `pi --model M`) need no `--`; `pi -- --help` shows \
+                  them all. Options of the launcher stand before the first word for the agent."
+)]
+struct Parsed {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+/// Options of a session; the same for `pi` and `pi shell`.
+#[derive(Debug, Clone, Default, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "these are the flags as they are typed; `Config` has the policies"
+)]
+pub(crate) struct Options {
+    /// Image variant: base, go, php, php8.4, php8.5 or auto
+    ///
+    /// `auto`, the default, looks for `go.mod`, then for `composer.json`. `php` is the newest one. Config key: `lang`.
+    #[arg(long, value_name = "LANG")]
+    pub(crate) lang: Option<Lang>,
+    /// Rebuild every image, then run
+    #[arg(long)]
+    pub(crate) build: bool,
+    /// Restrict the network to an allowlist
+    ///
+    /// Off by default. Config key: `proxy`.
+    #[arg(long, conflicts_with_all = ["no_proxy", "no_network"])]
+    pub(crate) proxy: bool,
+    /// Do not restrict the network, whatever the config says
+    #[arg(long, conflicts_with_all = ["allowed_domains", "allow", "no_network"])]
+    pub(crate) no_proxy: bool,
+    /// Read the allowlist from FILE; implies --proxy
+    ///
+    /// Default: `~/.agents/proxy_allowed_domains.txt`. Config key: `allowed_domains`.
+    #[arg(long, value_name = "FILE", conflicts_with = "no_network")]
+    pub(crate) allowed_domains: Option<PathBuf>,
+    /// Allow the agent to reach HOST (can be repeated); implies --proxy
+    #[arg(long, value_name = "HOST[:PORT]", conflicts_with = "no_network")]
+    pub(crate) allow: Vec<String>,
+    /// Give the agent no network at all
+    #[arg(long)]
+    pub(crate) no_network: bool,
+    /// Mount a file or directory of the host (can be repeated)
+    ///
+    /// DST is SRC when it is left out; `:ro` makes it read-only. Config key: `mounts`.
+    #[arg(long, value_name = "SRC[:DST][:ro]")]
+    pub(crate) mount: Vec<OsString>,
+    /// Pass a variable to the agent, or set it (can be repeated)
+    ///
+    /// `NAME` alone takes the value from here. Config key: `env`.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<OsString>,
+    /// Publish a port of the container on 127.0.0.1 (can be repeated)
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) publish: Vec<u16>,
+    /// Limit the memory, swap included, as in `512m` or `4g`; 0 is no limit
+    ///
+    /// Default: 4g. Config key: `memory`.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// Limit the processors; 0 is no limit
+    ///
+    /// Default: 2, or what the machine has. Config key: `cpus`.
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<f64>,
+    /// Limit the number of processes; 0 is no limit
+    ///
+    /// Default: 1024. Config key: `pids`.
+    #[arg(long, value_name = "N")]
+    pub(crate) pids: Option<u32>,
+    /// Use this OCI runtime of the engine, such as `runsc`
+    ///
+    /// Default: the engine's. Config key: `runtime`.
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) runtime: Option<String>,
+    /// Name the session for `pi ps`, `pi stop`, `pi shell --session`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) session_name: Option<String>,
+    /// Read this file instead of the user's config
+    ///
+    /// Default: `~/.config/pi/config.toml`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print each docker command before it is run
+    #[arg(long)]
+    pub(crate) verbose: bool,
+    /// Print errors only
+    #[arg(long, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Print what would be run, as a shell script or as JSON, and run nothing
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "script")]
+    pub(crate) dry_run: Option<DryRun>,
+}
+
+/// How a dry run is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DryRun {
+    /// A shell script that does what `pi` would do.
+    Script,
+    /// The plan as data.
+    Json,
+}
+
+/// The launcher's own verbs.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Verb {
+    /// Open a shell, or run CMD, in exactly the sandbox that `pi` would build
+    #[command(override_usage = "pi shell [OPTIONS] [-- CMD...]\n       pi shell --session NAME [-- CMD...]")]
+    Shell {
+        /// Enter a running session instead
+        #[arg(long, value_name = "NAME")]
+        session: Option<String>,
+        #[arg(last = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+    /// Build the image that this repository needs, without running it
+    Build {
+        /// Build every variant
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show a whole session with a scripted model: no key, no internet
+    Demo,
+    /// Allow hosts in a running session, or read the edited allowlist again
+    Allow {
+        /// Entries of the allowlist: a domain, `*.domain` or `host:port`
+        #[arg(value_name = "DOMAIN")]
+        entries: Vec<String>,
+        /// The session; needed only when several are running here
+        #[arg(long, value_name = "NAME")]
+        session: Option<String>,
+        /// Also append the entries to the allowlist file
+        #[arg(long)]
+        save: bool,
+    },
+    /// Show what the restricted network refused, in a running or the last session
+    Blocked {
+        /// The session; needed only when several are running here
+        #[arg(long, value_name = "NAME")]
+        session: Option<String>,
+        /// Print data instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say whether the allowlist admits an address, and by which line
+    Check {
+        /// What the agent would ask for
+        #[arg(value_name = "URL|HOST[:PORT]", required = true)]
+        targets: Vec<String>,
+    },
+    /// List the running sessions
+    Ps {
+        /// Print data instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a session's proxy has logged
+    Logs {
+        /// Name or id, as `pi ps` shows it
+        #[arg(value_name = "NAME")]
+        session: String,
+    },
+    /// Stop a running session
+    Stop {
+        /// Name or id, as `pi ps` shows it
+        #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+        session: Option<String>,
+        /// Stop every session of yours
+        #[arg(long)]
+        all: bool,
+    },
+    /// Remove what sessions that did not end properly have left behind
+    ///
+    /// With `--dry-run`, before or after the verb, only say what would be removed.
+    Clean {
+        /// Also remove the images that no configuration in use needs
+        #[arg(long)]
+        images: bool,
+        /// Also remove the caches of Go, npm and composer
+        #[arg(long)]
+        caches: bool,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+    /// Keep watch over a session: not for people
+    #[command(name = WATCH, hide = true)]
+    Watch {
+        /// The session's directory
+        directory: PathBuf,
+    },
+}
+
+/// The hidden verb that a session runs beside itself to be taken down when its launcher is killed.
+pub(crate) const WATCH: &str = "__watch";
+
+/// Verbs that are spoken for, so that today's prompt never turns into tomorrow's verb.
+const RESERVED: [(&str, &str); 3] = [
+    ("login", "run `pi` and type /login"),
+    ("models", "put them into `~/.pi/agent/models.json`"),
+    ("doctor", "`pi shell -- true --verbose` shows what docker is asked and what it answers"),
+];
+
+/// A command line, understood.
+#[derive(Debug, Clone)]
+pub(crate) struct Cli {
+    pub(crate) options: Options,
+    pub(crate) action: Action,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub(crate) enum Action {
+    /// Run the agent with these arguments.
+    Agent(Vec<OsString>),
+    /// Run a verb of the launcher.
+    Verb(Verb),
+    /// Print this text.
+    Help(String),
+    /// Print the versions of the launcher and of the agent.
+    Version,
+}
+
+impl Cli {
+    /// Understands the arguments behind the program's name.
+    ///
+    /// # Errors
+    /// A [`Usage`] error which says what to type instead.
+    pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Self> {
+        let split = Split::of(args.into_iter().collect())?;
+        let to_clap = std::iter::once(OsString::from("pi"))
+            .chain(split.options)
+            .chain(split.verb.iter().map(OsString::from))
+            .chain(split.verb_args);
+        let parsed = match Parsed::try_parse_from(to_clap) {
+            Ok(parsed) => parsed,
+            Err(error) => return refused(&error, split.verb.as_deref()),
+        };
+        let action = match parsed.verb {
+            _ if split.version => Action::Version,
+            Some(verb) => Action::Verb(verb),
+            None => Action::Agent(split.agent),
+        };
+        Ok(Self { options: parsed.options, action })
+    }
+
+    /// The whole grammar, for completions.
+    pub(crate) fn grammar() -> clap::Command {
+        Parsed::command()
+    }
+}
+
+fn refused(error: &clap::Error, verb: Option<&str>) -> anyhow::Result<Cli> {
+    use clap::error::ErrorKind::{
+        DisplayHelp, InvalidSubcommand, InvalidValue, TooManyValues, UnknownArgument, ValueValidation,
+    };
+    if error.kind() == DisplayHelp {
+        return Ok(Cli { options: Options::default(), action: Action::Help(error.render().to_string()) });
+    }
+    let text = error.render().to_string();
+    let message = text
+        .trim_start_matches("error: ")
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
+    Err(match (verb, error.kind()) {
+        (
+            Some(verb),
+            UnknownArgument | InvalidSubcommand | TooManyValues | InvalidValue | ValueValidation,
+        ) => Usage::hinted(
+            format!("`pi {verb}`: {message}"),
+            format!(
+                "`{verb}` is a verb of the launcher; to say this to the agent, quote it or write `pi -- …`"
+            ),
+        ),
+        (Some(verb), _) => {
+            Usage::hinted(format!("`pi {verb}`: {message}"), format!("see `pi {verb} --help`"))
+        }
+        (None, _) => Usage::hinted(message, "see `pi --help`"),
+    })
+}
+
+/// The command line, cut into what clap understands and what is the agent's.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Split {
+    options: Vec<OsString>,
+    verb: Option<String>,
+    verb_args: Vec<OsString>,
+    agent: Vec<OsString>,
+    version: bool,
+}
+
+impl Split {
+    fn of(args: Vec<OsString>) -> anyhow::Result<Self> {
+        let grammar = Parsed::command();
+        let mut split = Self::default();
+        let mut args = args.into_iter().peekable();
+        while let Some(arg) = args.next() {
+            let text = arg.to_string_lossy().into_owned();
+            if text == "--" {
+                match split.verb {
+                    Some(_) => {
+                        split.verb_args.push(arg);
+                        split.verb_args.extend(args);
+                    }
+                    None => split.agent.extend(args),
+                }
+                return Ok(split);
+            }
+            let own = split.verb.as_deref().and_then(|verb| grammar.find_subcommand(verb));
+            if let Some(option) = own.and_then(|verb| option_of(verb, &text)) {
+                split.verb_args.push(arg);
+                if takes_next(option, &text) {
+                    split.verb_args.extend(args.next());
+                }
+                continue;
+            }
+            if let Some(option) = option_of(&grammar, &text) {
+                split.options.push(arg);
+                if takes_next(option, &text) {
+                    let value = args
+                        .next()
+                        .ok_or_else(|| Usage::hinted(format!("`{text}` needs a value"), "see `pi --help`"))?;
+                    split.options.push(value);
+                }
+                continue;
+            }
+            if matches!(text.as_str(), "-h" | "--help") {
+                split.verb_args.push(arg);
+                continue;
+            }
+            if split.verb.is_some() {
+                split.verb_args.push(arg);
+                continue;
+            }
+            if matches!(text.as_str(), "-v" | "-V" | "--version") {
+                split.version = true;
+                continue;
+            }
+            if text.len() > 1 && text.starts_with('-') {
+                if agent::flag(&text).is_none() {
+                    return Err(unknown_flag(&text, &grammar));
+                }
+            } else if let Some((verb, instead)) = RESERVED.iter().find(|(verb, _)| *verb == text) {
+                return Err(Usage::hinted(
+                    format!("`pi {verb}` is not there yet"),
+                    format!("{instead}; to say `{verb}` to the agent, write `pi -- {verb}`"),
+                ));
+            } else if grammar.find_subcommand(&text).is_some() {
+                split.verb = Some(text);
+                continue;
+            } else if agent::COMMANDS.contains(&text.as_str()) {
+                split.agent.push(arg);
+                split.agent.extend(args);
+                return Ok(split);
+            }
+            split.agent.push(arg);
+            split.agent.extend(args);
+            check_agent_words(&split.agent, &grammar)?;
+            return Ok(split);
+        }
+        Ok(split)
+    }
+}
+
+/// The option that `text` names, written as `--name` or `--name=value`.
+fn option_of<'a>(grammar: &'a clap::Command, text: &str) -> Option<&'a clap::Arg> {
+    let name = text.strip_prefix("--")?.split('=').next()?;
+    grammar.get_arguments().find(|arg| arg.get_long() == Some(name))
+}
+
+fn takes_next(option: &clap::Arg, text: &str) -> bool {
+    option.get_action().takes_values() && !option.is_require_equals_set() && !text.contains('=')
+}
+
+/// Refuses an option of the launcher, or a flag that nobody knows, among the words for the agent: a session that
+/// silently ignored `--proxy` would be worse than none.
+fn check_agent_words(words: &[OsString], grammar: &clap::Command) -> anyhow::Result<()> {
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let text = word.to_string_lossy();
+        if text == "--" {
+            return Ok(());
+        }
+        if text.len() < 2 || !text.starts_with('-') {
+            continue;
+        }
+        match agent::flag(&text) {
+            Some(flag) if flag.arity == agent::Arity::One && !text.contains('=') => {
+                words.next();
+            }
+            Some(_) => {}
+            None if option_of(grammar, &text).is_some() => {
+                let option = text.split('=').next().unwrap_or(&text);
+                return Err(Usage::hinted(
+                    format!(
+                        "`{option}` stands after the first word for the agent, where it would have no effect"
+                    ),
+                    format!("write `pi {option} …` with the words for the agent last"),
+                ));
+            }
+            None => return Err(unknown_flag(&text, grammar)),
+        }
+    }
+    Ok(())
+}
+
+fn unknown_flag(text: &str, grammar: &clap::Command) -> anyhow::Error {
+    let name = text.split('=').next().unwrap_or(text);
+    let own: Vec<String> =
+        grammar.get_arguments().filter_map(clap::Arg::get_long).map(|long| format!("--{long}")).collect();
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    let force = format!("to pass it to the agent as it is, write `pi -- {name}`");
+    Usage::hinted(
+        format!("neither the launcher nor the agent knows the flag `{name}`"),
+        match agent::nearest(name, &own) {
+            Some(near) => format!("did you mean `{near}`? {force}"),
+            None => force,
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(args: &[&str]) -> Split {
+        Split::of(args.iter().map(OsString::from).collect()).unwrap()
+    }
+
+    fn refusal(args: &[&str]) -> String {
+        let error = Cli::parse(args.iter().map(OsString::from)).unwrap_err();
+        assert!(error.is::<Usage>(), "{error:?}");
+        format!("{error:#}")
+    }
+
+    #[test]
+    fn the_grammar_holds() {
+        Parsed::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_the_agent_need_no_dashes() {
+        let line = split(&["--proxy", "--lang", "go", "-p", "--model", "--proxy", "fix it"]);
+        assert_eq!(line.options, ["--proxy", "--lang", "go"]);
+        assert_eq!(line.agent, ["-p", "--model", "--proxy", "fix it"]);
+    }
+
+    #[test]
+    fn everything_after_the_dashes_is_the_agents() {
+        assert_eq!(split(&["--", "--proxy", "--nonsense"]).agent, ["--proxy", "--nonsense"]);
+        assert_eq!(split(&["-p", "--", "- a list"]).agent, ["-p", "--", "- a list"]);
+    }
+
+    #[test]
+    fn an_option_that_comes_too_late_is_refused() {
+        assert_eq!(
+            refusal(&["fix it", "--proxy"]),
+            "`--proxy` stands after the first word for the agent, where it would have no effect"
+        );
+    }
+
+    #[test]
+    fn a_flag_that_nobody_knows_names_its_neighbour() {
+        let error = Cli::parse(["--proxi"].map(OsString::from)).unwrap_err();
+        assert_eq!(format!("{error}"), "neither the launcher nor the agent knows the flag `--proxi`");
+    }
+
+    #[test]
+    fn a_verb_with_words_that_are_not_its_arguments_acts_on_nothing() {
+        assert_eq!(refusal(&["clean", "up", "dead", "code"]), "`pi clean`: unexpected argument 'up' found");
+    }
+
+    #[test]
+    fn shell_takes_options_on_both_sides() {
+        let line = split(&["--proxy", "shell", "--lang", "go", "--", "go", "--version"]);
+        assert_eq!(line.options, ["--proxy", "--lang", "go"]);
+        assert_eq!(line.verb_args, ["--", "go", "--version"]);
+    }
+
+    #[test]
+    fn a_command_of_the_agent_is_passed_verbatim() {
+        assert_eq!(split(&["install", "npm:x", "--proxy"]).agent, ["install", "npm:x", "--proxy"]);
+    }
+
+    #[test]
+    fn no_proxy_contradicts_an_allowlist() {
+        assert!(refusal(&["--no-proxy", "--allow", "example.com"]).contains("cannot be used with"));
+    }
+}

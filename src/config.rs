@@ -1,0 +1,473 @@
+//! What was meant: the layers of settings, and the one function that resolves them.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{cli::Options, host::Host, image::Lang, report::Hinted};
+
+/// The commented default, which is also the documentation of every key.
+pub(crate) const DEFAULTS: &str = include_str!("../assets/config.toml");
+
+/// The file by which a repository may choose its language, and nothing else.
+pub(crate) const PROJECT_FILE: &str = ".pi/sandbox.toml";
+
+/// Settings with every question answered.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Config {
+    pub(crate) lang: Lang,
+    pub(crate) network: Network,
+    /// The allowlist file, and whether the user named it.
+    pub(crate) allowed_domains: PathBuf,
+    pub(crate) allowed_domains_is_default: bool,
+    pub(crate) allow: Vec<String>,
+    pub(crate) lan: Vec<String>,
+    pub(crate) dns: Vec<String>,
+    pub(crate) mounts: Vec<MountSpec>,
+    pub(crate) env: Vec<String>,
+    pub(crate) publish: Vec<u16>,
+    pub(crate) packages: Vec<String>,
+    pub(crate) limits: Limits,
+    pub(crate) runtime: Option<String>,
+    pub(crate) agent_dir: AgentDir,
+    pub(crate) docker: String,
+    pub(crate) session_name: Option<String>,
+    pub(crate) images: Images,
+}
+
+/// What the agent may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// What the host's containers can reach.
+    Open,
+    /// The allowlist, through the sidecar.
+    Proxy,
+    /// Nothing.
+    None,
+}
+
+/// How much of `~/.pi/agent` a session may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum AgentDir {
+    Guarded,
+    Shared,
+}
+
+/// Limits of a container; `None` is no limit.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Limits {
+    /// As docker takes it, such as `4g`; swap included.
+    pub(crate) memory: Option<String>,
+    pub(crate) cpus: Option<f64>,
+    pub(crate) pids: Option<u32>,
+}
+
+/// A mount that the user asked for, not yet looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MountSpec {
+    pub(crate) source: PathBuf,
+    pub(crate) target: Option<PathBuf>,
+    pub(crate) read_only: bool,
+}
+
+/// Where the images come from; see `assets/config.toml`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Images {
+    pub(crate) base: String,
+    pub(crate) go: String,
+    pub(crate) proxy: String,
+    pub(crate) php_apt: String,
+    pub(crate) agent_package: String,
+    pub(crate) agent_version: String,
+    pub(crate) acli: bool,
+    pub(crate) ca_certificates: Option<PathBuf>,
+    pub(crate) pull: Pull,
+}
+
+/// Whether an explicit build asks the registry for newer bases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Pull {
+    Always,
+    Missing,
+}
+
+/// One file of settings: whatever it does not say is left to the layer below.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Layer {
+    lang: Option<Lang>,
+    proxy: Option<bool>,
+    allowed_domains: Option<String>,
+    lan: Option<Vec<String>>,
+    dns: Option<Vec<String>>,
+    mounts: Option<Vec<String>>,
+    env: Option<Vec<String>>,
+    packages: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "memory")]
+    memory: Option<String>,
+    #[serde(default, deserialize_with = "cpus")]
+    cpus: Option<Cpus>,
+    pids: Option<u32>,
+    runtime: Option<String>,
+    agent_dir: Option<AgentDir>,
+    docker: Option<String>,
+    #[serde(default)]
+    images: ImagesLayer,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImagesLayer {
+    base: Option<String>,
+    go: Option<String>,
+    proxy: Option<String>,
+    php_apt: Option<String>,
+    agent_package: Option<String>,
+    agent_version: Option<String>,
+    acli: Option<bool>,
+    ca_certificates: Option<String>,
+    pull: Option<Pull>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Cpus(Option<f64>);
+
+impl Config {
+    /// Reads the files and resolves them with what was typed.
+    ///
+    /// # Errors
+    /// A file cannot be read, or says something unknown: the error names file, line and what is allowed.
+    pub(crate) fn load(options: &Options, host: &Host, project: Option<&Path>) -> anyhow::Result<Self> {
+        let user = match &options.config {
+            Some(path) => {
+                let path = host.cwd.join(path);
+                layer(
+                    &path,
+                    &read(&path)?.with_context(|| format!("there is no config file `{}`", path.display()))?,
+                )?
+            }
+            None => match read(&host.config_file())? {
+                Some(text) => layer(&host.config_file(), &text)?,
+                None => Layer::default(),
+            },
+        };
+        let chosen = match project {
+            Some(root) => project_lang(&root.join(PROJECT_FILE))?,
+            None => None,
+        };
+        resolve(options, host, chosen, user)
+    }
+}
+
+/// The one resolver: command line over repository over user over defaults.
+fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -> anyhow::Result<Config> {
+    let base: Layer =
+        toml::from_str(DEFAULTS).expect("the defaults are a file of ours, and a test reads them");
+    let proxy = match (options.proxy, options.no_proxy) {
+        (_, true) => false,
+        (true, _) => true,
+        _ if options.allowed_domains.is_some() || !options.allow.is_empty() => true,
+        _ => user.proxy.or(base.proxy).unwrap_or_default(),
+    };
+    let network = match (options.no_network, proxy) {
+        (true, _) => Network::None,
+        (false, true) => Network::Proxy,
+        (false, false) => Network::Open,
+    };
+    if network != Network::Open && !options.publish.is_empty() {
+        bail!(crate::report::Usage::error(
+            "`--publish` needs the open network: nothing can reach into a restricted one"
+        ));
+    }
+    let (allowed_domains, allowed_domains_is_default) = match (&options.allowed_domains, user.allowed_domains)
+    {
+        (Some(path), _) => (host.cwd.join(path), false),
+        (None, Some(path)) if !path.is_empty() => (host.expand(&path), false),
+        _ => (host.home.join(".agents/proxy_allowed_domains.txt"), true),
+    };
+    let mut mounts = Vec::new();
+    for text in user.mounts.or(base.mounts).unwrap_or_default() {
+        mounts.push(MountSpec::parse(&text, host)?);
+    }
+    for text in &options.mount {
+        let text = text.to_str().with_context(|| format!("the mount `{}` is not UTF-8", text.display()))?;
+        mounts.push(MountSpec::parse(text, host)?);
+    }
+    let mut env = user.env.or(base.env).unwrap_or_default();
+    for text in &options.env {
+        env.push(text.to_str().context("a value of `--env` is not UTF-8")?.to_owned());
+    }
+    let images = user.images;
+    let fallback = base.images;
+    let text = |mine: Option<String>, theirs: Option<String>| mine.or(theirs).unwrap_or_default();
+    Ok(Config {
+        lang: options.lang.or(project).or(user.lang).or(base.lang).unwrap_or(Lang::Auto),
+        network,
+        allowed_domains,
+        allowed_domains_is_default,
+        allow: options.allow.clone(),
+        lan: user.lan.or(base.lan).unwrap_or_default(),
+        dns: user.dns.or(base.dns).unwrap_or_default(),
+        mounts,
+        env,
+        publish: options.publish.clone(),
+        packages: packages(user.packages.or(base.packages).unwrap_or_default())?,
+        limits: Limits {
+            memory: match &options.memory {
+                Some(typed) => {
+                    Some(size(typed).map_err(|error| crate::report::Usage::error(error.to_string()))?)
+                }
+                None => user.memory.or(base.memory),
+            }
+            .filter(|size| size != "0"),
+            cpus: match options.cpus {
+                Some(typed) if typed >= 0.0 && typed.is_finite() => Some(typed).filter(|n| *n > 0.0),
+                Some(typed) => {
+                    bail!(crate::report::Usage::error(format!(
+                        "`--cpus {typed}` is not a number of processors"
+                    )))
+                }
+                None => match user.cpus.or(base.cpus) {
+                    Some(Cpus(Some(n))) => Some(n).filter(|n| *n > 0.0),
+                    #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 processors")]
+                    Some(Cpus(None)) | None => Some(host.cpus.min(2) as f64),
+                },
+            },
+            pids: options.pids.or(user.pids).or(base.pids).filter(|n| *n > 0),
+        },
+        runtime: options.runtime.clone().or(user.runtime).or(base.runtime).filter(|name| !name.is_empty()),
+        agent_dir: user.agent_dir.or(base.agent_dir).unwrap_or(AgentDir::Guarded),
+        docker: text(user.docker, base.docker),
+        session_name: options.session_name.as_deref().map(session_name).transpose()?,
+        images: Images {
+            base: text(images.base, fallback.base),
+            go: text(images.go, fallback.go),
+            proxy: text(images.proxy, fallback.proxy),
+            php_apt: text(images.php_apt, fallback.php_apt),
+            agent_package: text(images.agent_package, fallback.agent_package),
+            agent_version: text(images.agent_version, fallback.agent_version),
+            acli: images.acli.or(fallback.acli).unwrap_or_default(),
+            ca_certificates: images
+                .ca_certificates
+                .filter(|path| !path.is_empty())
+                .map(|path| host.expand(&path)),
+            pull: images.pull.or(fallback.pull).unwrap_or(Pull::Always),
+        },
+    })
+}
+
+impl MountSpec {
+    /// `SRC[:DST][:ro]`; a colon inside a path cannot be told from a separator, so such a path needs a link to it.
+    fn parse(text: &str, host: &Host) -> anyhow::Result<Self> {
+        let (rest, read_only) = match text.strip_suffix(":ro") {
+            Some(rest) => (rest, true),
+            None => (text.strip_suffix(":rw").unwrap_or(text), false),
+        };
+        let (source, target) = match rest.split_once(':') {
+            Some((source, target)) => (source, Some(target)),
+            None => (rest, None),
+        };
+        if source.is_empty() || target.is_some_and(|target| !target.starts_with('/') || target.contains(':'))
+        {
+            bail!(crate::report::Usage::error(format!(
+                "the mount `{text}` is not `SRC[:DST][:ro]` with an absolute DST"
+            )));
+        }
+        Ok(Self { source: host.expand(source), target: target.map(PathBuf::from), read_only })
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("could not read `{}`", path.display())),
+    }
+}
+
+fn layer(path: &Path, text: &str) -> anyhow::Result<Layer> {
+    toml::from_str(text).map_err(|error| located(path, text, &error))
+}
+
+fn located(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+    let message = error.message().trim().replace('\n', "; ");
+    Hinted::error(
+        format!("{}:{line}: {message}", path.display()),
+        "the commented default is `assets/config.toml` of the project, and `pi --help` names the keys",
+    )
+}
+
+/// Reads the one key that a repository may set. It is written by whoever writes the repository, the agent included,
+/// so it has no struct with more keys that could be filled by mistake.
+fn project_lang(path: &Path) -> anyhow::Result<Option<Lang>> {
+    match fs::metadata(path) {
+        // A pipe or a device would never come to an end.
+        Ok(meta) if !meta.is_file() => bail!("`{}` is not a regular file", path.display()),
+        Ok(meta) if meta.len() > 65_536 => bail!("`{}` is larger than 64 KiB", path.display()),
+        _ => {}
+    }
+    let Some(text) = read(path)? else { return Ok(None) };
+    let table: toml::Table = toml::from_str(&text).map_err(|error| located(path, &text, &error))?;
+    if let Some(key) = table.keys().find(|key| *key != "lang") {
+        let line = 1 + text
+            .lines()
+            .take_while(|line| !line.trim_start().trim_start_matches('[').starts_with(key))
+            .count();
+        return Err(Hinted::error(
+            format!("{}:{line}: a repository may set `lang` and nothing else, not `{key}`", path.display()),
+            format!("`{key}` belongs in your own `~/.config/pi/config.toml`"),
+        ));
+    }
+    let Some(value) = table.get("lang") else { return Ok(None) };
+    let lang = Lang::deserialize(value.clone()).map_err(|error| {
+        let error = error.message().trim().to_owned();
+        Hinted::error(
+            format!("{}: `lang`: {error}", path.display()),
+            "take one of base, go, php, php8.4, php8.5, auto",
+        )
+    })?;
+    Ok(Some(lang))
+}
+
+fn packages(names: Vec<String>) -> anyhow::Result<Vec<String>> {
+    for name in &names {
+        let ok = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "+-.:=~".contains(c));
+        if !ok {
+            bail!("`packages`: `{}` is not the name of a Debian package", name.escape_debug());
+        }
+    }
+    Ok(names)
+}
+
+/// A size as docker takes it, such as `512m`.
+fn size(text: &str) -> anyhow::Result<String> {
+    let digits = text.trim_end_matches(|c: char| "bkmgBKMG".contains(c));
+    if digits.is_empty() || text.len() - digits.len() > 1 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        bail!("`{text}` is not a size: write a number and one of b, k, m, g, as in `512m`");
+    }
+    Ok(if digits.bytes().all(|b| b == b'0') { "0".to_owned() } else { text.to_ascii_lowercase() })
+}
+
+fn session_name(text: &str) -> anyhow::Result<String> {
+    let ok = !text.is_empty()
+        && text.len() <= 64
+        && text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    if !ok {
+        bail!(crate::report::Usage::error(
+            "a session's name is up to 64 letters, digits, `.`, `_` and `-`, and begins with a letter or digit"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn memory<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    size(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn cpus<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cpus>, D::Error> {
+    match toml::Value::deserialize(from)? {
+        toml::Value::String(text) if text.is_empty() => Ok(Some(Cpus(None))),
+        #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 processors")]
+        toml::Value::Integer(n) if n >= 0 => Ok(Some(Cpus(Some(n as f64)))),
+        toml::Value::Float(n) if n >= 0.0 && n.is_finite() => Ok(Some(Cpus(Some(n)))),
+        _ => Err(serde::de::Error::custom("`cpus` is a number of processors, or \"\" for the default")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> Host {
+        Host::for_tests()
+    }
+
+    fn user(text: &str) -> anyhow::Result<Config> {
+        resolve(&Options::default(), &host(), None, layer(Path::new("/c.toml"), text)?)
+    }
+
+    fn refusal(text: &str) -> String {
+        format!("{:#}", user(text).unwrap_err())
+    }
+
+    #[test]
+    fn the_defaults_are_a_file_that_parses_and_says_everything() {
+        let config = user("").unwrap();
+        assert_eq!(config.network, Network::Open);
+        assert_eq!(config.limits, Limits { memory: Some("4g".into()), cpus: Some(2.0), pids: Some(1024) });
+        assert_eq!(config.images.agent_version, "0.87.1");
+        assert_eq!(config.agent_dir, AgentDir::Guarded);
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_with_file_line_and_what_is_allowed() {
+        let text = refusal("lang = \"go\"\nlangg = 1\n");
+        assert!(text.starts_with("/c.toml:2: unknown field `langg`, expected one of `lang`"), "{text}");
+    }
+
+    #[test]
+    fn a_bad_value_is_an_error_with_file_line_and_what_is_allowed() {
+        let text = refusal("\n\nlang = \"rust\"");
+        assert!(text.starts_with("/c.toml:3: unknown variant `rust`, expected one of"), "{text}");
+        let text = refusal("memory = \"lots\"");
+        assert!(text.starts_with("/c.toml:1: `lots` is not a size"), "{text}");
+        assert!(refusal("packages = [\"a; rm -rf /\"]").contains("is not the name of a Debian package"));
+    }
+
+    #[test]
+    fn zero_is_no_limit() {
+        let config = user("memory = \"0\"\ncpus = 0\npids = 0").unwrap();
+        assert_eq!(config.limits, Limits { memory: None, cpus: None, pids: None });
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_repository_and_the_repository_over_the_user() {
+        let file = layer(Path::new("/c"), "lang = \"go\"").unwrap();
+        let typed = Options { lang: Some(Lang::Base), ..Options::default() };
+        assert_eq!(resolve(&typed, &host(), Some(Lang::Php), file.clone()).unwrap().lang, Lang::Base);
+        assert_eq!(
+            resolve(&Options::default(), &host(), Some(Lang::Php), file.clone()).unwrap().lang,
+            Lang::Php
+        );
+        assert_eq!(resolve(&Options::default(), &host(), None, file).unwrap().lang, Lang::Go);
+    }
+
+    #[test]
+    fn an_allowlist_implies_the_proxy() {
+        let typed = Options { allow: vec!["example.com".into()], ..Options::default() };
+        assert_eq!(resolve(&typed, &host(), None, Layer::default()).unwrap().network, Network::Proxy);
+    }
+
+    #[test]
+    fn a_repository_may_choose_its_language_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sandbox.toml");
+        fs::write(&path, "lang = \"go\"").unwrap();
+        assert_eq!(project_lang(&path).unwrap(), Some(Lang::Go));
+        fs::write(&path, "lang = \"go\"\nmounts = [\"/\"]").unwrap();
+        let text = format!("{:#}", project_lang(&path).unwrap_err());
+        assert!(text.ends_with(":2: a repository may set `lang` and nothing else, not `mounts`"), "{text}");
+    }
+
+    #[test]
+    fn mounts_are_read_from_the_right() {
+        let parse = |text: &str| MountSpec::parse(text, &host()).unwrap();
+        assert_eq!(
+            parse("/a:/b:ro"),
+            MountSpec { source: "/a".into(), target: Some("/b".into()), read_only: true }
+        );
+        assert_eq!(parse("~/x").source, host().home.join("x"));
+        assert!(MountSpec::parse("/a:b", &host()).is_err());
+    }
+}

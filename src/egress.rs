@@ -1,0 +1,109 @@
+//! The restricted network's configuration: which files and words make up the allowlist, and what of it the sidecar gets.
+
+use std::{fs, io, path::PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::Config,
+    docker::Secret,
+    domain::{self, Allowlist, Source, Upstream},
+    host::Host,
+    plan::Text,
+    report::{self, Hinted},
+    session,
+};
+
+const TEMPLATE: &str = include_str!("../proxy/tinyproxy.conf");
+
+/// Where a session's allowlist comes from; kept with its record, so that it can be read again while the session runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Sources {
+    pub(crate) file: PathBuf,
+    /// From `--allow`, and from `pi allow`.
+    pub(crate) allow: Vec<String>,
+    /// From `lan` in the config.
+    pub(crate) lan: Vec<String>,
+}
+
+/// What the sidecar reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rendered {
+    /// A secret where it names the host's own proxy, whose address may hold a password.
+    pub(crate) conf: Text,
+    pub(crate) filter: String,
+    pub(crate) lan: String,
+}
+
+impl Sources {
+    /// What this configuration names.
+    pub(crate) fn of(config: &Config) -> Self {
+        Self { file: config.allowed_domains.clone(), allow: config.allow.clone(), lan: config.lan.clone() }
+    }
+
+    /// Writes the commented default file where the user has none and has named none.
+    ///
+    /// # Errors
+    /// The user named a file that is not there.
+    pub(crate) fn provide_file(&self, config: &Config) -> anyhow::Result<()> {
+        if self.file.exists() {
+            return Ok(());
+        }
+        let path = self.file.display();
+        if !config.allowed_domains_is_default {
+            return Err(Hinted::error(
+                format!("there is no allowlist `{path}`"),
+                "write it, one domain a line; without `--allowed-domains` a commented default is used",
+            ));
+        }
+        if let Some(dir) = self.file.parent() {
+            session::private_dir(dir)?;
+        }
+        fs::write(&self.file, domain::DEFAULT).with_context(|| format!("could not write `{path}`"))?;
+        report::note(format_args!("wrote a commented allowlist to `{path}`; edit it as you like"));
+        Ok(())
+    }
+
+    /// Reads and checks every entry.
+    ///
+    /// # Errors
+    /// All bad entries at once, each with file, line and reason.
+    pub(crate) fn read(&self, default_if_missing: bool) -> anyhow::Result<Allowlist> {
+        let text = match fs::read(&self.file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && default_if_missing => {
+                domain::DEFAULT.as_bytes().to_vec()
+            }
+            other => {
+                other.with_context(|| format!("could not read the allowlist `{}`", self.file.display()))?
+            }
+        };
+        let name = self.file.display().to_string();
+        let mut sources = vec![Source::File { name: &name, text: &text }];
+        sources.extend(self.allow.iter().map(|text| Source::Option(text)));
+        sources.extend(self.lan.iter().map(|text| Source::Lan(text)));
+        Allowlist::read(&sources).map_err(|problems| {
+            Hinted::error(
+                format!("the allowlist has entries that cannot be used\n{problems}"),
+                "an entry is `example.com`, `*.example.com` or `host:port`; nothing was started",
+            )
+        })
+    }
+}
+
+/// Renders an allowlist for the sidecar, behind the host's own proxy where it has one.
+pub(crate) fn render(list: &Allowlist, host: &Host) -> anyhow::Result<Rendered> {
+    let upstream = upstream(host)?;
+    let lan = list.lan() + &upstream.as_ref().map(Upstream::lan).unwrap_or_default();
+    let conf = domain::conf(TEMPLATE, list, upstream.as_ref());
+    let conf = if upstream.is_some() { Text::Secret(Secret::new(conf.into())) } else { Text::Plain(conf) };
+    Ok(Rendered { conf, filter: list.filter(), lan })
+}
+
+fn upstream(host: &Host) -> anyhow::Result<Option<Upstream>> {
+    let var = |name: &str| host.var(&name.to_ascii_lowercase()).or_else(|| host.var(name));
+    let Some(proxy) = var("HTTPS_PROXY") else { return Ok(None) };
+    Upstream::parse(proxy, var("NO_PROXY").unwrap_or_default())
+        .map(Some)
+        .map_err(|why| anyhow::anyhow!("the proxy that `HTTPS_PROXY` names cannot be used: {why}"))
+}

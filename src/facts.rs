@@ -1,0 +1,391 @@
+//! What of the host goes into a session, as far as it has to be looked at: reads files, changes nothing, decides little.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::{
+    agent,
+    config::{Config, MountSpec},
+    docker::{Access, Mount},
+    host::{EngineKind, Host, Owner},
+    report::{Hinted, Usage},
+    workspace::Workspace,
+};
+
+/// What was found on the host for one session.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// The agent's directory on the host.
+    pub(crate) agent_dir: PathBuf,
+    /// What stands in it.
+    pub(crate) agent_entries: Vec<AgentEntry>,
+    /// `~/.agents/skills`, where it exists.
+    pub(crate) skills: Option<PathBuf>,
+    /// `~/.config/acli`, where it exists.
+    pub(crate) acli: Option<PathBuf>,
+    /// What the user asked for besides, checked.
+    pub(crate) mounts: Vec<Mount>,
+    /// Files that variables such as `GOOGLE_APPLICATION_CREDENTIALS` name: the variable and the file.
+    pub(crate) credentials: Vec<(&'static str, PathBuf)>,
+    /// `user.name` and `user.email` for git, where the repository has none of its own.
+    pub(crate) identity: Vec<(String, String)>,
+    /// What the user should know, a sentence each.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// One entry of the agent's directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AgentEntry {
+    pub(crate) name: String,
+    pub(crate) real: PathBuf,
+}
+
+/// Engines listen on one of these, besides the one in use.
+const SOCKETS: [&str; 6] = [
+    "/run/docker.sock",
+    "/var/run/docker.sock",
+    "/run/containerd/containerd.sock",
+    "/run/podman/podman.sock",
+    "/run/crio/crio.sock",
+    "/run/buildkit/buildkitd.sock",
+];
+
+/// The same below the user's own directories.
+const USER_SOCKETS: [&str; 6] = [
+    ".docker/run/docker.sock",
+    ".docker/desktop/docker.sock",
+    ".colima/default/docker.sock",
+    ".orbstack/run/docker.sock",
+    ".rd/docker.sock",
+    ".local/share/containers/podman/machine/podman.sock",
+];
+
+/// Mounting over one of these would replace what the sandbox itself consists of.
+const OURS: [&str; 16] = [
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib64",
+    "/etc",
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/lib",
+    "/usr/local/bin",
+    "/usr/local/lib",
+    "/usr/local/share/pi",
+    "/home/pi",
+    "/tmp",
+    "/run",
+    "/proc",
+    "/sys",
+];
+
+impl Facts {
+    /// Looks at everything.
+    ///
+    /// # Errors
+    /// A mount's source is missing, or it is or holds an engine's socket.
+    pub(crate) fn gather(
+        config: &Config,
+        host: &Host,
+        workspace: &Workspace,
+        who: Owner,
+    ) -> anyhow::Result<Self> {
+        let mut warnings = Vec::new();
+        let (agent_dir, note) = agent_dir(host, who);
+        warnings.extend(note);
+        let mut mounts = Vec::new();
+        for spec in &config.mounts {
+            mounts.push(mount(spec, host)?);
+        }
+        for path in std::iter::once(&workspace.root).chain(&workspace.git_dirs) {
+            check_source(path, host)?;
+            check_target(path)?;
+        }
+        for store in &workspace.alternates {
+            let covered = mounts.iter().any(|mount| store.starts_with(&mount.target));
+            if !covered {
+                return Err(Hinted::error(
+                    format!(
+                        "this repository borrows objects from `{}`, which is outside of it",
+                        store.display()
+                    ),
+                    format!(
+                        "allow it with `--mount {}:ro`, or run `git repack -ad` in a clone of its own",
+                        store.display()
+                    ),
+                ));
+            }
+        }
+        let (credentials, lost) = credentials(host)?;
+        warnings.extend(lost);
+        Ok(Self {
+            agent_entries: entries(&agent_dir)?,
+            agent_dir,
+            skills: existing(host.home.join(".agents/skills")),
+            acli: existing(host.home.join(".config/acli")),
+            mounts,
+            credentials,
+            identity: identity(host, workspace),
+            warnings,
+        })
+    }
+}
+
+/// Who the agent is inside its container, and what to say about it.
+pub(crate) fn who(host: &Host, workspace: &Workspace) -> (Owner, Option<String>) {
+    if host.engine.kind == EngineKind::Rootless {
+        // In such an engine's containers this is the user.
+        return (Owner { uid: 0, gid: 0 }, None);
+    }
+    if host.uid != 0 {
+        return (Owner { uid: host.uid, gid: host.gid }, None);
+    }
+    if workspace.owner.uid != 0 {
+        return (workspace.owner, None);
+    }
+    let warning =
+        "you are root and so is the owner of this directory: the agent runs as root without any capability";
+    (Owner { uid: 0, gid: 0 }, Some(warning.to_owned()))
+}
+
+/// Root's own directory could not be written by the owner of the repository, so that owner gets one beside it.
+fn agent_dir(host: &Host, who: Owner) -> (PathBuf, Option<String>) {
+    let dir = host.agent_dir();
+    if host.uid != 0 || who.uid == 0 {
+        return (dir, None);
+    }
+    match fs::metadata(&dir) {
+        Ok(meta) if meta.uid() != who.uid => {
+            let mut name = dir.file_name().unwrap_or_default().to_owned();
+            name.push(format!("-{}", who.uid));
+            let other = dir.with_file_name(name);
+            let note = format!(
+                "`{}` belongs to another user than this repository; logins and sessions are kept in `{}`",
+                dir.display(),
+                other.display()
+            );
+            (other, Some(note))
+        }
+        _ => (dir, None),
+    }
+}
+
+fn entries(dir: &Path) -> anyhow::Result<Vec<AgentEntry>> {
+    let Ok(list) = fs::read_dir(dir) else { return Ok(vec![]) };
+    let mut found = Vec::new();
+    for entry in list {
+        let entry = entry.with_context(|| format!("could not read `{}`", dir.display()))?;
+        // What is not UTF-8, or a link to nowhere, the agent has no use for.
+        if let (Some(name), Ok(real)) = (entry.file_name().to_str(), fs::canonicalize(entry.path())) {
+            found.push(AgentEntry { name: name.to_owned(), real });
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+fn existing(path: PathBuf) -> Option<PathBuf> {
+    fs::canonicalize(path).ok().filter(|path| path.is_dir())
+}
+
+fn mount(spec: &MountSpec, host: &Host) -> anyhow::Result<Mount> {
+    let real = fs::canonicalize(&spec.source).map_err(|error| {
+        Hinted::error(
+            format!("could not mount `{}`: {error}", spec.source.display()),
+            "a mount's source must exist; create it, or correct `--mount` or `mounts` in the config",
+        )
+    })?;
+    check_source(&real, host)?;
+    let target = spec.target.clone().unwrap_or_else(|| spec.source.clone());
+    check_target(&target)?;
+    let access = if spec.read_only { Access::ReadOnly } else { Access::ReadWrite };
+    if access == Access::ReadOnly
+        && let Some(below) = mounted_below(&real)
+    {
+        bail!(
+            "could not mount `{}` read-only: `{}` is a mount below it, which old engines would leave writable",
+            real.display(),
+            below.display()
+        );
+    }
+    Ok(Mount::bind(real, target, access))
+}
+
+/// Refuses a source that is an engine's socket or holds one: who can write there is root on this machine.
+fn check_source(source: &Path, host: &Host) -> anyhow::Result<()> {
+    if source.to_str().is_none_or(|text| text.contains('\r')) {
+        bail!(
+            "could not mount `{}`: docker takes paths in UTF-8 without carriage returns only",
+            source.display()
+        );
+    }
+    let user = format!("/run/user/{}", host.uid);
+    let known = SOCKETS
+        .iter()
+        .map(PathBuf::from)
+        .chain(USER_SOCKETS.iter().map(|path| host.home.join(path)))
+        .chain(["docker.sock", "podman/podman.sock"].iter().map(|path| Path::new(&user).join(path)))
+        .chain([host.engine.socket().to_owned()]);
+    for socket in known {
+        let Ok(real) = fs::canonicalize(&socket) else { continue };
+        let same_file = || match (fs::metadata(&real), fs::metadata(source)) {
+            (Ok(a), Ok(b)) => a.dev() == b.dev() && a.ino() == b.ino(),
+            _ => false,
+        };
+        if real.starts_with(source) || same_file() {
+            return Err(Hinted::error(
+                format!("`{}` is or holds the engine's socket `{}`", source.display(), socket.display()),
+                "with that, the agent would be root on this machine; mount a smaller directory",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_target(target: &Path) -> anyhow::Result<()> {
+    let hides = OURS.iter().any(|ours| Path::new(ours).starts_with(target));
+    let inside = ["/proc", "/sys", "/dev", "/usr/local/lib/pi", "/usr/local/share/pi"]
+        .iter()
+        .any(|own| target.starts_with(own));
+    if hides || inside || target.to_str().is_none_or(|text| text.contains('\r')) {
+        return Err(Usage::hinted(
+            format!(
+                "`{}` cannot be mounted there: it would hide what the sandbox consists of",
+                target.display()
+            ),
+            "name another place with `--mount SRC:DST`, or work in another directory",
+        ));
+    }
+    Ok(())
+}
+
+fn mounted_below(dir: &Path) -> Option<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|at| PathBuf::from(at.replace("\\040", " ")))
+        .find(|at| at != dir && at.starts_with(dir))
+}
+
+type Credentials = Vec<(&'static str, PathBuf)>;
+
+fn credentials(host: &Host) -> anyhow::Result<(Credentials, Vec<String>)> {
+    let mut found = Vec::new();
+    let mut lost = Vec::new();
+    for &variable in agent::CREDENTIAL_PATHS {
+        let Some(value) = host.var(variable) else { continue };
+        match fs::canonicalize(host.expand(value)) {
+            Ok(path) if path.is_file() => {
+                check_source(&path, host)?;
+                found.push((variable, path));
+            }
+            _ => lost.push(format!(
+                "`{variable}` names `{value}`, which is not a file: the agent does not have it"
+            )),
+        }
+    }
+    Ok((found, lost))
+}
+
+/// The host user's name and address, asked from outside of any repository's influence: a repository's own settings
+/// win inside the container, where git reads them itself.
+fn identity(host: &Host, workspace: &Workspace) -> Vec<(String, String)> {
+    let own =
+        workspace.git_config.as_deref().map(|config| user_settings(host, Some(config))).unwrap_or_default();
+    let mut all = user_settings(host, None);
+    all.retain(|(key, _)| !own.iter().any(|(set, _)| set == key));
+    all
+}
+
+fn user_settings(host: &Host, file: Option<&Path>) -> Vec<(String, String)> {
+    let mut git = Command::new("git");
+    git.env_clear().current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
+    for name in ["PATH", "HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"] {
+        if let Some(value) = host.env.get(std::ffi::OsStr::new(name)) {
+            git.env(name, value);
+        }
+    }
+    // With a git directory that is none, no repository can be found around `/`.
+    git.env("GIT_DIR", "/dev/null").arg("config").arg("--null");
+    if let Some(file) = file {
+        // Without `--includes`: what a repository says must not make us read elsewhere.
+        git.arg("--no-includes").arg("--file").arg(file);
+    }
+    let Ok(output) = git.args(["--get-regexp", r"^user\.(name|email)$"]).output() else {
+        return vec![];
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut found: Vec<(String, String)> = Vec::new();
+    for entry in text.split_terminator('\0') {
+        if let Some((key, value)) = entry.split_once('\n') {
+            // The last one wins, as it does for git.
+            found.retain(|(known, _)| known != key);
+            found.push((key.to_owned(), value.to_owned()));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_holds_an_engines_socket_is_refused_through_a_link_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = fs::canonicalize(dir.path()).unwrap();
+        fs::create_dir(real.join("run")).unwrap();
+        fs::write(real.join("run/docker.sock"), "").unwrap();
+        let mut host = Host::for_tests();
+        host.engine.address = format!("unix://{}", real.join("run/docker.sock").display());
+        std::os::unix::fs::symlink(real.join("run"), real.join("link")).unwrap();
+        for source in ["run", "run/docker.sock", "link"] {
+            let spec = MountSpec { source: real.join(source), target: Some("/x".into()), read_only: true };
+            let error = mount(&spec, &host).unwrap_err().to_string();
+            assert!(error.contains("is or holds the engine's socket"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_the_sandbox_consists_of_cannot_be_hidden() {
+        for target in
+            ["/", "/usr", "/usr/local", "/usr/local/lib/pi/x", "/proc/self", "/home", "/home/pi", "/etc"]
+        {
+            assert!(check_target(Path::new(target)).is_err(), "{target}");
+        }
+        for target in ["/home/pi/project", "/tmp/x", "/opt", "/srv/a", "/etc/foo.conf"] {
+            check_target(Path::new(target)).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_agent_is_the_user_or_the_owner_but_root_only_where_there_is_nobody_else() {
+        let workspace = |uid| Workspace {
+            root: "/r".into(),
+            cwd: "/r".into(),
+            git_dirs: vec![],
+            git_config: None,
+            alternates: vec![],
+            owner: Owner { uid, gid: uid },
+            warnings: vec![],
+        };
+        let host = |uid, kind| {
+            let mut host = Host { uid, gid: uid, ..Host::for_tests() };
+            host.engine.kind = kind;
+            host
+        };
+        let who = |host: Host, owner| who(&host, &workspace(owner)).0.uid;
+        assert_eq!(who(host(1000, EngineKind::Rootful), 0), 1000);
+        assert_eq!(who(host(0, EngineKind::Rootful), 1000), 1000);
+        assert_eq!(who(host(0, EngineKind::Rootful), 0), 0);
+        assert_eq!(who(host(1000, EngineKind::Rootless), 1000), 0);
+    }
+}

@@ -1,0 +1,177 @@
+//! What every verb starts from: the options, the machine, the settings, the engine.
+
+use std::{sync::Mutex, time::SystemTime};
+
+use crate::{
+    cli::Options,
+    config::{Config, Network},
+    docker::Docker,
+    egress::{self, Sources},
+    facts::{self, Facts},
+    host::{Host, Owner},
+    image::{self, Builder, Effort, Image, Variant},
+    plan::{Inputs, Plan, Program, ProxyFiles, Reach, SessionId, Subnet},
+    report,
+    session::{self, Needs, Signals},
+    sweep,
+    workspace::Workspace,
+};
+
+/// The options and the machine.
+pub(crate) struct Launcher {
+    pub(crate) options: Options,
+    pub(crate) host: Host,
+    pub(crate) signals: Signals,
+}
+
+/// All that is decided about a session before there is a plan.
+pub(crate) struct Prepared {
+    pub(crate) workspace: Workspace,
+    pub(crate) config: Config,
+    pub(crate) facts: Facts,
+    pub(crate) who: Owner,
+    pub(crate) image: Image,
+    pub(crate) proxy: Image,
+    pub(crate) ca: Vec<u8>,
+    pub(crate) sources: Option<Sources>,
+    pub(crate) reach: Reach,
+}
+
+impl Launcher {
+    /// Settings for verbs that are not about a repository.
+    pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        Config::load(&self.options, &self.host, None)
+    }
+
+    /// Looks at the repository and decides what its session is made from.
+    pub(crate) fn prepare(&self) -> anyhow::Result<Prepared> {
+        let workspace = Workspace::find(&self.host)?;
+        let config = Config::load(&self.options, &self.host, Some(&workspace.root))?;
+        let (who, warning) = facts::who(&self.host, &workspace);
+        let facts = Facts::gather(&config, &self.host, &workspace, who)?;
+        for warning in workspace.warnings.iter().chain(&warning).chain(&facts.warnings) {
+            report::warn(warning);
+        }
+        let (variant, chosen_by) = config.lang.variant(&workspace.cwd, &workspace.root);
+        if let Some(file) = chosen_by {
+            report::note(format_args!("using the {} image, because there is a `{file}`", variant.name()));
+        }
+        let ca = image::certificates(&config.images)?;
+        let image = Image::agent(variant, &config.images, &config.packages, who, &ca);
+        let proxy = Image::proxy(&config.images, &ca);
+        let (sources, reach) = self.reach(&config, &proxy)?;
+        Ok(Prepared { workspace, config, facts, who, image, proxy, ca, sources, reach })
+    }
+
+    fn reach(&self, config: &Config, proxy: &Image) -> anyhow::Result<(Option<Sources>, Reach)> {
+        Ok(match config.network {
+            Network::Open => (None, Reach::Open),
+            Network::None => (None, Reach::None),
+            Network::Proxy => {
+                let sources = Sources::of(config);
+                let dry = self.options.dry_run.is_some();
+                if !dry {
+                    sources.provide_file(config)?;
+                }
+                let list = sources.read(dry && config.allowed_domains_is_default)?;
+                for warning in list.warnings() {
+                    report::warn(warning);
+                }
+                let egress::Rendered { conf, filter, lan } = egress::render(&list, &self.host)?;
+                (Some(sources), Reach::Proxy(ProxyFiles { conf, filter, lan, image: proxy.tag().to_owned() }))
+            }
+        })
+    }
+
+    /// Plans a session.
+    pub(crate) fn plan(
+        &self,
+        prepared: &Prepared,
+        id: &SessionId,
+        program: &Program,
+        attempt: u32,
+    ) -> anyhow::Result<Plan> {
+        let Prepared { workspace, config, facts, who, image, sources, reach, .. } = prepared;
+        let mut plan = Plan::new(Inputs {
+            id,
+            config,
+            host: &self.host,
+            workspace,
+            facts,
+            who: *who,
+            image: image.tag(),
+            program,
+            reach,
+            subnet: Subnet::choose(id, attempt, &self.host),
+            now: session::seconds(SystemTime::now()),
+        })?;
+        plan.record.allowlist.clone_from(sources);
+        Ok(plan)
+    }
+
+    /// Runs a session from beginning to end.
+    pub(crate) fn run(&self, prepared: &Prepared, program: &Program) -> anyhow::Result<u8> {
+        self.run_session(prepared, program, None)
+    }
+
+    /// The same, keeping what the agent prints.
+    pub(crate) fn run_capturing(
+        &self,
+        prepared: &Prepared,
+        program: &Program,
+        into: &Mutex<Vec<u8>>,
+    ) -> anyhow::Result<u8> {
+        self.run_session(prepared, program, Some(into))
+    }
+
+    fn run_session(
+        &self,
+        prepared: &Prepared,
+        program: &Program,
+        capture: Option<&Mutex<Vec<u8>>>,
+    ) -> anyhow::Result<u8> {
+        let docker = Docker::find(&prepared.config.docker, &self.host)?;
+        if self.options.build {
+            self.build_everything(prepared, &docker)?;
+        }
+        self.signals.check()?;
+        let id = SessionId::random()?;
+        let plan = self.plan(prepared, &id, program, 0)?;
+        let builder = self.builder(prepared, &docker);
+        let needs = Needs {
+            host: &self.host,
+            docker: &docker,
+            signals: &self.signals,
+            replan: &|attempt| self.plan(prepared, &id, program, attempt),
+            agent_image: &|| builder.ensure(&prepared.image, Effort::Missing),
+            sidecar_image: &|| builder.ensure(&prepared.proxy, Effort::Missing),
+            capture,
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| sweep::sweep(&self.host, &docker));
+            session::run(&needs, plan)
+        })
+    }
+
+    /// Builds every variant and the sidecar's image, on the newest bases there are.
+    pub(crate) fn build_everything(&self, prepared: &Prepared, docker: &Docker) -> anyhow::Result<()> {
+        let builder = self.builder(prepared, docker);
+        let Prepared { config, who, ca, proxy, .. } = prepared;
+        for variant in Variant::ALL {
+            let image = Image::agent(variant, &config.images, &config.packages, *who, ca);
+            builder.ensure(&image, Effort::Everything)?;
+        }
+        builder.ensure(proxy, Effort::Everything).map(drop)
+    }
+
+    /// A builder for this machine.
+    pub(crate) fn builder<'a>(&'a self, prepared: &'a Prepared, docker: &'a Docker) -> Builder<'a> {
+        Builder {
+            docker,
+            host: &self.host,
+            images: &prepared.config.images,
+            ca: &prepared.ca,
+            signals: &self.signals,
+        }
+    }
+}

@@ -1,0 +1,862 @@
+//! From decisions to a value that names every container, network, volume, mount, file and variable of a session. Pure:
+//! nothing here looks at the machine or changes it.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fmt::Write as _,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    agent,
+    config::{AgentDir, Config, Limits},
+    docker::{
+        self, Access, Attachment, Container, Mount, NetworkSpec, Privileges, Role, Secret, Source, Streams,
+        Value, quote,
+    },
+    facts::Facts,
+    host::{Host, Owner, hex},
+    report::Usage,
+    workspace::Workspace,
+};
+
+/// The seccomp profile of every container; no looser than the newest engine's own, on any engine.
+const SECCOMP: &str = include_str!("../assets/seccomp.json");
+
+/// The scripted model of `pi demo`.
+const MODEL: &str = include_str!("../assets/demo/model.mjs");
+
+/// What the scripted model has the agent run.
+const CHECK: &str = include_str!("../assets/demo/check.sh");
+
+/// Where the agent lives inside its container.
+const HOME: &str = "/home/pi";
+
+/// How many files a process of a container may open, unless the machine allows fewer: an engine cannot give more than
+/// it has itself.
+const OPEN_FILES: u64 = 65_536;
+
+/// Where the sidecar listens on its network.
+const PROXY_PORT: u16 = 8888;
+
+/// A session's identity; every name derives from it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct SessionId(String);
+
+impl SessionId {
+    /// A new one: 80 random bits as 16 characters.
+    pub(crate) fn random() -> anyhow::Result<Self> {
+        let mut bytes = [0u8; 16];
+        getrandom::fill(&mut bytes)
+            .map_err(|error| anyhow::anyhow!("could not get random numbers: {error}"))?;
+        Ok(Self(
+            bytes
+                .iter()
+                .map(|byte| char::from(b"abcdefghijklmnopqrstuvwxyz234567"[usize::from(byte % 32)]))
+                .collect(),
+        ))
+    }
+
+    /// An id that was written down, if it is one.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let ok =
+            text.len() == 16 && text.bytes().all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b));
+        ok.then(|| Self(text.to_owned()))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn agent(&self) -> String {
+        format!("pi-{}", self.0)
+    }
+
+    pub(crate) fn sidecar(&self) -> String {
+        format!("pi-{}-proxy", self.0)
+    }
+
+    pub(crate) fn model(&self) -> String {
+        format!("pi-{}-model", self.0)
+    }
+
+    pub(crate) fn network(&self) -> String {
+        format!("pi-{}", self.0)
+    }
+
+    pub(crate) fn home(&self) -> String {
+        format!("pi-{}-home", self.0)
+    }
+
+    /// Every container that a session of this id can have.
+    pub(crate) fn containers(&self) -> Vec<String> {
+        vec![self.agent(), self.sidecar(), self.model()]
+    }
+}
+
+/// What teardown needs to know, and what `pi ps` shows; it lies beside the session's lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) id: SessionId,
+    pub(crate) name: String,
+    /// The engine's address, as docker takes it.
+    pub(crate) engine: String,
+    pub(crate) repository: PathBuf,
+    pub(crate) directory: PathBuf,
+    pub(crate) image: String,
+    /// `open`, `proxy`, `none` or `demo`.
+    pub(crate) network: String,
+    /// Seconds since 1970.
+    pub(crate) started: u64,
+    /// Where the allowlist comes from, in a restricted session.
+    pub(crate) allowlist: Option<crate::egress::Sources>,
+    /// The login file, whose backup lies beside the record.
+    pub(crate) login: PathBuf,
+}
+
+/// A directory that must exist on the host before the session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Directory {
+    pub(crate) path: PathBuf,
+    pub(crate) owner: Option<Owner>,
+}
+
+/// A file that is written for the session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct File {
+    pub(crate) path: PathBuf,
+    pub(crate) text: Text,
+    pub(crate) keep: Keep,
+    pub(crate) owner: Option<Owner>,
+}
+
+/// What a file holds; a secret one is never shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Text {
+    Plain(String),
+    Secret(Secret),
+}
+
+impl Text {
+    /// For writing it, and for nothing else.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Plain(text) => text.as_bytes(),
+            Self::Secret(secret) => secret.bytes(),
+        }
+    }
+}
+
+/// Whether a file that exists already is left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Keep {
+    /// It is the session's own, readable by its containers.
+    Session,
+    /// It is the user's: private, and never overwritten.
+    Existing,
+}
+
+/// What runs inside.
+#[derive(Debug, Clone)]
+pub(crate) enum Program {
+    /// The agent, with these arguments.
+    Agent(Vec<String>),
+    /// A command of the user's.
+    Command(Vec<String>),
+}
+
+/// What the agent may reach, with all that is needed to make it so.
+#[derive(Debug, Clone)]
+pub(crate) enum Reach {
+    Open,
+    None,
+    /// The allowlist, rendered for the sidecar.
+    Proxy(ProxyFiles),
+    /// The scripted model and nothing else.
+    Demo,
+}
+
+/// The sidecar's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProxyFiles {
+    pub(crate) conf: Text,
+    pub(crate) filter: String,
+    pub(crate) lan: String,
+    pub(crate) image: String,
+}
+
+/// A session's own network: eight addresses of a private range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subnet(Ipv4Addr);
+
+impl Subnet {
+    /// The `attempt`th choice for a session, avoiding what the machine routes elsewhere.
+    pub(crate) fn choose(id: &SessionId, attempt: u32, host: &Host) -> Self {
+        let seed = Sha256::digest(id.as_str());
+        let start = u32::from_le_bytes([seed[0], seed[1], seed[2], seed[3]]);
+        (0..SUBNETS)
+            .map(|step| start.wrapping_add(attempt.wrapping_mul(7919)).wrapping_add(step) % SUBNETS)
+            .map(|index| Self(Ipv4Addr::from(u32::from(RANGE) + index * 8)))
+            .find(|subnet| !host.routes.iter().any(|(net, mask)| subnet.overlaps(*net, *mask)))
+            .unwrap_or(Self(RANGE))
+    }
+
+    fn overlaps(self, net: Ipv4Addr, mask: Ipv4Addr) -> bool {
+        let both = u32::from(mask) & 0xffff_fff8;
+        u32::from(self.0) & both == u32::from(net) & both
+    }
+
+    fn cidr(self) -> String {
+        format!("{}/29", self.0)
+    }
+
+    fn host(self, n: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.0) + n)
+    }
+
+    fn sidecar(self) -> Ipv4Addr {
+        self.host(2)
+    }
+
+    fn agent(self) -> Ipv4Addr {
+        self.host(3)
+    }
+
+    fn model(self) -> Ipv4Addr {
+        self.host(4)
+    }
+}
+
+/// 10.201.0.0/16, in eights: docker's own pools end after about thirty networks.
+const RANGE: Ipv4Addr = Ipv4Addr::new(10, 201, 0, 0);
+const SUBNETS: u32 = 8192;
+
+/// Everything that a session consists of.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Plan {
+    pub(crate) record: Record,
+    /// The session's own directory on the host.
+    pub(crate) state: PathBuf,
+    pub(crate) directories: Vec<Directory>,
+    pub(crate) files: Vec<File>,
+    pub(crate) network: Option<NetworkSpec>,
+    pub(crate) sidecar: Option<Container>,
+    /// The sidecar's address on the session's network.
+    pub(crate) sidecar_address: Option<Ipv4Addr>,
+    pub(crate) model: Option<Container>,
+    pub(crate) agent: Container,
+}
+
+/// What a plan is made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    pub(crate) id: &'a SessionId,
+    pub(crate) config: &'a Config,
+    pub(crate) host: &'a Host,
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) facts: &'a Facts,
+    pub(crate) who: Owner,
+    pub(crate) image: &'a str,
+    pub(crate) program: &'a Program,
+    pub(crate) reach: &'a Reach,
+    pub(crate) subnet: Subnet,
+    /// Seconds since 1970.
+    pub(crate) now: u64,
+}
+
+impl Plan {
+    /// Decides everything.
+    ///
+    /// # Errors
+    /// The user asked for a variable that cannot be given.
+    pub(crate) fn new(inputs: Inputs<'_>) -> anyhow::Result<Self> {
+        let Inputs { id, config, host, workspace, facts, who, image, program, reach, subnet, now } = inputs;
+        let state = host.state_dir().join("sessions").join(id.as_str());
+        let access = AgentDirAccess::of(config, program);
+        let seccomp = state.join("seccomp.json");
+        let labels = labels(id, host, workspace);
+        let streams = match (host.terminal.stdin, host.terminal.stdout) {
+            (true, true) => Streams::Tty,
+            (true, false) => Streams::Output,
+            (false, _) => Streams::Pipe,
+        };
+        let mut files = vec![File::session(&seccomp, SECCOMP)];
+        let mut directories = Vec::new();
+        let owner = (host.uid == 0 && who.uid != 0).then_some(who);
+        let mut mounts = agent_mounts(facts, access, host, &mut directories, &mut files, owner);
+        mounts.extend(workspace_mounts(&inputs, &labels));
+        let agent = Container {
+            name: id.agent(),
+            role: Role::Agent,
+            image: image.to_owned(),
+            labels: labels.clone(),
+            user: Some(who),
+            privileges: Privileges::None,
+            network: match reach {
+                Reach::Open => Attachment::Bridge { publish: config.publish.clone(), dns: vec![] },
+                Reach::None => Attachment::None,
+                Reach::Proxy(_) | Reach::Demo => {
+                    Attachment::Internal { network: id.network(), address: subnet.agent() }
+                }
+            },
+            mounts,
+            env: environment(&inputs)?,
+            limits: config.limits.clone(),
+            files: host.files.min(OPEN_FILES),
+            tmp: "1g",
+            seccomp: seccomp.clone(),
+            runtime: config.runtime.clone(),
+            streams,
+            hosts: match reach {
+                Reach::Open => vec!["host.docker.internal:host-gateway".to_owned()],
+                Reach::Demo => vec![format!("model:{}", subnet.model())],
+                Reach::None | Reach::Proxy(_) => vec![],
+            },
+            workdir: Some(workspace.cwd.clone()),
+            entrypoint: None,
+            command: command(program, reach, facts),
+        };
+        let network = matches!(reach, Reach::Proxy(_) | Reach::Demo).then(|| NetworkSpec {
+            name: id.network(),
+            subnet: subnet.cidr(),
+            labels: labels.clone(),
+        });
+        let companion = |name, role, image: &str| Container {
+            name,
+            role,
+            image: image.to_owned(),
+            labels: labels.clone(),
+            user: None,
+            privileges: Privileges::None,
+            network: Attachment::None,
+            mounts: vec![],
+            env: BTreeMap::new(),
+            limits: Limits { memory: Some("128m".to_owned()), cpus: None, pids: Some(320) },
+            files: host.files.min(OPEN_FILES),
+            tmp: "4m",
+            seccomp: seccomp.clone(),
+            runtime: config.runtime.clone(),
+            streams: Streams::Pipe,
+            hosts: vec![],
+            workdir: None,
+            entrypoint: None,
+            command: vec![],
+        };
+        let mut sidecar = None;
+        let mut model = None;
+        match reach {
+            Reach::Open | Reach::None => {}
+            Reach::Proxy(proxy) => {
+                let etc = state.join("proxy");
+                let (path, text) = (etc.join("tinyproxy.conf"), proxy.conf.clone());
+                files.push(File { path, text, keep: Keep::Session, owner: None });
+                files.push(File::session(&etc.join("filter"), &proxy.filter));
+                files.push(File::session(&etc.join("lan"), &proxy.lan));
+                sidecar = Some(Container {
+                    privileges: Privileges::RoutesThenNone,
+                    network: Attachment::Bridge { publish: vec![], dns: config.dns.clone() },
+                    mounts: vec![Mount::bind(etc, "/etc/pi", Access::ReadOnly)],
+                    env: no_proxies(),
+                    hosts: vec!["host.docker.internal:host-gateway".to_owned()],
+                    ..companion(id.sidecar(), Role::Proxy, &proxy.image)
+                });
+            }
+            Reach::Demo => {
+                let demo = state.join("demo");
+                files.push(File::session(&demo.join("model.mjs"), MODEL));
+                files.push(File::session(&demo.join("check.sh"), CHECK));
+                let mut env = no_proxies();
+                env.insert("PI_BOX_DEMO_HOME".to_owned(), host.home.to_string_lossy().into_owned().into());
+                model = Some(Container {
+                    user: Some(Owner { uid: 65534, gid: 65534 }),
+                    network: Attachment::Internal { network: id.network(), address: subnet.model() },
+                    mounts: vec![Mount::bind(demo, "/demo", Access::ReadOnly)],
+                    env,
+                    limits: Limits { memory: Some("512m".to_owned()), cpus: None, pids: Some(64) },
+                    streams: Streams::Output,
+                    command: vec!["node".to_owned(), "/demo/model.mjs".to_owned()],
+                    ..companion(id.model(), Role::Model, image)
+                });
+            }
+        }
+        let record = Record {
+            id: id.clone(),
+            name: config.session_name.clone().unwrap_or_else(|| default_name(workspace)),
+            engine: host.engine.address.clone(),
+            repository: workspace.root.clone(),
+            directory: workspace.cwd.clone(),
+            image: image.to_owned(),
+            network: match reach {
+                Reach::Open => "open",
+                Reach::None => "none",
+                Reach::Proxy(_) => "proxy",
+                Reach::Demo => "demo",
+            }
+            .to_owned(),
+            started: now,
+            allowlist: None,
+            login: facts.agent_dir.join("auth.json"),
+        };
+        let sidecar_address = sidecar.is_some().then(|| subnet.sidecar());
+        Ok(Self { record, state, directories, files, network, sidecar, sidecar_address, model, agent })
+    }
+
+    /// The plan as a shell script that does what the launcher would do; secrets are expected in the environment.
+    pub(crate) fn script(&self) -> String {
+        let mut text =
+            String::from("#!/bin/sh\n# What `pi` would run here, now. The image is `pi build`'s.\nset -eu\n");
+        let mut line = |words: &str| {
+            let _ = writeln!(text, "{words}");
+        };
+        line(&format!("export DOCKER_HOST={}", quote(&self.record.engine)));
+        for (name, value) in &self.agent.env {
+            if matches!(value, Value::Secret(_)) {
+                line(&format!(": \"${{{name}?set it to the secret that goes into the container}}\""));
+                line(&format!("export {name}"));
+            }
+        }
+        let state = quote(&self.state.to_string_lossy());
+        line("down() {");
+        line("  trap - EXIT; exec 9>&- || true");
+        for cmd in down(&self.record.id) {
+            line(&format!("  {cmd} >/dev/null 2>&1 || true"));
+        }
+        line(&format!("  rm -rf {state}"));
+        line("}");
+        line("trap down EXIT");
+        line("trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM");
+        line(&format!("umask 077; mkdir -p {state}"));
+        for Directory { path, owner } in &self.directories {
+            let path = quote(&path.to_string_lossy());
+            let chown = owner
+                .map(|owner| format!(" && chown {}:{} {path}", owner.uid, owner.gid))
+                .unwrap_or_default();
+            line(&format!("[ -d {path} ] || {{ mkdir -p {path}{chown}; }}"));
+        }
+        for file in &self.files {
+            line(&file.script());
+        }
+        if let Some(network) = &self.network {
+            line(&format!("{} >/dev/null", network.create()));
+        }
+        if let Some(sidecar) = &self.sidecar {
+            line(&format!("{} >/dev/null", sidecar.create()));
+            if let (Some(network), Some(address)) = (&self.network, self.sidecar_address) {
+                line(&network.connect(&sidecar.name, address).to_string());
+            }
+            line(&format!("mkfifo {state}/stdin"));
+            line(&format!("{} <{state}/stdin >{state}/proxy.log 2>&1 &", sidecar.attach()));
+            line(&format!("exec 9>{state}/stdin"));
+        }
+        if let Some(model) = &self.model {
+            line(&format!("{} >/dev/null", model.create()));
+            line(&format!("{} >/dev/null", model.start()));
+        }
+        line(&format!("{} >/dev/null", self.agent.create()));
+        line("code=0");
+        line(&format!("{} 9>&- || code=$?", self.agent.attach()));
+        line("exit $code");
+        text
+    }
+}
+
+/// What takes a session down, from its id alone; all of it may be run again.
+pub(crate) fn down(id: &SessionId) -> [docker::Cmd; 3] {
+    [
+        docker::remove_containers(&id.containers()),
+        docker::remove_network(&id.network()),
+        docker::remove_volume(&id.home()),
+    ]
+}
+
+impl File {
+    fn session(path: &Path, text: &str) -> Self {
+        Self { path: path.to_owned(), text: Text::Plain(text.to_owned()), keep: Keep::Session, owner: None }
+    }
+
+    fn script(&self) -> String {
+        let Self { path, text, keep, owner } = self;
+        let text = match text {
+            Text::Plain(text) => text.as_str(),
+            Text::Secret(_) => "# Left out: it holds a password.\n",
+        };
+        let dir = path.parent().map(|dir| quote(&dir.to_string_lossy())).unwrap_or_default();
+        let path = quote(&path.to_string_lossy());
+        let mut end = String::from("EOF");
+        while text.lines().any(|line| line == end) {
+            end.push('_');
+        }
+        let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        match keep {
+            Keep::Session => {
+                format!("(umask 022; mkdir -p {dir}; cat >{path} <<'{end}'\n{text}{newline}{end}\n)")
+            }
+            Keep::Existing => {
+                let chown =
+                    owner.map(|to| format!("chown {}:{} {path}\n", to.uid, to.gid)).unwrap_or_default();
+                format!("[ -e {path} ] || {{\ncat >{path} <<'{end}'\n{text}{newline}{end}\n{chown}}}")
+            }
+        }
+    }
+}
+
+/// How much of the agent's directory can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AgentDirAccess {
+    Guarded,
+    Whole,
+}
+
+impl AgentDirAccess {
+    /// What the user types to change the agent's set-up must be able to change it.
+    fn of(config: &Config, program: &Program) -> Self {
+        let unlocks = |args: &[String]| {
+            matches!(
+                agent::command(args),
+                Some("install" | "remove" | "uninstall" | "update" | "config" | "mcp")
+            )
+        };
+        match program {
+            Program::Agent(args) if unlocks(args) => Self::Whole,
+            _ if config.agent_dir == AgentDir::Shared => Self::Whole,
+            _ => Self::Guarded,
+        }
+    }
+}
+
+/// What a session may write in a guarded directory: logins.
+const LOGINS: [&str; 2] = ["auth.json", "mcp-auth.json"];
+
+/// What stays outside: programs of another platform, scratch files and logs, caches that could steer other sessions
+/// and are fetched again.
+fn is_left_out(name: &str) -> bool {
+    matches!(name, "bin" | "tmp" | "models-store.json" | "crashes.json" | "pi-debug.log")
+        || name.ends_with(".lock")
+        || name.starts_with("mcp.log")
+}
+
+fn agent_mounts(
+    facts: &Facts,
+    access: AgentDirAccess,
+    host: &Host,
+    directories: &mut Vec<Directory>,
+    files: &mut Vec<File>,
+    owner: Option<Owner>,
+) -> Vec<Mount> {
+    let dir = &facts.agent_dir;
+    let inside = Path::new(HOME).join(".pi/agent");
+    let mut mounts = Vec::new();
+    let sessions = dir.join("sessions");
+    let mut needed = |path: PathBuf| directories.push(Directory { path, owner });
+    needed(dir.clone());
+    needed(sessions.clone());
+    files.push(File {
+        path: dir.join("auth.json"),
+        text: Text::Plain("{}\n".to_owned()),
+        keep: Keep::Existing,
+        owner,
+    });
+    match access {
+        AgentDirAccess::Whole => {
+            // Programs are kept per platform: those of a Mac are of no use here, and ours none there.
+            let bin = host.state_dir().join("agent-bin");
+            needed(dir.join("bin"));
+            needed(bin.clone());
+            mounts.push(Mount::bind(dir.clone(), &inside, Access::ReadWrite));
+            mounts.push(Mount::bind(bin, inside.join("bin"), Access::ReadWrite));
+        }
+        AgentDirAccess::Guarded => {
+            mounts.push(Mount::bind(sessions, inside.join("sessions"), Access::ReadWrite));
+            mounts.push(Mount::bind(dir.join("auth.json"), inside.join("auth.json"), Access::ReadWrite));
+            for entry in &facts.agent_entries {
+                let name = entry.name.as_str();
+                if matches!(name, "sessions" | "auth.json") || is_left_out(name) {
+                    continue;
+                }
+                let access = if LOGINS.contains(&name) { Access::ReadWrite } else { Access::ReadOnly };
+                mounts.push(Mount::bind(&entry.real, inside.join(name), access));
+            }
+        }
+    }
+    mounts
+}
+
+fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, String>) -> Vec<Mount> {
+    let Inputs { id, workspace, facts, who, .. } = inputs;
+    let home = Path::new(HOME);
+    let volume = |name, role: &str, labels: &BTreeMap<String, String>| {
+        let mut labels = labels.clone();
+        labels.insert("pi.role".to_owned(), role.to_owned());
+        Source::Volume { name, labels }
+    };
+    // The cache outlives the session, so it carries none of its labels.
+    let mut lasting = labels.clone();
+    lasting.remove("pi.session");
+    let key = hex(&Sha256::digest(format!("{}\0{}\0{}", workspace.root.display(), who.uid, who.gid)));
+    let cache = format!("pi-cache-{}", &key[..16]);
+    let mut mounts = vec![
+        Mount::same(&workspace.root, Access::ReadWrite),
+        Mount {
+            source: volume(id.home(), "home", labels),
+            target: home.to_owned(),
+            access: Access::ReadWrite,
+        },
+        Mount {
+            source: volume(cache, "cache", &lasting),
+            target: home.join(".cache/lang"),
+            access: Access::ReadWrite,
+        },
+    ];
+    mounts.extend(workspace.git_dirs.iter().map(|dir| Mount::same(dir, Access::ReadWrite)));
+    if let Some(skills) = &facts.skills {
+        mounts.push(Mount::bind(skills, home.join(".agents/skills"), Access::ReadOnly));
+    }
+    if let Some(acli) = &facts.acli {
+        mounts.push(Mount::bind(acli, home.join(".config/acli"), Access::ReadWrite));
+    }
+    mounts.extend(facts.credentials.iter().map(|(_, path)| Mount::same(path, Access::ReadOnly)));
+    mounts.extend(facts.mounts.iter().cloned());
+    // What is asked for twice at one place is mounted once, as it was asked for last.
+    let mut unique: Vec<Mount> = Vec::new();
+    for mount in mounts {
+        unique.retain(|earlier| earlier.target != mount.target);
+        unique.push(mount);
+    }
+    unique
+}
+
+fn labels(id: &SessionId, host: &Host, workspace: &Workspace) -> BTreeMap<String, String> {
+    [
+        ("pi.session", id.as_str().to_owned()),
+        ("pi.user", host.uid.to_string()),
+        ("pi.machine", host.machine.clone()),
+        ("pi.state", state_hash(host)),
+        ("pi.repo", workspace.root.to_string_lossy().into_owned()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
+}
+
+/// Tells the sessions of one state directory from those of another, whose locks cannot be seen from here.
+pub(crate) fn state_hash(host: &Host) -> String {
+    hex(&Sha256::digest(host.state_dir().as_os_str().as_encoded_bytes()))[..12].to_owned()
+}
+
+fn default_name(workspace: &Workspace) -> String {
+    let name = workspace.root.file_name().unwrap_or_else(|| OsStr::new("session")).to_string_lossy();
+    let clean: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' })
+        .take(40)
+        .collect();
+    let clean = clean.trim_start_matches(['.', '_', '-']);
+    if clean.is_empty() { "session".to_owned() } else { clean.to_owned() }
+}
+
+const PROXY_VARIABLES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"];
+
+/// Every proxy variable in both cases: docker would inject the ones of its own config where we say nothing.
+fn proxies(value: impl Fn(&str) -> Value) -> BTreeMap<String, Value> {
+    PROXY_VARIABLES
+        .iter()
+        .flat_map(|name| {
+            let value = value(name);
+            [((*name).to_owned(), value.clone()), (name.to_ascii_lowercase(), value)]
+        })
+        .collect()
+}
+
+fn no_proxies() -> BTreeMap<String, Value> {
+    proxies(|_| Value::from(""))
+}
+
+/// The variables of the agent, built from nothing.
+fn environment(inputs: &Inputs<'_>) -> anyhow::Result<BTreeMap<String, Value>> {
+    let Inputs { config, host, facts, reach, subnet, .. } = inputs;
+    let mut env = match reach {
+        Reach::Open => proxies(|name| host_proxy(host, name)),
+        Reach::None | Reach::Demo => no_proxies(),
+        Reach::Proxy(_) => {
+            let ours = format!("http://{}:{PROXY_PORT}", subnet.sidecar());
+            proxies(|name| match name {
+                "HTTP_PROXY" | "HTTPS_PROXY" => Value::from(ours.as_str()),
+                "NO_PROXY" => Value::from("localhost,127.0.0.1,::1"),
+                _ => Value::from(""),
+            })
+        }
+    };
+    for name in agent::PASS.iter().chain(agent::SETTINGS) {
+        if let Some(value) = host.var(name) {
+            env.insert((*name).to_owned(), value.into());
+        }
+    }
+    for name in agent::SECRETS {
+        if let Some(value) = host.env.get(OsStr::new(name)).filter(|value| !value.is_empty()) {
+            env.insert((*name).to_owned(), Value::Secret(Secret::new(value.clone())));
+        }
+    }
+    for (name, path) in &facts.credentials {
+        env.insert((*name).to_owned(), path.to_string_lossy().into_owned().into());
+    }
+    let mut git = vec![
+        ("safe.directory".to_owned(), "*".to_owned()),
+        ("commit.gpgsign".to_owned(), "false".to_owned()),
+        ("tag.gpgsign".to_owned(), "false".to_owned()),
+        ("push.default".to_owned(), "current".to_owned()),
+        ("branch.autoSetupMerge".to_owned(), "false".to_owned()),
+    ];
+    git.extend(facts.identity.iter().cloned());
+    if let Some(token) = host.env.get(OsStr::new("PI_GH_TOKEN")).filter(|token| !token.is_empty()) {
+        env.insert("GH_TOKEN".to_owned(), Value::Secret(Secret::new(token.clone())));
+        git.push(("credential.https://github.com.helper".to_owned(), "!gh auth git-credential".to_owned()));
+    }
+    env.insert("GIT_CONFIG_COUNT".to_owned(), git.len().to_string().into());
+    for (n, (key, value)) in git.into_iter().enumerate() {
+        env.insert(format!("GIT_CONFIG_KEY_{n}"), key.into());
+        env.insert(format!("GIT_CONFIG_VALUE_{n}"), value.into());
+    }
+    for (name, value) in [
+        ("HOME", HOME),
+        ("USER", "pi"),
+        ("LOGNAME", "pi"),
+        ("LANG", "C.UTF-8"),
+        ("PI_SKIP_VERSION_CHECK", "1"),
+        ("PI_TELEMETRY", "0"),
+    ] {
+        env.insert(name.to_owned(), value.into());
+    }
+    if let Some(zone) = &host.timezone {
+        env.insert("TZ".to_owned(), zone.as_str().into());
+    }
+    if let Some(editor) = host.var("VISUAL").or_else(|| host.var("EDITOR")) {
+        // Others are not in the image, and the agent falls back to nano by itself.
+        if matches!(editor.rsplit('/').next(), Some("nano")) {
+            env.insert("EDITOR".to_owned(), "nano".into());
+        }
+    }
+    match reach {
+        Reach::Open => {}
+        Reach::None | Reach::Demo => {
+            env.insert("PI_OFFLINE".to_owned(), "1".into());
+        }
+        Reach::Proxy(_) => {
+            env.insert("PI_BOX_PROXY".to_owned(), format!("{}:{PROXY_PORT}", subnet.sidecar()).into());
+            let mut probe: Vec<String> = host.addresses.iter().map(ToString::to_string).take(16).collect();
+            probe.push(subnet.host(1).to_string());
+            env.insert("PI_BOX_PROBE".to_owned(), probe.join(" ").into());
+        }
+    }
+    for text in &config.env {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.into())),
+            None => (text.as_str(), host.env.get(OsStr::new(text)).cloned()),
+        };
+        check_variable(name, reach)?;
+        // A variable that is not set here stays unset there.
+        if let Some(value) = value {
+            env.insert(name.to_owned(), Value::Secret(Secret::new(value)));
+        }
+    }
+    Ok(env)
+}
+
+/// The host's own proxy, for a session that may use the host's network; one on loopback is not there for a container.
+fn host_proxy(host: &Host, name: &str) -> Value {
+    let value =
+        host.env.get(OsStr::new(&name.to_ascii_lowercase())).or_else(|| host.env.get(OsStr::new(name)));
+    match value {
+        Some(value) if !value.is_empty() => {
+            let text = value.to_string_lossy();
+            let loopback =
+                name != "NO_PROXY" && ["localhost", "127.", "[::1]"].iter().any(|own| text.contains(own));
+            // It may hold a password.
+            if loopback { Value::from("") } else { Value::Secret(Secret::new(value.clone())) }
+        }
+        _ => Value::from(""),
+    }
+}
+
+/// Refuses what docker itself would read from the variable, what the sandbox sets, and what would be loaded into the
+/// programs that check the sandbox before the agent runs.
+fn check_variable(name: &str, reach: &Reach) -> anyhow::Result<()> {
+    let valid = !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let why = if !valid {
+        "is not the name of a variable"
+    } else if ["DOCKER_", "BUILDKIT_", "BUILDX_", "COMPOSE_"].iter().any(|own| name.starts_with(own)) {
+        "is read by docker itself"
+    } else if ["LD_", "PI_BOX_", "GIT_CONFIG_"].iter().any(|own| name.starts_with(own))
+        || matches!(name, "HOME" | "PATH" | "USER" | "LOGNAME" | "TMPDIR")
+    {
+        "is set by the sandbox"
+    } else if !matches!(reach, Reach::Open) && PROXY_VARIABLES.contains(&name.to_ascii_uppercase().as_str()) {
+        "belongs to the restricted network"
+    } else {
+        return Ok(());
+    };
+    bail!(Usage::error(format!(
+        "the variable `{}` cannot be given to the agent: it {why}",
+        name.escape_debug()
+    )))
+}
+
+/// Where the agent is, told to the model.
+fn briefing(reach: &Reach) -> String {
+    let network = match reach {
+        Reach::Open => "The network is open.",
+        Reach::None => "There is no network.",
+        Reach::Demo => "There is no network but the model.",
+        Reach::Proxy(_) => {
+            "The network is restricted to an allowlist, through the HTTP proxy that the environment names; any other \
+             connection and DNS fail. When a host is refused (403 from the proxy), do not look for a way around: ask \
+             your user to run `pi allow HOST` in another terminal on their machine, then try again."
+        }
+    };
+    format!(
+        "You run inside a locked-down container: no root, no capabilities, a read-only system. You can write the \
+         repository, your home directory and /tmp; all but the repository is gone when the session ends. The user's \
+         other files, the container engine and `sudo` are not there. {network}"
+    )
+}
+
+fn command(program: &Program, reach: &Reach, facts: &Facts) -> Vec<String> {
+    match program {
+        Program::Command(words) => words.clone(),
+        Program::Agent(args) => {
+            let mut words = vec!["pi".to_owned()];
+            if agent::runs_a_model(args) {
+                // The flag replaces the user's own file, so that is passed along, unless the user's flags do the same.
+                let own = facts.agent_entries.iter().any(|entry| entry.name == "APPEND_SYSTEM.md");
+                if own && !args.iter().any(|arg| arg == "--append-system-prompt") {
+                    words.push("--append-system-prompt".to_owned());
+                    words.push(format!("{HOME}/.pi/agent/APPEND_SYSTEM.md"));
+                }
+                words.push("--append-system-prompt".to_owned());
+                words.push(briefing(reach));
+            }
+            words.extend(args.iter().cloned());
+            words
+        }
+    }
+}
+
+/// Words for the agent as text: a container's command is JSON.
+///
+/// # Errors
+/// A word is not UTF-8.
+pub(crate) fn words(args: &[std::ffi::OsString]) -> anyhow::Result<Vec<String>> {
+    args.iter()
+        .map(|arg| {
+            arg.to_str().map(str::to_owned).with_context(|| format!("`{}` is not UTF-8", arg.display()))
+        })
+        .collect()
+}

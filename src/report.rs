@@ -1,0 +1,213 @@
+//! The only writer to stderr: what the launcher says, and how an error becomes sentences and a code.
+
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+    process::ExitCode,
+    sync::atomic::{AtomicU8, Ordering},
+};
+
+/// The launcher itself failed; the same number that `docker run` and `timeout` use for it.
+pub(crate) const FAILED: u8 = 125;
+/// The command line could not be understood.
+pub(crate) const USAGE: u8 = 2;
+
+const QUIET: u8 = 0;
+const NORMAL: u8 = 1;
+const VERBOSE: u8 = 2;
+
+static VERBOSITY: AtomicU8 = AtomicU8::new(NORMAL);
+
+/// Sets how much is said for the rest of the process: `--verbose` wins over `--quiet`.
+pub(crate) fn set_verbosity(verbose: bool, quiet: bool) {
+    let level = match (verbose, quiet) {
+        (true, _) => VERBOSE,
+        (false, true) => QUIET,
+        (false, false) => NORMAL,
+    };
+    VERBOSITY.store(level, Ordering::Relaxed);
+}
+
+/// Whether `--quiet` asked for errors only.
+pub(crate) fn is_quiet() -> bool {
+    VERBOSITY.load(Ordering::Relaxed) == QUIET
+}
+
+/// Whether docker commands are to be shown before they run.
+pub(crate) fn is_verbose() -> bool {
+    VERBOSITY.load(Ordering::Relaxed) == VERBOSE
+}
+
+/// Says one line that is neither a warning nor an error.
+pub(crate) fn note(message: impl Display) {
+    if !is_quiet() {
+        line("pi: ", &message);
+    }
+}
+
+/// Says that something is not as the user may think, and goes on.
+pub(crate) fn warn(message: impl Display) {
+    if !is_quiet() {
+        line("pi: warning: ", &message);
+    }
+}
+
+/// Says what went wrong where no error value can travel to `main`, as in a teardown.
+pub(crate) fn complain(message: impl Display) {
+    line("pi: error: ", &message);
+}
+
+/// Names the next command for what was said before.
+pub(crate) fn hint(message: impl Display) {
+    line("pi: hint: ", &message);
+}
+
+/// Shows a docker command before it runs; only with `--verbose`.
+pub(crate) fn trace(command: impl Display) {
+    if is_verbose() {
+        line("+ ", &command);
+    }
+}
+
+/// Hands a chunk of a child's own progress through, as it is.
+pub(crate) fn progress(bytes: &[u8]) {
+    // A closed terminal must not end a teardown, so failures to write are dropped here and below.
+    let _ = io::stderr().lock().write_all(bytes);
+}
+
+/// Writes data that was asked for to stdout, where nothing else of ours ever goes.
+pub(crate) fn data(text: impl Display) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        // A reader such as `head` may have seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|error| anyhow::anyhow!("could not write to stdout: {error}")),
+    }
+}
+
+/// Asks a person; only to be called where stdin and stderr are terminals. Anything but a clear yes is a no.
+pub(crate) fn ask(question: &str) -> bool {
+    let mut answer = String::new();
+    let _ = write!(io::stderr().lock(), "{}", printable(question) + " ");
+    let _ = io::stdin().read_line(&mut answer);
+    matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
+/// Turns the outcome of the program into its exit status, saying the error where there is one.
+pub(crate) fn exit(outcome: anyhow::Result<u8>) -> ExitCode {
+    ExitCode::from(match outcome {
+        Ok(code) => code,
+        Err(error) => fail(&error),
+    })
+}
+
+fn fail(error: &anyhow::Error) -> u8 {
+    if let Some(Interrupted(signal)) = error.downcast_ref() {
+        return 128 + signal;
+    }
+    line("pi: error: ", &format!("{error:#}"));
+    if let Some(usage) = error.downcast_ref::<Usage>() {
+        if let Some(text) = &usage.hint {
+            hint(text);
+        }
+        return USAGE;
+    }
+    if let Some(hinted) = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()) {
+        hint(&hinted.hint);
+    }
+    FAILED
+}
+
+fn line(prefix: &str, message: &dyn Display) {
+    let text = printable(&message.to_string());
+    let _ = writeln!(io::stderr().lock(), "{prefix}{text}");
+}
+
+/// `text` without anything that a terminal would obey: what others wrote may stand in our messages.
+pub(crate) fn printable(text: &str) -> String {
+    text.trim_end()
+        .chars()
+        .map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// A signal asked the launcher to end; nothing more is to be said about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Interrupted(pub(crate) u8);
+
+impl Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "interrupted by signal {}", self.0)
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// A mistake in what the user typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Usage {
+    message: String,
+    hint: Option<String>,
+}
+
+impl Usage {
+    /// An error about the command line.
+    pub(crate) fn error(message: impl Into<String>) -> anyhow::Error {
+        Self { message: message.into(), hint: None }.into()
+    }
+
+    /// An error about the command line, with the next thing to type.
+    pub(crate) fn hinted(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+        Self { message: message.into(), hint: Some(hint.into()) }.into()
+    }
+}
+
+impl Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// A failure for which a next command is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hinted {
+    message: String,
+    hint: String,
+}
+
+impl Hinted {
+    /// An error with what to do next.
+    pub(crate) fn error(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+        Self { message: message.into(), hint: hint.into() }.into()
+    }
+}
+
+impl Display for Hinted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Hinted {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_a_terminal_would_obey_survives() {
+        assert_eq!(
+            printable("a\u{1b}]0;title\u{7}b\r\nc\u{9b}1m"),
+            "a\u{fffd}]0;title\u{fffd}b\u{fffd}\nc\u{fffd}1m"
+        );
+    }
+
+    #[test]
+    fn an_interruption_wins_over_the_general_failure() {
+        assert_eq!(fail(&Interrupted(15).into()), 143);
+        assert_eq!(fail(&Usage::error("no")), USAGE);
+        assert_eq!(fail(&anyhow::anyhow!("no")), FAILED);
+    }
+}

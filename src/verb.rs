@@ -1,0 +1,14 @@
+//! The launcher's own verbs, one module each.
+
+pub(crate) mod allow;
+pub(crate) mod blocked;
+pub(crate) mod build;
+pub(crate) mod check;
+pub(crate) mod clean;
+pub(crate) mod completions;
+pub(crate) mod demo;
+pub(crate) mod ps;
+pub(crate) mod run;
+pub(crate) mod stop;
+pub(crate) mod version;
+pub(crate) mod watch;

@@ -1,0 +1,18 @@
+//! `pi build`: makes images without running them.
+
+use crate::{docker::Docker, image::Effort, launcher::Launcher, report};
+
+/// Builds the image that this repository needs, and the sidecar's where the network would be restricted; or all.
+pub(crate) fn run(launcher: &Launcher, all: bool) -> anyhow::Result<u8> {
+    let prepared = launcher.prepare()?;
+    let docker = Docker::find(&prepared.config.docker, &launcher.host)?;
+    if all || launcher.options.build {
+        launcher.build_everything(&prepared, &docker)?;
+    } else {
+        let builder = launcher.builder(&prepared, &docker);
+        builder.ensure(&prepared.image, Effort::Missing)?;
+        builder.ensure(&prepared.proxy, Effort::Missing)?;
+    }
+    report::note(format_args!("ready: `{}` and `{}`", prepared.image.tag(), prepared.proxy.tag()));
+    Ok(0)
+}

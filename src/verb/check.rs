@@ -1,0 +1,39 @@
+//! `pi check`: what the allowlist says of an address, and by which line.
+
+use crate::{
+    domain::Target,
+    egress::Sources,
+    launcher::Launcher,
+    report::{self, Usage},
+};
+
+/// Says of each target whether it is allowed; the exit status is 1 where one is not.
+pub(crate) fn run(launcher: &Launcher, targets: &[String]) -> anyhow::Result<u8> {
+    let targets: Vec<Target> = targets
+        .iter()
+        .map(|text| {
+            Target::parse(text).map_err(|why| {
+                Usage::hinted(
+                    format!("`pi check`: `{}`: {why}", report::printable(text)),
+                    "write `https://host/…`, `host` or `host:port`; to say `check …` to the agent, quote it or write `pi -- …`",
+                )
+            })
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let config = launcher.config()?;
+    let sources = Sources::of(&config);
+    let list = sources.read(config.allowed_domains_is_default)?;
+    let mut refused = false;
+    for target in &targets {
+        match list.permits(target) {
+            Some(entry) => {
+                report::data(format_args!("allowed  {target}  by `{entry}` ({})\n", entry.origin()))?
+            }
+            None => {
+                refused = true;
+                report::data(format_args!("refused  {target}  no entry admits it\n"))?;
+            }
+        }
+    }
+    Ok(u8::from(refused))
+}

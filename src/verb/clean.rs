@@ -1,0 +1,88 @@
+//! `pi clean`: removes what dead sessions left, and on request images and caches.
+
+use crate::{
+    docker::{self, Docker, list_images, remove_image},
+    image::{self, Image, Variant},
+    launcher::Launcher,
+    plan::{SessionId, state_hash},
+    report,
+    session::{self, Extent},
+    sweep,
+};
+
+/// Removes exactly what belongs to dead sessions of this user, this machine and this state directory.
+pub(crate) fn run(launcher: &Launcher, images: bool, caches: bool) -> anyhow::Result<u8> {
+    let config = launcher.config()?;
+    let host = &launcher.host;
+    let docker = Docker::find(&config.docker, host)?;
+    let dry = launcher.options.dry_run.is_some();
+    let mut failed = false;
+    let mut tell = |what: String, act: &dyn Fn() -> anyhow::Result<()>| {
+        if dry {
+            return report::data(format_args!("would remove {what}\n"));
+        }
+        match act() {
+            Ok(()) => report::data(format_args!("removed {what}\n")),
+            Err(error) => {
+                failed = true;
+                report::complain(format_args!("could not remove {what}: {error:#}"));
+                Ok(())
+            }
+        }
+    };
+    // Listed before the locks are looked at: a session that begins after this is not in the list.
+    let label = format!("pi.state={}", state_hash(host));
+    let mut labelled = std::collections::BTreeSet::new();
+    for kind in ["container", "network", "volume"] {
+        let listed = docker.run(&docker::list(kind, &label, "pi.session"))?;
+        labelled.extend(listed.lines().filter_map(|line| SessionId::parse(line.split_once('\t')?.1.trim())));
+    }
+    let (live, dead) = sweep::sessions(host)?;
+    for session in dead {
+        labelled.remove(&session.id);
+        let what = format!("the session `{}`", session.id.as_str());
+        let session = std::cell::Cell::new(Some(session));
+        tell(what, &|| session.take().map_or(Ok(()), |session| session.take_down(&docker, host)))?;
+    }
+    for session in &live {
+        labelled.remove(&session.record.id);
+    }
+    // Labelled as this state directory's, and yet without a record there: the record was lost.
+    for id in labelled {
+        if session::sessions_dir(host).join(id.as_str()).exists() {
+            continue;
+        }
+        tell(format!("what the unknown session `{}` left", id.as_str()), &|| {
+            session::take_down(&docker, &id, Extent::Everything)
+        })?;
+    }
+    if caches {
+        let used = docker::list("volume", &label, "pi.role");
+        for line in docker.run(&used)?.lines() {
+            if let Some((name, "cache")) = line.split_once('\t').map(|(name, role)| (name, role.trim())) {
+                tell(format!("the cache `{name}`"), &|| docker.run(&docker::remove_volume(name)).map(drop))?;
+            }
+        }
+    }
+    if images {
+        let ca = image::certificates(&config.images)?;
+        let proxy = Image::proxy(&config.images, &ca);
+        let mut keep: Vec<String> = proxy.tags().map(str::to_owned).collect();
+        // The layers below do not depend on who uses them; the user's own are kept for who is asking.
+        for variant in Variant::ALL {
+            let who = crate::host::Owner { uid: host.uid, gid: host.gid };
+            let image = Image::agent(variant, &config.images, &config.packages, who, &ca);
+            keep.extend(image.tags().map(str::to_owned));
+        }
+        for reference in ["pi-agent:*", "pi-layer:*", "pi-proxy:*"] {
+            for tag in docker
+                .run(&list_images(reference))?
+                .lines()
+                .filter(|tag| !keep.iter().any(|kept| kept == tag))
+            {
+                tell(format!("the image `{tag}`"), &|| docker.run(&remove_image(tag)).map(drop))?;
+            }
+        }
+    }
+    Ok(u8::from(failed))
+}

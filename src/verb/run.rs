@@ -1,0 +1,56 @@
+//! `pi`, `pi shell` and `pi shell --session`: whatever runs inside, the sandbox is the same.
+
+use std::{ffi::OsString, process::ExitStatus};
+
+use crate::{
+    cli::DryRun,
+    docker::{self, Docker, Streams},
+    launcher::Launcher,
+    plan::{self, Program, SessionId},
+    report::{self, FAILED},
+    verb::ps,
+};
+
+/// Runs the agent.
+pub(crate) fn agent(launcher: &Launcher, args: &[OsString]) -> anyhow::Result<u8> {
+    sandboxed(launcher, &Program::Agent(plan::words(args)?))
+}
+
+/// Runs a shell, or a command, where the agent would run.
+pub(crate) fn shell(launcher: &Launcher, command: &[OsString]) -> anyhow::Result<u8> {
+    sandboxed(launcher, &Program::Command(or_shell(command)?))
+}
+
+fn or_shell(command: &[OsString]) -> anyhow::Result<Vec<String>> {
+    if command.is_empty() { Ok(vec!["/bin/bash".to_owned()]) } else { plan::words(command) }
+}
+
+fn sandboxed(launcher: &Launcher, program: &Program) -> anyhow::Result<u8> {
+    let prepared = launcher.prepare()?;
+    let Some(form) = launcher.options.dry_run else { return launcher.run(&prepared, program) };
+    let plan = launcher.plan(&prepared, &SessionId::random()?, program, 0)?;
+    let text = match form {
+        DryRun::Script => plan.script(),
+        DryRun::Json => serde_json::to_string_pretty(&plan)? + "\n",
+    };
+    report::data(text).map(|()| 0)
+}
+
+/// Runs a shell, or a command, in a session that is running.
+pub(crate) fn enter(launcher: &Launcher, name: &str, command: &[OsString]) -> anyhow::Result<u8> {
+    let config = launcher.config()?;
+    let session = ps::find(&launcher.host, name)?;
+    let docker = Docker::find(&config.docker, &launcher.host)?.at(&session.record.engine);
+    let terminal = launcher.host.terminal;
+    let streams = match (terminal.stdin, terminal.stdout) {
+        (true, true) => Streams::Tty,
+        (true, false) => Streams::Output,
+        (false, _) => Streams::Pipe,
+    };
+    // An absolute path in the read-only system: nothing that the agent could have put on a search path.
+    let command = or_shell(command)?;
+    let exec = docker::exec(&session.record.id.agent(), streams, &session.record.directory, &command);
+    let status: ExitStatus = docker.attach(&exec)?;
+    launcher.signals.check()?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED))
+}
