@@ -265,27 +265,13 @@ pub(crate) fn command<S: AsRef<OsStr>>(args: &[S]) -> Option<&'static str> {
 
 /// Whether `args` start a session, so that `--append-system-prompt` may stand before them.
 pub(crate) fn runs_a_model<S: AsRef<OsStr>>(args: &[S]) -> bool {
-    command(args).is_none() && !options(args).any(|(flag, _)| ANSWERED.contains(&flag.names[0]))
+    command(args).is_none() && !options(args).any(|flag| ANSWERED.contains(&flag.names[0]))
 }
 
-/// Whether `args` make the agent print instead of opening its interface, even on a terminal.
-pub(crate) fn prints<S: AsRef<OsStr>>(args: &[S]) -> bool {
-    let mut prints = false;
-    let mut mode = None;
-    for (flag, value) in options(args) {
-        match flag.names[0] {
-            "--print" => prints = true,
-            "--mode" => mode = value,
-            _ => {}
-        }
-    }
-    command(args).is_none() && (prints || matches!(mode, Some("json" | "rpc")))
-}
-
-/// The flags in `args` with their values, read as the agent reads them.
+/// The flags in `args`, their values passed over as the agent does it.
 ///
 /// A word that is not UTF-8 is no flag, but it can be the value of one.
-fn options<S: AsRef<OsStr>>(args: &[S]) -> impl Iterator<Item = (&'static Flag, Option<&str>)> {
+fn options<S: AsRef<OsStr>>(args: &[S]) -> impl Iterator<Item = &'static Flag> {
     let words = args.iter().map(|word| word.as_ref().to_str().unwrap_or_default());
     let mut words = words.peekable();
     iter::from_fn(move || {
@@ -295,12 +281,12 @@ fn options<S: AsRef<OsStr>>(args: &[S]) -> impl Iterator<Item = (&'static Flag, 
                 return None;
             }
             if let Some(flag) = flag(word) {
-                let value = match flag.arity {
+                match flag.arity {
                     Arity::None => None,
                     Arity::One => words.next(),
                     Arity::Optional => words.next_if(|next| !next.starts_with(['-', '@'])),
                 };
-                return Some((flag, value));
+                return Some(flag);
             }
         }
     })
@@ -463,23 +449,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn printing_is_asked_for_by_flag_or_by_mode() {
-        for args in [&["-p", "x"] as &[&str], &["x", "--print"], &["--mode", "json"], &["--mode", "rpc"]] {
-            assert!(prints(args), "{args:?}");
-        }
-        for args in [
-            &["x"] as &[&str],
-            &["--mode", "text"],
-            &["--model", "-p"],
-            &["--", "-p"],
-            &["--mode", "json", "--mode", "text"],
-            &["list", "-p"],
-        ] {
-            assert!(!prints(args), "{args:?}");
-        }
-    }
-
     #[cfg(unix)]
     #[test]
     fn a_word_that_is_not_utf8_is_read_over() {
@@ -487,6 +456,6 @@ mod tests {
 
         let odd = OsStr::from_bytes(b"\xff");
         assert!(runs_a_model(&[odd]));
-        assert!(prints(&[OsStr::new("--name"), odd, OsStr::new("-p")]));
+        assert!(!runs_a_model(&[OsStr::new("--name"), odd, OsStr::new("--help")]));
     }
 }

@@ -85,7 +85,7 @@ fn detect(dir: &Path) -> Option<(Variant, Option<&'static str>)> {
         return Some((Variant::Go, Some("go.mod")));
     }
     let composer = dir.join("composer.json");
-    let meta = fs::metadata(&composer).ok().filter(|meta| meta.is_file())?;
+    let meta = fs::metadata(&composer).ok().filter(fs::Metadata::is_file)?;
     let constraint = if meta.len() < 1 << 20 { composer_constraint(&composer) } else { None };
     let variant = match constraint {
         Some(text) if !admits(&text, 5) && admits(&text, 4) => Variant::Php84,
@@ -124,9 +124,8 @@ fn term_admits(term: &str, minor: u32) -> bool {
         // Below 8.5.3 there is an 8.5.2; below 8.5 there is no 8.5.
         "<" if given > 2 && parts[2] != Some(0) => this <= that,
         "<" => this < that,
-        "^" => this.0 == that.0 && this >= that,
         "~" if given > 2 => this == that,
-        "~" => this.0 == that.0 && this >= that,
+        "^" | "~" => this.0 == that.0 && this >= that,
         "!=" => true,
         _ if given == 1 => this.0 == that.0,
         _ => this == that,
@@ -373,7 +372,7 @@ impl Builder<'_> {
             self.signals.check()?;
             let pull = docker::pull(source);
             let status =
-                self.docker.foreground(&pull, |child| self.signals.foreground(child), report::progress)?;
+                self.docker.foreground(&pull, |child| self.signals.foreground(&child), report::progress)?;
             self.signals.check()?;
             if !status.success() {
                 if !self.exists(source)? {
@@ -415,7 +414,7 @@ impl Builder<'_> {
         report::note(format_args!("building the image `{}`", layer.tag));
         let status = self.docker.foreground(
             &build,
-            |child| self.signals.foreground(child),
+            |child| self.signals.foreground(&child),
             |bytes| {
                 if !report::is_quiet() {
                     report::progress(bytes);

@@ -184,6 +184,37 @@ pub(crate) enum Reach {
     Demo,
 }
 
+impl Reach {
+    /// As `pi ps` shows it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::None => "none",
+            Self::Proxy(_) => "proxy",
+            Self::Demo => "demo",
+        }
+    }
+
+    fn attachment(&self, id: &SessionId, config: &Config, subnet: Subnet) -> Attachment {
+        match self {
+            Self::Open => Attachment::Bridge { publish: config.publish.clone(), dns: vec![] },
+            Self::None => Attachment::None,
+            Self::Proxy(_) | Self::Demo => {
+                Attachment::Internal { network: id.network(), address: subnet.agent() }
+            }
+        }
+    }
+
+    /// Names that the agent's container knows without a resolver.
+    fn hosts(&self, subnet: Subnet) -> Vec<String> {
+        match self {
+            Self::Open => vec!["host.docker.internal:host-gateway".to_owned()],
+            Self::Demo => vec![format!("model:{}", subnet.model())],
+            Self::None | Self::Proxy(_) => vec![],
+        }
+    }
+}
+
 /// The sidecar's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProxyFiles {
@@ -191,6 +222,17 @@ pub(crate) struct ProxyFiles {
     pub(crate) filter: String,
     pub(crate) lan: String,
     pub(crate) image: String,
+}
+
+impl ProxyFiles {
+    fn files(&self, dir: &Path) -> [File; 3] {
+        let path = dir.join("tinyproxy.conf");
+        [
+            File { path, text: self.conf.clone(), keep: Keep::Session, owner: None },
+            File::session(&dir.join("filter"), &self.filter),
+            File::session(&dir.join("lan"), &self.lan),
+        ]
+    }
 }
 
 /// A session's own network: eight addresses of a private range.
@@ -300,13 +342,7 @@ impl Plan {
             labels: labels.clone(),
             user: Some(who),
             privileges: Privileges::None,
-            network: match reach {
-                Reach::Open => Attachment::Bridge { publish: config.publish.clone(), dns: vec![] },
-                Reach::None => Attachment::None,
-                Reach::Proxy(_) | Reach::Demo => {
-                    Attachment::Internal { network: id.network(), address: subnet.agent() }
-                }
-            },
+            network: reach.attachment(id, config, subnet),
             mounts,
             env: environment(&inputs)?,
             limits: config.limits.clone(),
@@ -315,11 +351,7 @@ impl Plan {
             seccomp: seccomp.clone(),
             runtime: config.runtime.clone(),
             streams,
-            hosts: match reach {
-                Reach::Open => vec!["host.docker.internal:host-gateway".to_owned()],
-                Reach::Demo => vec![format!("model:{}", subnet.model())],
-                Reach::None | Reach::Proxy(_) => vec![],
-            },
+            hosts: reach.hosts(subnet),
             workdir: Some(workspace.cwd.clone()),
             entrypoint: None,
             command: command(program, reach, facts),
@@ -329,42 +361,17 @@ impl Plan {
             subnet: subnet.cidr(),
             labels: labels.clone(),
         });
-        let companion = |name, role, image: &str| Container {
-            name,
-            role,
-            image: image.to_owned(),
-            labels: labels.clone(),
-            user: None,
-            privileges: Privileges::None,
-            network: Attachment::None,
-            mounts: vec![],
-            env: BTreeMap::new(),
-            limits: Limits { memory: Some("128m".to_owned()), cpus: None, pids: Some(320) },
-            files: host.files.min(OPEN_FILES),
-            tmp: "4m",
-            seccomp: seccomp.clone(),
-            runtime: config.runtime.clone(),
-            streams: Streams::Pipe,
-            hosts: vec![],
-            workdir: None,
-            entrypoint: None,
-            command: vec![],
-        };
-        let mut sidecar = None;
-        let mut model = None;
+        let companion = |name, role, image: &str| companion(name, role, image, &labels, &seccomp, &inputs);
+        let (mut sidecar, mut model) = (None, None);
         match reach {
             Reach::Open | Reach::None => {}
             Reach::Proxy(proxy) => {
                 let etc = state.join("proxy");
-                let (path, text) = (etc.join("tinyproxy.conf"), proxy.conf.clone());
-                files.push(File { path, text, keep: Keep::Session, owner: None });
-                files.push(File::session(&etc.join("filter"), &proxy.filter));
-                files.push(File::session(&etc.join("lan"), &proxy.lan));
+                files.extend(proxy.files(&etc));
                 sidecar = Some(Container {
                     privileges: Privileges::RoutesThenNone,
                     network: Attachment::Bridge { publish: vec![], dns: config.dns.clone() },
                     mounts: vec![Mount::bind(etc, "/etc/pi", Access::ReadOnly)],
-                    env: no_proxies(),
                     hosts: vec!["host.docker.internal:host-gateway".to_owned()],
                     ..companion(id.sidecar(), Role::Proxy, &proxy.image)
                 });
@@ -373,18 +380,7 @@ impl Plan {
                 let demo = state.join("demo");
                 files.push(File::session(&demo.join("model.mjs"), MODEL));
                 files.push(File::session(&demo.join("check.sh"), CHECK));
-                let mut env = no_proxies();
-                env.insert("PI_BOX_DEMO_HOME".to_owned(), host.home.to_string_lossy().into_owned().into());
-                model = Some(Container {
-                    user: Some(Owner { uid: 65534, gid: 65534 }),
-                    network: Attachment::Internal { network: id.network(), address: subnet.model() },
-                    mounts: vec![Mount::bind(demo, "/demo", Access::ReadOnly)],
-                    env,
-                    limits: Limits { memory: Some("512m".to_owned()), cpus: None, pids: Some(64) },
-                    streams: Streams::Output,
-                    command: vec!["node".to_owned(), "/demo/model.mjs".to_owned()],
-                    ..companion(id.model(), Role::Model, image)
-                });
+                model = Some(demo_model(companion(id.model(), Role::Model, image), demo, &inputs));
             }
         }
         let record = Record {
@@ -394,13 +390,7 @@ impl Plan {
             repository: workspace.root.clone(),
             directory: workspace.cwd.clone(),
             image: image.to_owned(),
-            network: match reach {
-                Reach::Open => "open",
-                Reach::None => "none",
-                Reach::Proxy(_) => "proxy",
-                Reach::Demo => "demo",
-            }
-            .to_owned(),
+            network: reach.name().to_owned(),
             started: now,
             allowlist: None,
             login: facts.agent_dir.join("auth.json"),
@@ -465,6 +455,54 @@ impl Plan {
         line(&format!("{} 9>&- || code=$?", self.agent.attach()));
         line("exit $code");
         text
+    }
+}
+
+/// A container beside the agent, as little as it can be.
+fn companion(
+    name: String,
+    role: Role,
+    image: &str,
+    labels: &BTreeMap<String, String>,
+    seccomp: &Path,
+    inputs: &Inputs<'_>,
+) -> Container {
+    Container {
+        name,
+        role,
+        image: image.to_owned(),
+        labels: labels.clone(),
+        user: None,
+        privileges: Privileges::None,
+        network: Attachment::None,
+        mounts: vec![],
+        env: no_proxies(),
+        limits: Limits { memory: Some("128m".to_owned()), cpus: None, pids: Some(320) },
+        files: inputs.host.files.min(OPEN_FILES),
+        tmp: "4m",
+        seccomp: seccomp.to_owned(),
+        runtime: inputs.config.runtime.clone(),
+        streams: Streams::Pipe,
+        hosts: vec![],
+        workdir: None,
+        entrypoint: None,
+        command: vec![],
+    }
+}
+
+fn demo_model(plain: Container, demo: PathBuf, inputs: &Inputs<'_>) -> Container {
+    let Inputs { id, host, subnet, .. } = inputs;
+    let mut env = plain.env.clone();
+    env.insert("PI_BOX_DEMO_HOME".to_owned(), host.home.to_string_lossy().into_owned().into());
+    Container {
+        user: Some(Owner { uid: 65534, gid: 65534 }),
+        network: Attachment::Internal { network: id.network(), address: subnet.model() },
+        mounts: vec![Mount::bind(demo, "/demo", Access::ReadOnly)],
+        env,
+        limits: Limits { memory: Some("512m".to_owned()), cpus: None, pids: Some(64) },
+        streams: Streams::Output,
+        command: vec!["node".to_owned(), "/demo/model.mjs".to_owned()],
+        ..plain
     }
 }
 
@@ -539,7 +577,7 @@ const LOGINS: [&str; 2] = ["auth.json", "mcp-auth.json"];
 /// and are fetched again.
 fn is_left_out(name: &str) -> bool {
     matches!(name, "bin" | "tmp" | "models-store.json" | "crashes.json" | "pi-debug.log")
-        || name.ends_with(".lock")
+        || Path::new(name).extension().is_some_and(|kind| kind == "lock")
         || name.starts_with("mcp.log")
 }
 

@@ -1,177 +1,49 @@
-//! The life of a session: claim, up, attach, down; and what signals do to it.
+//! The life of a session: claim, up, attach, down.
+
+mod claim;
+mod sidecar;
+mod signals;
+mod teardown;
+mod watcher;
 
 use std::{
     fs,
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, Write as _},
     os::unix::{
         fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
         process::ExitStatusExt as _,
     },
-    path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI32, Ordering},
-    },
+    path::Path,
+    process::ExitStatus,
+    sync::Mutex,
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
-use shared_child::{SharedChild, unix::SharedChildExt as _};
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
-    iterator::Signals as Watched,
-};
 
+use self::{
+    claim::{Claim, back_up},
+    sidecar::Sidecar,
+    teardown::Teardown,
+    watcher::Watcher,
+};
+pub(crate) use self::{
+    claim::{directory_lock, restore_login, sessions_dir},
+    sidecar::{LAST_REFUSED, PROXY_LOG, REFUSED},
+    signals::Signals,
+    teardown::{Extent, take_down},
+    watcher::watch,
+};
 use crate::{
-    cli::WATCH,
     docker::{self, Cmd, Docker, Failure},
     host::Host,
-    plan::{Directory, File, Keep, Plan, Record, SessionId, down},
-    refused::Refused,
-    report::{self, FAILED, Interrupted},
+    plan::{Directory, File, Keep, Plan},
+    report,
 };
-
-/// Listens for the signals that end a session. The first one counts; those that follow change nothing, so that nobody
-/// can interrupt a teardown by impatience.
-#[derive(Debug)]
-pub(crate) struct Signals {
-    first: Arc<AtomicI32>,
-    on_signal: Arc<Mutex<OnSignal>>,
-}
-
-/// What the first signal is to act on besides being remembered.
-#[derive(Debug, Default)]
-struct OnSignal {
-    /// A long command in the foreground, which ends early.
-    foreground: Option<Arc<SharedChild>>,
-    /// A running agent, which is stopped by its name: no process number is ever signalled.
-    agent: Option<(Docker, String)>,
-}
-
-impl Signals {
-    /// Starts listening, for the rest of the process.
-    pub(crate) fn watch() -> anyhow::Result<Self> {
-        let first = Arc::new(AtomicI32::new(0));
-        let on_signal = Arc::new(Mutex::new(OnSignal::default()));
-        let mut signals =
-            Watched::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM]).context("could not listen for signals")?;
-        let (mine, acts) = (first.clone(), on_signal.clone());
-        thread::spawn(move || {
-            for signal in signals.forever() {
-                if mine.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-                    act(&acts);
-                }
-            }
-        });
-        Ok(Self { first, on_signal })
-    }
-
-    /// The same listener, for another owner.
-    pub(crate) fn share(&self) -> Self {
-        Self { first: self.first.clone(), on_signal: self.on_signal.clone() }
-    }
-
-    /// # Errors
-    /// [`Interrupted`], once a signal has come.
-    pub(crate) fn check(&self) -> anyhow::Result<()> {
-        match self.first.load(Ordering::SeqCst) {
-            0 => Ok(()),
-            signal => Err(Interrupted(u8::try_from(signal).unwrap_or(FAILED)).into()),
-        }
-    }
-
-    /// From now on the first signal also ends this command.
-    pub(crate) fn foreground(&self, child: Arc<SharedChild>) {
-        held(&self.on_signal).foreground = Some(child.clone());
-        if self.check().is_err() {
-            let _ = child.send_signal(SIGTERM);
-        }
-    }
-
-    /// From now on the first signal also stops this container.
-    ///
-    /// # Errors
-    /// [`Interrupted`], if a signal has come already.
-    fn stops(&self, docker: &Docker, agent: &str) -> anyhow::Result<()> {
-        held(&self.on_signal).agent = Some((docker.clone(), agent.to_owned()));
-        self.check()
-    }
-}
-
-fn held(acts: &Mutex<OnSignal>) -> MutexGuard<'_, OnSignal> {
-    acts.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn act(acts: &Mutex<OnSignal>) {
-    let (foreground, agent) = {
-        let acts = held(acts);
-        (acts.foreground.clone(), acts.agent.clone())
-    };
-    if let Some(child) = foreground {
-        let _ = child.send_signal(SIGTERM);
-    }
-    if let Some((docker, agent)) = agent {
-        // `stop` gives the agent time to write down a login; `rm` closes the race with a container that was created
-        // and not yet started, which `stop` leaves alone. Both may fail: the teardown that follows does it again.
-        let _ = docker.try_run_within(&docker::stop(&agent), Duration::from_secs(15));
-        let _ = docker.try_run_within(&docker::remove_containers(&[agent]), TEARDOWN);
-    }
-}
 
 /// How long one call of a teardown may take.
 const TEARDOWN: Duration = Duration::from_secs(30);
-
-/// A session's directory and the lock in it. While the lock is held the session is alive; the kernel frees it when the
-/// process ends, however it ends.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    pub(crate) dir: PathBuf,
-    _lock: fs::File,
-}
-
-/// Where all sessions of this machine and user are.
-pub(crate) fn sessions_dir(host: &Host) -> PathBuf {
-    host.state_dir().join("sessions")
-}
-
-/// Held for moments only: between the making of a session's directory and the taking of its lock nobody may look.
-pub(crate) fn directory_lock(host: &Host) -> anyhow::Result<fs::File> {
-    let dir = sessions_dir(host);
-    private_dir(&dir)?;
-    let path = dir.join(".lock");
-    let file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| format!("could not open `{}`", path.display()))?;
-    file.lock().with_context(|| format!("could not lock `{}`", path.display()))?;
-    Ok(file)
-}
-
-impl Claim {
-    /// Makes the session's directory, takes its lock and writes its record, before anything else of it exists.
-    fn take(host: &Host, plan: &Plan) -> anyhow::Result<Self> {
-        let _directory = directory_lock(host)?;
-        let dir = plan.state.clone();
-        private_dir(&dir)?;
-        let lock = fs::File::create(dir.join("lock"))
-            .with_context(|| format!("could not write in `{}`", dir.display()))?;
-        lock.lock().with_context(|| format!("could not lock `{}`", dir.display()))?;
-        let claim = Self { dir, _lock: lock };
-        claim.write(&plan.record)?;
-        Ok(claim)
-    }
-
-    fn write(&self, record: &Record) -> anyhow::Result<()> {
-        let path = self.dir.join("session.json");
-        let text = serde_json::to_string(record).context("could not render the session's record")?;
-        fs::write(&path, text).with_context(|| format!("could not write `{}`", path.display()))
-    }
-}
 
 pub(crate) fn private_dir(path: &Path) -> anyhow::Result<()> {
     fs::DirBuilder::new()
@@ -456,325 +328,4 @@ fn judge(docker: &Docker, signals: &Signals, plan: &Plan, status: ExitStatus) ->
 /// Whole seconds since 1970.
 pub(crate) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// A login that an agent writes while it is killed may be lost; the one from before is better than none.
-fn back_up(login: &Path, dir: &Path) {
-    if let Ok(text) = fs::read(login)
-        && parses(&text)
-    {
-        let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join(BACKUP));
-        let _ = made.and_then(|mut file| file.write_all(&text));
-    }
-}
-
-const BACKUP: &str = "login.backup";
-
-fn parses(text: &[u8]) -> bool {
-    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(text).is_ok()
-}
-
-/// Puts the login back where what is there cannot be read any more.
-pub(crate) fn restore_login(login: &Path, dir: &Path) {
-    let broken = || fs::read(login).is_ok_and(|text| !parses(&text));
-    let Ok(backup) = fs::read(dir.join(BACKUP)) else { return };
-    if !broken() {
-        return;
-    }
-    // Another session may be writing it at this moment: it is written in place.
-    thread::sleep(Duration::from_millis(200));
-    if broken() {
-        match fs::write(login, backup) {
-            Ok(()) => report::warn(format_args!(
-                "`{}` was cut short; it is again as it was when the session began",
-                login.display()
-            )),
-            Err(error) => report::complain(format_args!("could not restore `{}`: {error}", login.display())),
-        }
-    }
-}
-
-/// How much of a session there can still be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Extent {
-    /// Anything that an id names.
-    Everything,
-    /// The agent's container is known to be gone.
-    WithoutAgent { companions: bool },
-}
-
-/// Takes the session down, whatever became of it.
-struct Teardown<'a> {
-    docker: &'a Docker,
-    host: &'a Host,
-    id: SessionId,
-    dir: PathBuf,
-    login: PathBuf,
-    extent: Extent,
-    watcher: Option<Watcher>,
-    sidecar: Option<Sidecar>,
-    done: bool,
-}
-
-impl Teardown<'_> {
-    fn finish(&mut self) {
-        if self.done {
-            return;
-        }
-        self.done = true;
-        let sidecar = self.sidecar.take();
-        if let Some(sidecar) = &sidecar {
-            sidecar.expect_end();
-        }
-        let left = take_down(self.docker, &self.id, self.extent);
-        if let Some(sidecar) = sidecar {
-            sidecar.finish(self.host);
-        }
-        restore_login(&self.login, &self.dir);
-        match left {
-            Ok(()) => {
-                if let Err(error) = fs::remove_dir_all(&self.dir) {
-                    report::warn(format_args!("could not remove `{}`: {error}", self.dir.display()));
-                }
-            }
-            Err(error) => {
-                report::warn(format_args!("something of this session is left: {error:#}"));
-                report::hint("`pi clean` removes it, and so does the next `pi`");
-            }
-        }
-        if let Some(watcher) = self.watcher.take() {
-            watcher.dismiss();
-        }
-    }
-}
-
-impl Drop for Teardown<'_> {
-    fn drop(&mut self) {
-        self.finish();
-    }
-}
-
-/// Removes what a session can have on an engine; repeated until it is gone or has failed too often, since an engine may
-/// be removing the same things at this moment.
-///
-/// # Errors
-/// What the last round could not remove.
-pub(crate) fn take_down(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<()> {
-    let mut extent = extent;
-    let mut last = Ok(());
-    for pause in [0, 100, 400, 1600, 3000] {
-        thread::sleep(Duration::from_millis(pause));
-        last = one_round(docker, id, extent);
-        if last.is_ok() {
-            break;
-        }
-        extent = Extent::Everything;
-    }
-    last
-}
-
-fn one_round(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<()> {
-    let gone = |cmd: &Cmd| match docker.try_run_within(cmd, TEARDOWN) {
-        Err(failure) if !failure.is_missing() => Err(failure.explain(&cmd.purpose)),
-        _ => Ok(()),
-    };
-    let [containers, network, volume] = down(id);
-    let companions = match extent {
-        Extent::Everything => {
-            gone(&containers)?;
-            true
-        }
-        Extent::WithoutAgent { companions: true } => {
-            gone(&docker::remove_containers(&[id.sidecar(), id.model()]))?;
-            true
-        }
-        Extent::WithoutAgent { companions: false } => false,
-    };
-    thread::scope(|scope| {
-        let network = companions.then(|| scope.spawn(|| gone(&network)));
-        let volume = gone(&volume);
-        network.map_or(Ok(()), |thread| thread.join().expect("removing a network does not panic")).and(volume)
-    })
-}
-
-/// A second process of the launcher's, in a session of its own: when the launcher is killed, it takes the session down.
-struct Watcher {
-    child: Child,
-}
-
-impl Watcher {
-    fn start(dir: &Path, docker: &Docker) -> anyhow::Result<Option<Self>> {
-        let program = std::env::current_exe().context("could not find the launcher's own program")?;
-        let child = Command::new(program)
-            .arg(WATCH)
-            .arg(dir)
-            .env("PI_BOX_WATCH_DOCKER", docker.program())
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("could not start the watch over the session")?;
-        Ok(Some(Self { child }))
-    }
-
-    /// Tells the watcher that there is nothing left to do, and waits for its end.
-    fn dismiss(mut self) {
-        if let Some(mut stdin) = self.child.stdin.take() {
-            let _ = stdin.write_all(DISMISSED);
-        }
-        let _ = self.child.wait();
-    }
-}
-
-const DISMISSED: &[u8] = b"done";
-
-/// The watcher's whole life: waits for the launcher's word or its end. Returns whether the session is to be taken down.
-pub(crate) fn watch() -> bool {
-    // Away from the terminal and from the launcher's process group, or what kills them would kill this too.
-    let _ = rustix::process::setsid();
-    let mut word = Vec::new();
-    let _ = io::stdin().lock().read_to_end(&mut word);
-    word != DISMISSED
-}
-
-/// The running sidecar: its stdin keeps it alive, its stdout is the proxy's log.
-struct Sidecar {
-    child: Arc<Mutex<Child>>,
-    reader: thread::JoinHandle<Refused>,
-    ready: Arc<AtomicBool>,
-    ended: Arc<AtomicBool>,
-    expected: Arc<AtomicBool>,
-    said: Arc<Mutex<String>>,
-}
-
-/// How much of a proxy's log is kept.
-const LOG_LIMIT: u64 = 5 << 20;
-
-impl Sidecar {
-    fn start(docker: &Docker, sidecar: &docker::Container, agent: &str, dir: &Path) -> anyhow::Result<Self> {
-        let mut child = docker.hold(&sidecar.attach())?;
-        let stdout = child.stdout.take().context("the proxy has no output")?;
-        let stderr = child.stderr.take().context("the proxy has no error output")?;
-        let [ready, ended, expected] = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
-        let said = Arc::new(Mutex::new(String::new()));
-        let errors = said.clone();
-        thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut said = errors.lock().unwrap_or_else(PoisonError::into_inner);
-                if said.len() < 4096 {
-                    said.push_str(&report::printable(&line));
-                    said.push(' ');
-                }
-            }
-        });
-        let log = Log::create(dir)?;
-        let (is_ready, has_ended, is_expected) = (ready.clone(), ended.clone(), expected.clone());
-        let (docker, agent) = (docker.clone(), agent.to_owned());
-        let reader = thread::spawn(move || {
-            let refused = follow(stdout, log, &is_ready);
-            has_ended.store(true, Ordering::SeqCst);
-            if !is_expected.load(Ordering::SeqCst) {
-                if is_ready.load(Ordering::SeqCst) {
-                    report::warn("the proxy has ended: nothing can leave this session any more");
-                } else {
-                    // The agent has not started and never will: its gate waits for a proxy that is not coming.
-                    let _ = docker.try_run_within(&docker::remove_containers(&[agent]), TEARDOWN);
-                }
-            }
-            refused
-        });
-        Ok(Self { child: Arc::new(Mutex::new(child)), reader, ready, ended, expected, said })
-    }
-
-    /// What the proxy said, if it ended before the agent's gate had seen it work.
-    fn failed_before_ready(&self) -> Option<String> {
-        if self.ready.load(Ordering::SeqCst) || !self.ended.load(Ordering::SeqCst) {
-            return None;
-        }
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(if said.trim().is_empty() { "it said nothing".to_owned() } else { said.trim().to_owned() })
-    }
-
-    fn expect_end(&self) {
-        self.expected.store(true, Ordering::SeqCst);
-        // Its stdin ends, and so does it.
-        self.child.lock().unwrap_or_else(PoisonError::into_inner).stdin.take();
-    }
-
-    /// Waits for its last line and tells what was refused.
-    fn finish(self, host: &Host) {
-        {
-            let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-            let deadline = SystemTime::now() + Duration::from_secs(5);
-            while SystemTime::now() < deadline && matches!(child.try_wait(), Ok(None)) {
-                thread::sleep(Duration::from_millis(5));
-            }
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let Ok(refused) = self.reader.join() else { return };
-        let path = host.state_dir().join(LAST_REFUSED);
-        if let Err(error) = replace(&path, &refused.save()) {
-            report::warn(format_args!("could not write `{}`: {error}", path.display()));
-        }
-        crate::verb::blocked::say_at_exit(&refused);
-    }
-}
-
-/// What the last session was refused, for `pi blocked`.
-pub(crate) const LAST_REFUSED: &str = "last-refused";
-/// What a running session was refused, in its directory.
-pub(crate) const REFUSED: &str = "refused";
-/// The proxy's log, in a running session's directory.
-pub(crate) const PROXY_LOG: &str = "proxy.log";
-
-struct Log {
-    dir: PathBuf,
-    file: fs::File,
-    written: u64,
-}
-
-impl Log {
-    fn create(dir: &Path) -> anyhow::Result<Self> {
-        let path = dir.join(PROXY_LOG);
-        let file =
-            fs::File::create(&path).with_context(|| format!("could not create `{}`", path.display()))?;
-        Ok(Self { dir: dir.to_owned(), file, written: 0 })
-    }
-
-    fn line(&mut self, line: &[u8]) {
-        if self.written < LOG_LIMIT {
-            self.written += line.len() as u64;
-            let _ = self.file.write_all(line);
-        }
-    }
-}
-
-/// Reads the proxy's log to its end.
-fn follow(stdout: impl io::Read, mut log: Log, ready: &AtomicBool) -> Refused {
-    let mut refused = Refused::default();
-    let mut lines = BufReader::new(stdout);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match lines.by_ref().take(64 << 10).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return refused,
-            Ok(_) => {}
-        }
-        log.line(&line);
-        if is_gate(&line) {
-            ready.store(true, Ordering::SeqCst);
-            continue;
-        }
-        if refused.line(&line, SystemTime::now()).is_some() {
-            let _ = replace(&log.dir.join(REFUSED), &refused.save());
-        }
-    }
-}
-
-/// Whether the proxy has just refused a made-up name, as the agent's gate asks it to before it lets the agent start.
-fn is_gate(line: &[u8]) -> bool {
-    let line = line.trim_ascii_end();
-    line.ends_with(b".invalid:443\"") && line.windows(16).any(|window| window == b"Proxying refused")
 }

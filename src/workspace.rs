@@ -58,26 +58,17 @@ impl Workspace {
             ));
         }
         let mut warnings = Vec::new();
-        let root = match repository_root(cwd) {
-            Some(root) => match unfit(&root, host) {
-                None => Some(root),
-                Some(reason) => {
-                    warnings.push(format!(
-                        "the repository `{}` is not used as a whole: {reason}; the session has `{}` only",
-                        root.display(),
-                        cwd.display()
-                    ));
-                    None
-                }
-            },
-            None => {
-                warnings.push(format!(
-                    "`{}` is not in a git repository; the session has this directory and no undo",
-                    cwd.display()
-                ));
-                None
-            }
-        };
+        let root = repository_root(cwd);
+        let fit = root.as_deref().map_or(Some("it is not in a git repository"), |root| unfit(root, host));
+        warnings.extend(fit.map(|reason| match &root {
+            Some(root) => format!(
+                "the repository `{}` is not used as a whole: {reason}; the session has `{}` only",
+                root.display(),
+                cwd.display()
+            ),
+            None => format!("`{}`: {reason}; the session has this directory and no undo", cwd.display()),
+        }));
+        let root = root.filter(|_| fit.is_none());
         let Some(root) = root else {
             let owner = owner(cwd)?;
             return Ok(Self {

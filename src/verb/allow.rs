@@ -41,16 +41,20 @@ pub(crate) fn run(
             "start one with `pi --proxy`, or write the entries to the file with `pi allow --save DOMAIN`",
         ));
     }
-    if let Some(entry) = parsed.iter().find(|entry| entry.is_lan())
-        && (session.is_some() || save)
+    if session.is_some()
+        && let Some(entry) = parsed.iter().find(|entry| entry.is_lan())
     {
         return Err(Hinted::error(
             format!(
-                "`{entry}` is an address of your own network, for which the proxy lays routes before it starts"
+                "`{entry}` is an address of your own network, for which the proxy lays a route before it starts"
             ),
-            format!(
-                "start the session with `pi --allow {entry}`, or write it into `lan` in `~/.config/pi/config.toml`"
-            ),
+            format!("start the session with `pi --allow {entry}`"),
+        ));
+    }
+    if save && let Some(entry) = parsed.iter().find(|entry| !entry.fits_a_file()) {
+        return Err(Hinted::error(
+            format!("`{entry}` is an address of your own network, which has no place in a list of domains"),
+            "write it into `lan` in `~/.config/pi/config.toml`",
         ));
     }
     if save {

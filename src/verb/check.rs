@@ -25,14 +25,11 @@ pub(crate) fn run(launcher: &Launcher, targets: &[String]) -> anyhow::Result<u8>
     let list = sources.read(config.allowed_domains_is_default)?;
     let mut refused = false;
     for target in &targets {
-        match list.permits(target) {
-            Some(entry) => {
-                report::data(format_args!("allowed  {target}  by `{entry}` ({})\n", entry.origin()))?
-            }
-            None => {
-                refused = true;
-                report::data(format_args!("refused  {target}  no entry admits it\n"))?;
-            }
+        if let Some(entry) = list.permits(target) {
+            report::data(format_args!("allowed  {target}  by `{entry}` ({})\n", entry.origin()))?;
+        } else {
+            refused = true;
+            report::data(format_args!("refused  {target}  no entry admits it\n"))?;
         }
     }
     Ok(u8::from(refused))

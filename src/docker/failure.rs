@@ -1,0 +1,160 @@
+//! How a docker command did not succeed, and what to say about it.
+
+use std::{io, time::Duration};
+
+use crate::report::Hinted;
+
+/// How a docker command did not succeed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It could not even be started.
+    NotStarted(io::Error),
+    /// It did not come back in time and was ended.
+    Late(Duration),
+    /// It said no.
+    Refused { code: Option<i32>, stderr: String },
+}
+
+impl Failure {
+    /// Whether what the command was about does not exist.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Refused { stderr, .. } if says_missing(stderr))
+    }
+
+    /// What docker said, if anything.
+    pub(crate) fn stderr(&self) -> &str {
+        match self {
+            Self::Refused { stderr, .. } => stderr,
+            _ => "",
+        }
+    }
+
+    /// The failure as a sentence, with what to do next where that is known.
+    pub(crate) fn explain(&self, purpose: &str) -> anyhow::Error {
+        let said = match self {
+            Self::NotStarted(error) => {
+                return anyhow::anyhow!("could not {purpose}: could not run docker: {error}");
+            }
+            Self::Late(limit) => {
+                return Hinted::error(
+                    format!("could not {purpose}: docker did not answer within {} s", limit.as_secs_f32()),
+                    "look at the engine's own log; `PI_BOX_DEADLINE=300` waits longer",
+                );
+            }
+            Self::Refused { stderr, code } => {
+                let said = stderr
+                    .lines()
+                    .map(str::trim)
+                    .filter(|line| {
+                        !line.is_empty()
+                            && !line.starts_with("See 'docker")
+                            && !line.starts_with("Run 'docker")
+                    })
+                    .map(|line| {
+                        line.trim_start_matches("Error response from daemon: ").trim_start_matches("docker: ")
+                    })
+                    .collect::<Vec<_>>()
+                    .join("; ");
+                if said.is_empty() { format!("docker ended with {code:?} and said nothing") } else { said }
+            }
+        };
+        match hint(&said) {
+            Some(("", hint)) => Hinted::error(format!("could not {purpose}: {said}"), hint),
+            Some((message, hint)) => Hinted::error(message, hint),
+            None => anyhow::anyhow!("could not {purpose}: {said}"),
+        }
+    }
+}
+
+/// What is known of docker's complaints: a clearer sentence (or none), and what to do next.
+fn hint(said: &str) -> Option<(&'static str, &'static str)> {
+    let said = said.to_ascii_lowercase();
+    let has = |text: &str| said.contains(text);
+    if has("permission denied") && has("docker daemon socket")
+        || has("permission denied while trying to connect")
+    {
+        return Some((
+            "you may not use docker's socket",
+            "add yourself to its group with `sudo usermod -aG docker \"$USER\"` and log in again (it gives root's power \
+             over this machine), or use a rootless engine",
+        ));
+    }
+    if has("cannot connect to the docker daemon")
+        || has("is the docker daemon running")
+        || has("connection refused")
+    {
+        return Some((
+            "docker is installed but its engine does not answer",
+            "start it with `sudo systemctl start docker`, or start Docker Desktop",
+        ));
+    }
+    if has("no space left on device") {
+        return Some((
+            "",
+            "the disk is full: `pi clean --images --caches` and `docker system prune` make room",
+        ));
+    }
+    if has("address pool") || has("fully subnetted") {
+        return Some(("", "remove networks that nobody uses with `docker network prune`"));
+    }
+    if has("unknown or invalid runtime") || has("unknown runtime") {
+        return Some(("", "`docker info` lists the engine's runtimes"));
+    }
+    if has("bind source path does not exist") {
+        return Some((
+            "",
+            "the engine does not see this path; is it a virtual machine that shares only some directories?",
+        ));
+    }
+    if has("port is already allocated") || has("address already in use") {
+        return Some(("", "choose another port, or end what uses this one"));
+    }
+    if has("error setting rlimit") {
+        return Some((
+            "",
+            "the engine may open fewer files than you may; raise `LimitNOFILE` of its service, or lower `ulimit -Hn`",
+        ));
+    }
+    if has("seccomp") && has("invalid") || has("unknown flag") || has("unknown shorthand") {
+        return Some(("", "docker 20.10 or newer is needed"));
+    }
+    None
+}
+
+/// Whether a container, network, volume or image was not there in the first place; docker says it in several ways.
+fn says_missing(stderr: &str) -> bool {
+    // `network rm` of a newer CLI adds a line of its own.
+    let mut lines =
+        stderr.lines().filter(|line| !line.trim().is_empty() && !line.starts_with("exit status")).peekable();
+    lines.peek().is_some()
+        && lines.all(|line| {
+            let line = line.to_ascii_lowercase();
+            line.contains("no such") || line.contains("not found")
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_never_there_counts_as_gone() {
+        assert!(says_missing("Error response from daemon: network pi-x not found\n"));
+        assert!(says_missing("Error: No such container: a\nError: No such container: b\n"));
+        assert!(!says_missing("Error: No such container: a\nError: removal in progress\n"));
+        assert!(says_missing("Error response from daemon: network pi-x not found\nexit status 1\n"));
+        assert!(!says_missing(""));
+    }
+
+    #[test]
+    fn a_refusal_says_what_was_tried_and_what_docker_said() {
+        let failure = Failure::Refused {
+            code: Some(1),
+            stderr: "Error response from daemon: No command specified\nSee 'docker create --help'.\n".into(),
+        };
+        assert_eq!(
+            failure.explain("create the proxy's container").to_string(),
+            "could not create the proxy's container: No command specified"
+        );
+    }
+}

@@ -1,0 +1,213 @@
+//! The docker program as a subprocess: with a deadline, on the launcher's own streams, or held.
+
+use std::{
+    io::Read,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use shared_child::SharedChild;
+
+use super::{Cmd, Failure};
+use crate::{
+    host::Host,
+    report::{self, Hinted},
+};
+
+/// The docker program, bound to one engine.
+#[derive(Debug, Clone)]
+pub(crate) struct Docker {
+    program: PathBuf,
+    address: String,
+    deadline: Duration,
+}
+
+impl Docker {
+    /// Finds the program.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn find(name: &str, host: &Host) -> anyhow::Result<Self> {
+        let program = which::which(name).map_err(|_| {
+            Hinted::error(
+                format!("there is no program `{name}` on the `PATH`"),
+                "install Docker Engine 20.10 or newer: docs.docker.com/engine/install",
+            )
+        })?;
+        let deadline = host
+            .var("PI_BOX_DEADLINE")
+            .and_then(|text| text.parse::<f32>().ok())
+            .filter(|seconds| *seconds > 0.0 && *seconds < 1e6)
+            .map_or(DEADLINE, Duration::from_secs_f32);
+        Ok(Self { program, address: host.engine.address.clone(), deadline })
+    }
+
+    /// The same program, bound to another engine of this machine.
+    pub(crate) fn at(&self, address: &str) -> Self {
+        Self { address: address.to_owned(), ..self.clone() }
+    }
+
+    /// The same, waiting no longer than this for an answer.
+    pub(crate) fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = self.deadline.min(deadline);
+        self
+    }
+
+    /// The program's path.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// The engine's address, as docker takes it.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn command(&self, cmd: &Cmd) -> Command {
+        report::trace(cmd);
+        let mut command = Command::new(&self.program);
+        command.args(&cmd.args).env("DOCKER_HOST", &self.address).env_remove("DOCKER_CONTEXT");
+        // Tips would stand between the agent's last line and the prompt.
+        command.env("DOCKER_CLI_HINTS", "false");
+        for (name, secret) in &cmd.secrets {
+            command.env(name, secret.expose());
+        }
+        command
+    }
+
+    /// Runs a command to its end and returns what it printed.
+    ///
+    /// # Errors
+    /// A sentence that says what could not be done, and what docker said.
+    pub(crate) fn run(&self, cmd: &Cmd) -> anyhow::Result<String> {
+        self.try_run(cmd).map_err(|failure| failure.explain(&cmd.purpose))
+    }
+
+    /// Runs a command to its end, within the deadline.
+    pub(crate) fn try_run(&self, cmd: &Cmd) -> Result<String, Failure> {
+        self.try_run_within(cmd, self.deadline)
+    }
+
+    /// Runs a command to its end, within a deadline of its own.
+    pub(crate) fn try_run_within(&self, cmd: &Cmd, deadline: Duration) -> Result<String, Failure> {
+        let mut command = self.command(cmd);
+        // In a process group of its own, or a Ctrl-C would end it half-way.
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        // `PI_BOX_DEADLINE` may be shorter than what a caller would allow.
+        let deadline = deadline.min(self.deadline);
+        let child = SharedChild::spawn(&mut command).map_err(Failure::NotStarted)?;
+        let stdout = drain(child.take_stdout());
+        let stderr = drain(child.take_stderr());
+        let status = match child.wait_timeout(deadline) {
+            Ok(Some(status)) => status,
+            Ok(None) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(Failure::Late(deadline));
+            }
+            Err(error) => return Err(Failure::NotStarted(error)),
+        };
+        // The program has ended; only a helper of its own could still hold the pipes.
+        let stdout = stdout.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
+        let stderr = stderr.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
+        if status.success() {
+            Ok(String::from_utf8_lossy(&stdout).trim_end().to_owned())
+        } else {
+            Err(Failure::Refused {
+                code: status.code(),
+                stderr: String::from_utf8_lossy(&stderr).into_owned(),
+            })
+        }
+    }
+
+    /// Runs a command on the launcher's own streams, for as long as it takes.
+    ///
+    /// It stays in the launcher's process group: the terminal is its own to read.
+    pub(crate) fn attach(&self, cmd: &Cmd) -> anyhow::Result<ExitStatus> {
+        let mut child = self
+            .command(cmd)
+            .spawn()
+            .with_context(|| format!("could not {}: could not run docker", cmd.purpose))?;
+        child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose))
+    }
+
+    /// The same without stdin, keeping what it prints on stdout.
+    pub(crate) fn attach_capturing(&self, cmd: &Cmd, into: &Mutex<Vec<u8>>) -> anyhow::Result<ExitStatus> {
+        let mut child = self
+            .command(cmd)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("could not {}: could not run docker", cmd.purpose))?;
+        if let Some(stdout) = child.stdout.take() {
+            copy(stdout, &|bytes: &[u8]| {
+                into.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            });
+        }
+        child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose))
+    }
+
+    /// Starts a command whose stdin and stdout the caller holds.
+    pub(crate) fn hold(&self, cmd: &Cmd) -> anyhow::Result<Child> {
+        self.command(cmd)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("could not {}: could not run docker", cmd.purpose))
+    }
+
+    /// Starts a long command in the foreground, so that a Ctrl-C simply ends it; what it prints goes to `sink`.
+    pub(crate) fn foreground(
+        &self,
+        cmd: &Cmd,
+        running: impl FnOnce(Arc<SharedChild>),
+        sink: impl Fn(&[u8]) + Send + Sync,
+    ) -> anyhow::Result<ExitStatus> {
+        let mut command = self.command(cmd);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = Arc::new(
+            SharedChild::spawn(&mut command)
+                .with_context(|| format!("could not {}: could not run docker", cmd.purpose))?,
+        );
+        running(child.clone());
+        thread::scope(|scope| {
+            if let Some(stdout) = child.take_stdout() {
+                scope.spawn(|| copy(stdout, &sink));
+            }
+            if let Some(stderr) = child.take_stderr() {
+                scope.spawn(|| copy(stderr, &sink));
+            }
+            child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose))
+        })
+    }
+}
+
+fn copy(mut from: impl Read, sink: &dyn Fn(&[u8])) {
+    let mut buffer = [0; 8192];
+    while let Ok(n @ 1..) = from.read(&mut buffer) {
+        sink(&buffer[..n]);
+    }
+}
+
+fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            // What was read before an error is still the best there is to show.
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        let _ = send.send(bytes);
+    });
+    receive
+}
+
+/// How long an engine may take to answer, unless `PI_BOX_DEADLINE` (in seconds) says otherwise.
+const DEADLINE: Duration = Duration::from_secs(60);

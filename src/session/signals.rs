@@ -1,0 +1,110 @@
+//! What a signal does to a session: the first one ends it, the others change nothing.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use shared_child::{SharedChild, unix::SharedChildExt as _};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
+    iterator::Signals as Watched,
+};
+
+use super::TEARDOWN;
+use crate::{
+    docker::{self, Docker},
+    report::{FAILED, Interrupted},
+};
+
+/// Listens for the signals that end a session. The first one counts; those that follow change nothing, so that nobody
+/// can interrupt a teardown by impatience.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    first: Arc<AtomicI32>,
+    on_signal: Arc<Mutex<OnSignal>>,
+}
+
+/// What the first signal is to act on besides being remembered.
+#[derive(Debug, Default)]
+struct OnSignal {
+    /// A long command in the foreground, which ends early.
+    foreground: Option<Arc<SharedChild>>,
+    /// A running agent, which is stopped by its name: no process number is ever signalled.
+    agent: Option<(Docker, String)>,
+}
+
+impl Signals {
+    /// Starts listening, for the rest of the process.
+    pub(crate) fn watch() -> anyhow::Result<Self> {
+        let first = Arc::new(AtomicI32::new(0));
+        let on_signal = Arc::new(Mutex::new(OnSignal::default()));
+        let mut signals =
+            Watched::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM]).context("could not listen for signals")?;
+        let (mine, acts) = (first.clone(), on_signal.clone());
+        thread::spawn(move || {
+            for signal in signals.forever() {
+                if mine.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                    act(&acts);
+                }
+            }
+        });
+        Ok(Self { first, on_signal })
+    }
+
+    /// The same listener, for another owner.
+    pub(crate) fn share(&self) -> Self {
+        Self { first: self.first.clone(), on_signal: self.on_signal.clone() }
+    }
+
+    /// # Errors
+    /// [`Interrupted`], once a signal has come.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        match self.first.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            signal => Err(Interrupted(u8::try_from(signal).unwrap_or(FAILED)).into()),
+        }
+    }
+
+    /// From now on the first signal also ends this command.
+    pub(crate) fn foreground(&self, child: &Arc<SharedChild>) {
+        held(&self.on_signal).foreground = Some(child.clone());
+        if self.check().is_err() {
+            let _ = child.send_signal(SIGTERM);
+        }
+    }
+
+    /// From now on the first signal also stops this container.
+    ///
+    /// # Errors
+    /// [`Interrupted`], if a signal has come already.
+    pub(super) fn stops(&self, docker: &Docker, agent: &str) -> anyhow::Result<()> {
+        held(&self.on_signal).agent = Some((docker.clone(), agent.to_owned()));
+        self.check()
+    }
+}
+
+fn held(acts: &Mutex<OnSignal>) -> MutexGuard<'_, OnSignal> {
+    acts.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn act(acts: &Mutex<OnSignal>) {
+    let (foreground, agent) = {
+        let acts = held(acts);
+        (acts.foreground.clone(), acts.agent.clone())
+    };
+    if let Some(child) = foreground {
+        let _ = child.send_signal(SIGTERM);
+    }
+    if let Some((docker, agent)) = agent {
+        // `stop` gives the agent time to write down a login; `rm` closes the race with a container that was created
+        // and not yet started, which `stop` leaves alone. Both may fail: the teardown that follows does it again.
+        let _ = docker.try_run_within(&docker::stop(&agent), Duration::from_secs(15));
+        let _ = docker.try_run_within(&docker::remove_containers(&[agent]), TEARDOWN);
+    }
+}

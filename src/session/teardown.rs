@@ -1,0 +1,114 @@
+//! Taking a session down: from its id alone, and as often as it takes.
+
+use std::{fs, path::PathBuf, thread, time::Duration};
+
+use super::{TEARDOWN, claim::restore_login, sidecar::Sidecar, watcher::Watcher};
+use crate::{
+    docker::{self, Cmd, Docker},
+    host::Host,
+    plan::{SessionId, down},
+    report,
+};
+
+/// How much of a session there can still be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Anything that an id names.
+    Everything,
+    /// The agent's container is known to be gone.
+    WithoutAgent { companions: bool },
+}
+
+/// Takes the session down, whatever became of it.
+pub(super) struct Teardown<'a> {
+    pub(super) docker: &'a Docker,
+    pub(super) host: &'a Host,
+    pub(super) id: SessionId,
+    pub(super) dir: PathBuf,
+    pub(super) login: PathBuf,
+    pub(super) extent: Extent,
+    pub(super) watcher: Option<Watcher>,
+    pub(super) sidecar: Option<Sidecar>,
+    pub(super) done: bool,
+}
+
+impl Teardown<'_> {
+    pub(super) fn finish(&mut self) {
+        if self.done {
+            return;
+        }
+        self.done = true;
+        let sidecar = self.sidecar.take();
+        if let Some(sidecar) = &sidecar {
+            sidecar.expect_end();
+        }
+        let left = take_down(self.docker, &self.id, self.extent);
+        if let Some(sidecar) = sidecar {
+            sidecar.finish(self.host);
+        }
+        restore_login(&self.login, &self.dir);
+        match left {
+            Ok(()) => {
+                if let Err(error) = fs::remove_dir_all(&self.dir) {
+                    report::warn(format_args!("could not remove `{}`: {error}", self.dir.display()));
+                }
+            }
+            Err(error) => {
+                report::warn(format_args!("something of this session is left: {error:#}"));
+                report::hint("`pi clean` removes it, and so does the next `pi`");
+            }
+        }
+        if let Some(watcher) = self.watcher.take() {
+            watcher.dismiss();
+        }
+    }
+}
+
+impl Drop for Teardown<'_> {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// Removes what a session can have on an engine; repeated until it is gone or has failed too often, since an engine may
+/// be removing the same things at this moment.
+///
+/// # Errors
+/// What the last round could not remove.
+pub(crate) fn take_down(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<()> {
+    let mut extent = extent;
+    let mut last = Ok(());
+    for pause in [0, 100, 400, 1600, 3000] {
+        thread::sleep(Duration::from_millis(pause));
+        last = one_round(docker, id, extent);
+        if last.is_ok() {
+            break;
+        }
+        extent = Extent::Everything;
+    }
+    last
+}
+
+fn one_round(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<()> {
+    let gone = |cmd: &Cmd| match docker.try_run_within(cmd, TEARDOWN) {
+        Err(failure) if !failure.is_missing() => Err(failure.explain(&cmd.purpose)),
+        _ => Ok(()),
+    };
+    let [containers, network, volume] = down(id);
+    let companions = match extent {
+        Extent::Everything => {
+            gone(&containers)?;
+            true
+        }
+        Extent::WithoutAgent { companions: true } => {
+            gone(&docker::remove_containers(&[id.sidecar(), id.model()]))?;
+            true
+        }
+        Extent::WithoutAgent { companions: false } => false,
+    };
+    thread::scope(|scope| {
+        let network = companions.then(|| scope.spawn(|| gone(&network)));
+        let volume = gone(&volume);
+        network.map_or(Ok(()), |thread| thread.join().expect("removing a network does not panic")).and(volume)
+    })
+}

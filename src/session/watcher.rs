@@ -1,0 +1,52 @@
+//! The process that outlives a launcher which is killed.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::Context as _;
+
+use crate::{cli::WATCH, docker::Docker};
+
+/// A second process of the launcher's, in a session of its own: when the launcher is killed, it takes the session down.
+pub(super) struct Watcher {
+    child: Child,
+}
+
+impl Watcher {
+    pub(super) fn start(dir: &Path, docker: &Docker) -> anyhow::Result<Option<Self>> {
+        let program = std::env::current_exe().context("could not find the launcher's own program")?;
+        let child = Command::new(program)
+            .arg(WATCH)
+            .arg(dir)
+            .env("PI_BOX_WATCH_DOCKER", docker.program())
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("could not start the watch over the session")?;
+        Ok(Some(Self { child }))
+    }
+
+    /// Tells the watcher that there is nothing left to do, and waits for its end.
+    pub(super) fn dismiss(mut self) {
+        if let Some(mut stdin) = self.child.stdin.take() {
+            let _ = stdin.write_all(DISMISSED);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+const DISMISSED: &[u8] = b"done";
+
+/// The watcher's whole life: waits for the launcher's word or its end. Returns whether the session is to be taken down.
+pub(crate) fn watch() -> bool {
+    // Away from the terminal and from the launcher's process group, or what kills them would kill this too.
+    let _ = rustix::process::setsid();
+    let mut word = Vec::new();
+    let _ = io::stdin().lock().read_to_end(&mut word);
+    word != DISMISSED
+}
