@@ -222,7 +222,7 @@ pub(crate) const WATCH: &str = "__watch";
 const RESERVED: [(&str, &str); 3] = [
     ("login", "run `pi` and type /login"),
     ("models", "put them into `~/.pi/agent/models.json`"),
-    ("doctor", "`pi shell -- true --verbose` shows what docker is asked and what it answers"),
+    ("doctor", "`pi --verbose shell -- true` shows what docker is asked and what it answers"),
 ];
 
 /// A command line, understood.
@@ -438,6 +438,14 @@ fn unknown_flag(text: &str, grammar: &clap::Command) -> anyhow::Error {
         grammar.get_arguments().filter_map(clap::Arg::get_long).map(|long| format!("--{long}")).collect();
     let own: Vec<&str> = own.iter().map(String::as_str).collect();
     let force = format!("to pass it to the agent as it is, write `pi -- {name}`");
+    if let Some((flag, value)) = text.split_once('=')
+        && agent::flag(flag).is_some()
+    {
+        return Usage::hinted(
+            format!("the agent takes the value of `{flag}` as the next word"),
+            format!("write `{flag} {value}`"),
+        );
+    }
     Usage::hinted(
         format!("neither the launcher nor the agent knows the flag `{name}`"),
         match agent::nearest(name, &own) {

@@ -125,6 +125,7 @@ impl Facts {
         }
         let (credentials, lost) = credentials(host)?;
         warnings.extend(lost);
+        warnings.extend(selinux(&workspace.root));
         Ok(Self {
             agent_entries: entries(&agent_dir)?,
             agent_dir,
@@ -273,6 +274,22 @@ fn mounted_below(dir: &Path) -> Option<PathBuf> {
         .filter_map(|line| line.split(' ').nth(4))
         .map(|at| PathBuf::from(at.replace("\\040", " ")))
         .find(|at| at != dir && at.starts_with(dir))
+}
+
+/// What an enforcing SELinux needs before a container may touch the repository; we relabel nothing unasked.
+fn selinux(root: &Path) -> Option<String> {
+    if fs::read_to_string("/sys/fs/selinux/enforce").ok()?.trim() != "1" {
+        return None;
+    }
+    let mut label = [0u8; 256];
+    let length = rustix::fs::getxattr(root, "security.selinux", &mut label).ok()?;
+    let label = String::from_utf8_lossy(&label[..length]).into_owned();
+    (!label.contains("container_file_t")).then(|| {
+        format!(
+            "SELinux will keep the agent out of `{0}`; `chcon -Rt container_file_t {0}` lets it in",
+            root.display()
+        )
+    })
 }
 
 type Credentials = Vec<(&'static str, PathBuf)>;

@@ -116,6 +116,12 @@ impl Docker {
         let stdout = stdout.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
         let stderr = stderr.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
         if status.success() {
+            // Such as a limit that this kernel does not know: then the promise is smaller, and the user should know.
+            for line in String::from_utf8_lossy(&stderr).lines() {
+                if let Some(warning) = line.trim().strip_prefix("WARNING: ") {
+                    report::warn(format_args!("docker says: {warning}"));
+                }
+            }
             Ok(String::from_utf8_lossy(&stdout).trim_end().to_owned())
         } else {
             Err(Failure::Refused {

@@ -47,8 +47,10 @@ pub(crate) fn enter(launcher: &Launcher, name: &str, command: &[OsString]) -> an
         (true, false) => Streams::Output,
         (false, _) => Streams::Pipe,
     };
-    // An absolute path in the read-only system: nothing that the agent could have put on a search path.
-    let command = or_shell(command)?;
+    // The engine itself starts a shell of the read-only system, and nothing that the agent could have put on a search
+    // path: what follows runs inside, where the agent runs too.
+    let mut command = or_shell(command)?;
+    command.splice(0..0, ["/bin/bash", "-c", "exec \"$@\"", "bash"].map(str::to_owned));
     let exec = docker::exec(&session.record.id.agent(), streams, &session.record.directory, &command);
     let status: ExitStatus = docker.attach(&exec)?;
     launcher.signals.check()?;
