@@ -156,11 +156,6 @@ pub(crate) fn stop(name: &str) -> Cmd {
     Cmd::new("stop the agent", &["stop", "-t", "5", name])
 }
 
-/// Sends a signal to the init of a container, which passes it on.
-pub(crate) fn kill(name: &str, signal: &str) -> Cmd {
-    Cmd::new("signal the proxy", &["kill", "--signal", signal, name])
-}
-
 /// What became of a container since `since`, oldest first; the engine remembers its last events.
 pub(crate) fn events(name: &str, since: &str, until: &str) -> Cmd {
     Cmd::new("ask the engine how the agent ended", &["events"])

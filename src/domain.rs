@@ -248,6 +248,7 @@ impl Allowlist {
         Ok(list)
     }
 
+    #[cfg(test)]
     pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -259,6 +260,7 @@ impl Allowlist {
 
     /// The first entry that lets a tunnel to this host and port through. The host is compared as a client sends it: a
     /// trailing dot or an address spelled another way is something else, to the proxy as well.
+    #[cfg(test)]
     pub(crate) fn matching(&self, host: &str, port: u16) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.admits(host, port))
     }

@@ -34,6 +34,7 @@ pub(crate) struct Rendered {
     pub(crate) conf: Text,
     pub(crate) filter: String,
     pub(crate) lan: String,
+    pub(crate) closed: String,
 }
 
 impl Sources {
@@ -97,7 +98,8 @@ pub(crate) fn render(list: &Allowlist, host: &Host) -> anyhow::Result<Rendered> 
     let lan = list.lan() + &upstream.as_ref().map(Upstream::lan).unwrap_or_default();
     let conf = domain::conf(TEMPLATE, list, upstream.as_ref());
     let conf = if upstream.is_some() { Text::Secret(Secret::new(conf.into())) } else { Text::Plain(conf) };
-    Ok(Rendered { conf, filter: list.filter(), lan })
+    let closed = host.addresses.iter().map(|address| format!("{address}\n")).collect();
+    Ok(Rendered { closed, conf, filter: list.filter(), lan })
 }
 
 fn upstream(host: &Host) -> anyhow::Result<Option<Upstream>> {

@@ -126,8 +126,10 @@ impl Facts {
         let (credentials, lost) = credentials(host)?;
         warnings.extend(lost);
         warnings.extend(selinux(&workspace.root));
+        let (agent_entries, links) = entries(&agent_dir)?;
+        warnings.extend(links);
         Ok(Self {
-            agent_entries: entries(&agent_dir)?,
+            agent_entries,
             agent_dir,
             skills: existing(host.home.join(".agents/skills")),
             acli: existing(host.home.join(".config/acli")),
@@ -178,18 +180,44 @@ fn agent_dir(host: &Host, who: Owner) -> (PathBuf, Option<String>) {
     }
 }
 
-fn entries(dir: &Path) -> anyhow::Result<Vec<AgentEntry>> {
-    let Ok(list) = fs::read_dir(dir) else { return Ok(vec![]) };
+/// What stands in the agent's directory. A link out of it is not followed: what `pi install` runs can write there, and a
+/// link to `~/.ssh` would have the next session mount that.
+fn entries(dir: &Path) -> anyhow::Result<(Vec<AgentEntry>, Vec<String>)> {
     let mut found = Vec::new();
+    let mut warnings = Vec::new();
+    let (Ok(list), Ok(home)) = (fs::read_dir(dir), fs::canonicalize(dir)) else {
+        return Ok((found, warnings));
+    };
     for entry in list {
         let entry = entry.with_context(|| format!("could not read `{}`", dir.display()))?;
         // What is not UTF-8, or a link to nowhere, the agent has no use for.
-        if let (Some(name), Ok(real)) = (entry.file_name().to_str(), fs::canonicalize(entry.path())) {
-            found.push(AgentEntry { name: name.to_owned(), real });
+        let (Some(name), Ok(real)) =
+            (entry.file_name().to_str().map(str::to_owned), fs::canonicalize(entry.path()))
+        else {
+            continue;
+        };
+        if real.starts_with(&home) {
+            found.push(AgentEntry { name, real });
+        } else if matches!(name.as_str(), "auth.json" | "mcp-auth.json" | "sessions") {
+            return Err(Hinted::error(
+                format!(
+                    "`{}` is a link to `{}`, outside of the agent's directory",
+                    entry.path().display(),
+                    real.display()
+                ),
+                "put the real thing there: what it points to would be writable for the agent",
+            ));
+        } else {
+            warnings.push(format!(
+                "`{0}` is a link out of the agent's directory, so the agent does not have it; `mounts = \
+                 [\"{1}:/home/pi/.pi/agent/{name}:ro\"]` in the config gives it",
+                entry.path().display(),
+                real.display()
+            ));
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(found)
+    Ok((found, warnings))
 }
 
 fn existing(path: PathBuf) -> Option<PathBuf> {
@@ -276,7 +304,7 @@ fn mounted_below(dir: &Path) -> Option<PathBuf> {
         .find(|at| at != dir && at.starts_with(dir))
 }
 
-/// What an enforcing SELinux needs before a container may touch the repository; we relabel nothing unasked.
+/// What an enforcing `SELinux` needs before a container may touch the repository; we relabel nothing unasked.
 fn selinux(root: &Path) -> Option<String> {
     if fs::read_to_string("/sys/fs/selinux/enforce").ok()?.trim() != "1" {
         return None;
@@ -381,6 +409,20 @@ mod tests {
         for target in ["/home/pi/project", "/tmp/x", "/opt", "/srv/a", "/etc/foo.conf"] {
             check_target(Path::new(target)).unwrap();
         }
+    }
+
+    #[test]
+    fn a_link_out_of_the_agents_directory_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let agent = dir.path().join("agent");
+        fs::create_dir_all(agent.join("skills")).unwrap();
+        fs::create_dir_all(dir.path().join("ssh")).unwrap();
+        std::os::unix::fs::symlink("../ssh", agent.join("themes")).unwrap();
+        let (found, warnings) = entries(&agent).unwrap();
+        assert_eq!(found.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["skills"]);
+        assert_eq!(warnings.len(), 1);
+        std::os::unix::fs::symlink("../ssh", agent.join("sessions")).unwrap();
+        assert!(entries(&agent).is_err());
     }
 
     #[test]

@@ -77,8 +77,11 @@ impl Launcher {
                 for warning in list.warnings() {
                     report::warn(warning);
                 }
-                let egress::Rendered { conf, filter, lan } = egress::render(&list, &self.host)?;
-                (Some(sources), Reach::Proxy(ProxyFiles { conf, filter, lan, image: proxy.tag().to_owned() }))
+                let egress::Rendered { conf, filter, lan, closed } = egress::render(&list, &self.host)?;
+                (
+                    Some(sources),
+                    Reach::Proxy(ProxyFiles { conf, filter, lan, closed, image: proxy.tag().to_owned() }),
+                )
             }
         })
     }

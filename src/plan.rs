@@ -221,16 +221,19 @@ pub(crate) struct ProxyFiles {
     pub(crate) conf: Text,
     pub(crate) filter: String,
     pub(crate) lan: String,
+    /// This machine's own addresses, the public ones among them included: nothing of it may be reached by a name.
+    pub(crate) closed: String,
     pub(crate) image: String,
 }
 
 impl ProxyFiles {
-    fn files(&self, dir: &Path) -> [File; 3] {
+    fn files(&self, dir: &Path) -> [File; 4] {
         let path = dir.join("tinyproxy.conf");
         [
             File { path, text: self.conf.clone(), keep: Keep::Session, owner: None },
             File::session(&dir.join("filter"), &self.filter),
             File::session(&dir.join("lan"), &self.lan),
+            File::session(&dir.join("closed"), &self.closed),
         ]
     }
 }

@@ -55,6 +55,7 @@ impl Refused {
         self.counts.get_key_value(&key).map(|(key, _)| key.as_str())
     }
 
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.counts.is_empty()
     }

@@ -77,6 +77,8 @@ const SUBNET_ATTEMPTS: u32 = 16;
 /// Any step failed, or a signal came; everything is taken down all the same.
 pub(crate) fn run(needs: &Needs<'_>, mut plan: Plan) -> anyhow::Result<u8> {
     let claim = Claim::take(needs.host, &plan)?;
+    let docker = needs.docker.clone().holding(claim.lock.clone());
+    let needs = &Needs { docker: &docker, ..*needs };
     let mut teardown = Teardown {
         docker: needs.docker,
         host: needs.host,
@@ -121,8 +123,8 @@ fn live(
     signals.stops(docker, &plan.agent.name)?;
     let attach = plan.agent.attach();
     let status = match needs.capture {
-        Some(into) => docker.attach_capturing(&attach, into)?,
-        None => docker.attach(&attach)?,
+        Some(into) => docker.attach_capturing(&attach, |client| signals.shows(client), into)?,
+        None => docker.attach(&attach, |client| signals.shows(client))?,
     };
     let outcome = judge(docker, signals, plan, status);
     if let Some(sidecar) = &teardown.sidecar
@@ -266,7 +268,8 @@ pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
 }
 
 fn replace_bytes(path: &Path, text: &[u8]) -> io::Result<()> {
-    let next = path.with_extension("next");
+    // Of its own for each process: several sessions may end at once.
+    let next = path.with_extension(format!("next-{}", std::process::id()));
     fs::write(&next, text)?;
     set_mode(&next, 0o644)?;
     fs::rename(next, path)

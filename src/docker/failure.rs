@@ -107,7 +107,10 @@ fn hint(said: &str) -> Option<(&'static str, &'static str)> {
         ));
     }
     if has("range of cpus is from") {
-        return Some(("", "the engine's machine has fewer processors; lower `--cpus`, or `cpus` in the config"));
+        return Some((
+            "",
+            "the engine's machine has fewer processors; lower `--cpus`, or `cpus` in the config",
+        ));
     }
     if has("port is already allocated") || has("address already in use") {
         return Some(("", "choose another port, or end what uses this one"));

@@ -1,6 +1,7 @@
 //! The docker program as a subprocess: with a deadline, on the launcher's own streams, or held.
 
 use std::{
+    fs::File,
     io::Read,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -25,6 +26,8 @@ pub(crate) struct Docker {
     program: PathBuf,
     address: String,
     deadline: Duration,
+    /// A session's lock.
+    lock: Option<Arc<File>>,
 }
 
 impl Docker {
@@ -44,7 +47,7 @@ impl Docker {
             .and_then(|text| text.parse::<f32>().ok())
             .filter(|seconds| *seconds > 0.0 && *seconds < 1e6)
             .map_or(DEADLINE, Duration::from_secs_f32);
-        Ok(Self { program, address: host.engine.address.clone(), deadline })
+        Ok(Self { program, address: host.engine.address.clone(), deadline, lock: None })
     }
 
     /// The same program, bound to another engine of this machine.
@@ -55,6 +58,13 @@ impl Docker {
     /// The same, waiting no longer than this for an answer.
     pub(crate) fn within(mut self, deadline: Duration) -> Self {
         self.deadline = self.deadline.min(deadline);
+        self
+    }
+
+    /// The same, whose clients hold a session's lock while they run: one that outlives the launcher may still be making
+    /// something, and until it has ended nobody can take the session down for good.
+    pub(crate) fn holding(mut self, lock: Arc<File>) -> Self {
+        self.lock = Some(lock);
         self
     }
 
@@ -97,7 +107,9 @@ impl Docker {
     pub(crate) fn try_run_within(&self, cmd: &Cmd, deadline: Duration) -> Result<String, Failure> {
         let mut command = self.command(cmd);
         // In a process group of its own, or a Ctrl-C would end it half-way.
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let lock = self.lock.as_deref().map(File::try_clone).transpose().map_err(Failure::NotStarted)?;
+        command.stdin(lock.map_or_else(Stdio::null, Stdio::from));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         // `PI_BOX_DEADLINE` may be shorter than what a caller would allow.
         let deadline = deadline.min(self.deadline);
         let child = SharedChild::spawn(&mut command).map_err(Failure::NotStarted)?;
@@ -134,23 +146,32 @@ impl Docker {
     /// Runs a command on the launcher's own streams, for as long as it takes.
     ///
     /// It stays in the launcher's process group: the terminal is its own to read.
-    pub(crate) fn attach(&self, cmd: &Cmd) -> anyhow::Result<ExitStatus> {
-        let mut child = self
-            .command(cmd)
-            .spawn()
-            .with_context(|| format!("could not {}: could not run docker", cmd.purpose))?;
+    pub(crate) fn attach(
+        &self,
+        cmd: &Cmd,
+        running: impl FnOnce(Arc<SharedChild>),
+    ) -> anyhow::Result<ExitStatus> {
+        let child = Arc::new(
+            SharedChild::spawn(&mut self.command(cmd))
+                .with_context(|| format!("could not {}: could not run docker", cmd.purpose))?,
+        );
+        running(child.clone());
         child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose))
     }
 
     /// The same without stdin, keeping what it prints on stdout.
-    pub(crate) fn attach_capturing(&self, cmd: &Cmd, into: &Mutex<Vec<u8>>) -> anyhow::Result<ExitStatus> {
-        let mut child = self
-            .command(cmd)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("could not {}: could not run docker", cmd.purpose))?;
-        if let Some(stdout) = child.stdout.take() {
+    pub(crate) fn attach_capturing(
+        &self,
+        cmd: &Cmd,
+        running: impl FnOnce(Arc<SharedChild>),
+        into: &Mutex<Vec<u8>>,
+    ) -> anyhow::Result<ExitStatus> {
+        let child = Arc::new(
+            SharedChild::spawn(self.command(cmd).stdin(Stdio::null()).stdout(Stdio::piped()))
+                .with_context(|| format!("could not {}: could not run docker", cmd.purpose))?,
+        );
+        running(child.clone());
+        if let Some(stdout) = child.take_stdout() {
             copy(stdout, &|bytes: &[u8]| {
                 into.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
             });

@@ -5,6 +5,7 @@ use std::{
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -23,7 +24,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Claim {
     pub(crate) dir: PathBuf,
-    _lock: fs::File,
+    pub(super) lock: Arc<fs::File>,
 }
 
 /// Where all sessions of this machine and user are.
@@ -53,10 +54,16 @@ impl Claim {
         let _directory = directory_lock(host)?;
         let dir = plan.state.clone();
         private_dir(&dir)?;
-        let lock = fs::File::create(dir.join("lock"))
+        let lock = fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            // For the clients that hold it as their stdin, an empty one.
+            .read(true)
+            .write(true)
+            .open(dir.join("lock"))
             .with_context(|| format!("could not write in `{}`", dir.display()))?;
         lock.lock().with_context(|| format!("could not lock `{}`", dir.display()))?;
-        let claim = Self { dir, _lock: lock };
+        let claim = Self { dir, lock: Arc::new(lock) };
         claim.write(&plan.record)?;
         Ok(claim)
     }

@@ -48,7 +48,7 @@ impl Sidecar {
         let stderr = child.stderr.take().context("the proxy has no error output")?;
         let [ready, ended, expected] = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
         let said = Arc::new(Mutex::new(String::new()));
-        let errors = said.clone();
+        let (errors, complaint) = (said.clone(), said.clone());
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let mut said = errors.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +62,7 @@ impl Sidecar {
         let (is_ready, has_ended, is_expected) = (ready.clone(), ended.clone(), expected.clone());
         let (docker, agent) = (docker.clone(), agent.to_owned());
         let reader = thread::spawn(move || {
-            let refused = follow(stdout, log, &is_ready);
+            let refused = follow(stdout, log, &is_ready, &complaint);
             has_ended.store(true, Ordering::SeqCst);
             if !is_expected.load(Ordering::SeqCst) {
                 if is_ready.load(Ordering::SeqCst) {
@@ -134,7 +134,8 @@ impl Log {
     }
 
     fn line(&mut self, line: &[u8]) {
-        if self.written < LOG_LIMIT {
+        // What the proxy says of itself is little, and `pi allow` waits for it.
+        if self.written < LOG_LIMIT || line.starts_with(b"pi-proxy: ") {
             self.written += line.len() as u64;
             let _ = self.file.write_all(line);
         }
@@ -142,7 +143,7 @@ impl Log {
 }
 
 /// Reads the proxy's log to its end.
-fn follow(stdout: impl io::Read, mut log: Log, ready: &AtomicBool) -> Refused {
+fn follow(stdout: impl io::Read, mut log: Log, ready: &AtomicBool, said: &Mutex<String>) -> Refused {
     let mut refused = Refused::default();
     let mut lines = BufReader::new(stdout);
     let mut line = Vec::new();
@@ -153,8 +154,9 @@ fn follow(stdout: impl io::Read, mut log: Log, ready: &AtomicBool) -> Refused {
             Ok(_) => {}
         }
         log.line(&line);
-        if is_gate(&line) {
-            ready.store(true, Ordering::SeqCst);
+        if let Some(word) = line.strip_prefix(b"pi-proxy: ") {
+            let word = String::from_utf8_lossy(word);
+            heed(word.trim_end(), ready, said);
             continue;
         }
         if refused.line(&line, SystemTime::now()).is_some() {
@@ -163,8 +165,17 @@ fn follow(stdout: impl io::Read, mut log: Log, ready: &AtomicBool) -> Refused {
     }
 }
 
-/// Whether the proxy has just refused a made-up name, as the agent's gate asks it to before it lets the agent start.
-fn is_gate(line: &[u8]) -> bool {
-    let line = line.trim_ascii_end();
-    line.ends_with(b".invalid:443\"") && line.windows(16).any(|window| window == b"Proxying refused")
+/// What the front of the proxy says of itself; an agent can write no line that begins so.
+fn heed(word: &str, ready: &AtomicBool, said: &Mutex<String>) {
+    match word.split_once(": ") {
+        None if word == "ready" => ready.store(true, Ordering::SeqCst),
+        Some(("error", text)) => said.lock().unwrap_or_else(PoisonError::into_inner).push_str(text),
+        Some(("warning", text)) => report::warn(text),
+        Some(("restarted", why)) => {
+            report::warn(format_args!("the proxy was restarted, its connections are lost: {why}"));
+        }
+        Some(("dropped", why)) => report::warn(format_args!("the proxy closed connections: {why}")),
+        // `pi allow` reads these from the log.
+        _ => {}
+    }
 }

@@ -37,6 +37,8 @@ struct OnSignal {
     foreground: Option<Arc<SharedChild>>,
     /// A running agent, which is stopped by its name: no process number is ever signalled.
     agent: Option<(Docker, String)>,
+    /// The client that shows it, which ends with it.
+    client: Option<Arc<SharedChild>>,
 }
 
 impl Signals {
@@ -87,6 +89,11 @@ impl Signals {
         held(&self.on_signal).agent = Some((docker.clone(), agent.to_owned()));
         self.check()
     }
+
+    /// From now on the first signal also ends this client, where it does not end with the agent.
+    pub(super) fn shows(&self, client: Arc<SharedChild>) {
+        held(&self.on_signal).client = Some(client);
+    }
 }
 
 fn held(acts: &Mutex<OnSignal>) -> MutexGuard<'_, OnSignal> {
@@ -106,5 +113,12 @@ fn act(acts: &Mutex<OnSignal>) {
         // and not yet started, which `stop` leaves alone. Both may fail: the teardown that follows does it again.
         let _ = docker.try_run_within(&docker::stop(&agent), Duration::from_secs(15));
         let _ = docker.try_run_within(&docker::remove_containers(&[agent]), TEARDOWN);
+        // Where the engine hangs, so does its client.
+        let client = held(acts).client.clone();
+        if let Some(client) = client
+            && !matches!(client.wait_timeout(Duration::from_secs(5)), Ok(Some(_)))
+        {
+            let _ = client.kill();
+        }
     }
 }

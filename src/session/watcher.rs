@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
+    os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -10,7 +11,7 @@ use anyhow::Context as _;
 
 use crate::{cli::WATCH, docker::Docker};
 
-/// A second process of the launcher's, in a session of its own: when the launcher is killed, it takes the session down.
+/// A second process of the launcher's, in a process group of its own: when the launcher is killed, it takes the session down.
 pub(super) struct Watcher {
     child: Child,
 }
@@ -26,6 +27,8 @@ impl Watcher {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            // From its first moment, or what kills the launcher's process group could kill this too.
+            .process_group(0)
             .spawn()
             .context("could not start the watch over the session")?;
         Ok(Some(Self { child }))
@@ -44,8 +47,6 @@ const DISMISSED: &[u8] = b"done";
 
 /// The watcher's whole life: waits for the launcher's word or its end. Returns whether the session is to be taken down.
 pub(crate) fn watch() -> bool {
-    // Away from the terminal and from the launcher's process group, or what kills them would kill this too.
-    let _ = rustix::process::setsid();
     let mut word = Vec::new();
     let _ = io::stdin().lock().read_to_end(&mut word);
     word != DISMISSED

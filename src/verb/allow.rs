@@ -1,16 +1,21 @@
 //! `pi allow`: changes what a running session may reach, and on request the allowlist file.
 
-use std::{fs, io::Write as _};
+use std::{
+    fs,
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
 
 use crate::{
-    docker::{self, Docker},
     domain::Entry,
     egress::{self, Sources},
     launcher::Launcher,
     report::{self, Hinted, Usage},
-    session,
+    session::{self, PROXY_LOG},
     sweep::Live,
     verb::ps,
 };
@@ -63,7 +68,7 @@ pub(crate) fn run(
         append(&sources, entries)?;
     }
     if let Some(session) = session {
-        reload(launcher, &config.docker, &session, entries)?;
+        reload(launcher, &session, entries)?;
     }
     Ok(0)
 }
@@ -84,22 +89,24 @@ fn append(sources: &Sources, entries: &[String]) -> anyhow::Result<()> {
     file.write_all(more.as_bytes()).with_context(|| format!("could not write `{}`", path.display()))
 }
 
-/// Renders the list anew and has the sidecar read it.
-fn reload(launcher: &Launcher, program: &str, session: &Live, entries: &[String]) -> anyhow::Result<()> {
+/// Renders the list anew for the sidecar, which notices a new file by itself, and waits for its word.
+fn reload(launcher: &Launcher, session: &Live, entries: &[String]) -> anyhow::Result<()> {
     let Some(mut sources) = session.record.allowlist.clone() else {
         bail!("this session has no restricted network")
     };
-    sources.allow.extend(entries.iter().cloned());
+    for entry in entries {
+        if !sources.allow.contains(entry) {
+            sources.allow.push(entry.clone());
+        }
+    }
     let list = sources.read(true)?;
     let rendered = egress::render(&list, &launcher.host)?;
-    let dir = session.dir.join("proxy");
-    let write = |name: &str, text: &str| {
-        session::replace(&dir.join(name), text)
-            .with_context(|| format!("could not write `{}`", dir.join(name).display()))
-    };
-    write("filter", &rendered.filter)?;
-    let docker = Docker::find(program, &launcher.host)?.at(&session.record.engine);
-    docker.run(&docker::kill(&session.record.id.sidecar(), "USR1"))?;
+    let log = session.dir.join(PROXY_LOG);
+    let seen = fs::metadata(&log).map_or(0, |meta| meta.len());
+    let filter = session.dir.join("proxy/filter");
+    session::replace(&filter, &rendered.filter)
+        .with_context(|| format!("could not write `{}`", filter.display()))?;
+    wait_for_word(&log, seen)?;
     // Remembered only once it is in effect, so that the next reading of the file keeps it.
     let mut record = session.record.clone();
     record.allowlist = Some(sources);
@@ -111,4 +118,31 @@ fn reload(launcher: &Launcher, program: &str, session: &Live, entries: &[String]
         entries => report::note(format_args!("`{}` may reach {}", record.name, entries.join(" "))),
     }
     Ok(())
+}
+
+/// How long the sidecar may take to try new rules.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Waits until the sidecar has said, behind the first `seen` bytes of its log, what it made of the new rules.
+fn wait_for_word(log: &Path, seen: u64) -> anyhow::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        let mut text = Vec::new();
+        let mut file = fs::File::open(log).context("the session has ended")?;
+        file.seek(SeekFrom::Start(seen))
+            .and_then(|_| file.read_to_end(&mut text))
+            .context("could not read the log")?;
+        for line in String::from_utf8_lossy(&text).lines() {
+            match line.strip_prefix("pi-proxy: rules ") {
+                Some("changed") => return Ok(()),
+                Some(kept) => {
+                    let why = kept.trim_start_matches("kept: ");
+                    bail!("the proxy did not take the new rules, the old ones are in effect: {why}");
+                }
+                None => {}
+            }
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    bail!("the proxy has not said within {} s that the new rules are in effect", PATIENCE.as_secs())
 }

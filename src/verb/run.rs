@@ -52,7 +52,7 @@ pub(crate) fn enter(launcher: &Launcher, name: &str, command: &[OsString]) -> an
     let mut command = or_shell(command)?;
     command.splice(0..0, ["/bin/bash", "-c", "exec \"$@\"", "bash"].map(str::to_owned));
     let exec = docker::exec(&session.record.id.agent(), streams, &session.record.directory, &command);
-    let status: ExitStatus = docker.attach(&exec)?;
+    let status: ExitStatus = docker.attach(&exec, drop)?;
     launcher.signals.check()?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED))
 }
