@@ -207,15 +207,10 @@ pub(crate) enum Verb {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
-    /// Keep watch over a session: not for people
-    #[command(name = WATCH, hide = true)]
-    Watch {
-        /// The session's directory
-        directory: PathBuf,
-    },
 }
 
-/// The hidden verb that a session runs beside itself to be taken down when its launcher is killed.
+/// What a session runs beside itself, with its directory, to be taken down when its launcher is killed; no verb for
+/// people, so the grammar and the completions do not have it.
 pub(crate) const WATCH: &str = "__watch";
 
 /// Verbs that are spoken for, so that today's prompt never turns into tomorrow's verb.
@@ -243,6 +238,8 @@ pub(crate) enum Action {
     Help(String),
     /// Print the versions of the launcher and of the agent.
     Version,
+    /// Keep watch over the session that has this directory.
+    Watch(PathBuf),
 }
 
 impl Cli {
@@ -251,7 +248,13 @@ impl Cli {
     /// # Errors
     /// A [`Usage`] error which says what to type instead.
     pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Self> {
-        let split = Split::of(args.into_iter().collect())?;
+        let args: Vec<OsString> = args.into_iter().collect();
+        if let [word, directory] = args.as_slice()
+            && word == WATCH
+        {
+            return Ok(Self { options: Options::default(), action: Action::Watch(directory.into()) });
+        }
+        let split = Split::of(args)?;
         let to_clap = std::iter::once(OsString::from("pi"))
             .chain(split.options)
             .chain(split.verb.iter().map(OsString::from))

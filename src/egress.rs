@@ -98,7 +98,8 @@ pub(crate) fn render(list: &Allowlist, host: &Host) -> anyhow::Result<Rendered> 
     let lan = list.lan() + &upstream.as_ref().map(Upstream::lan).unwrap_or_default();
     let conf = domain::conf(TEMPLATE, list, upstream.as_ref());
     let conf = if upstream.is_some() { Text::Secret(Secret::new(conf.into())) } else { Text::Plain(conf) };
-    let closed = host.addresses.iter().map(|address| format!("{address}\n")).collect();
+    let closed =
+        host.addresses.iter().fold(String::new(), |lines, address| lines + &address.to_string() + "\n");
     Ok(Rendered { closed, conf, filter: list.filter(), lan })
 }
 

@@ -107,6 +107,6 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         Action::Verb(Verb::Logs { session }) => verb::ps::logs(&launcher, &session),
         Action::Verb(Verb::Stop { session, all: _ }) => verb::stop::run(&launcher, session.as_deref()),
         Action::Verb(Verb::Clean { images, caches }) => verb::clean::run(&launcher, images, caches),
-        Action::Verb(Verb::Watch { directory }) => verb::watch::run(&launcher, &directory),
+        Action::Watch(directory) => verb::watch::run(&launcher, &directory),
     }
 }

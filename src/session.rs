@@ -301,7 +301,8 @@ fn judge(docker: &Docker, signals: &Signals, plan: &Plan, status: ExitStatus) ->
     // An engine's clock may be a little ahead, so a silent one is asked once more.
     for until in [now, now + 1] {
         said = docker.try_run(&docker::events(&agent.name, &since, &until.to_string())).unwrap_or_default();
-        if said.contains("die ") {
+        // Not `exec_die`, which is the end of a command that was run beside the agent.
+        if said.lines().any(|line| line.starts_with("die ")) {
             break;
         }
     }

@@ -21,6 +21,14 @@ impl Failure {
         matches!(self, Self::Refused { stderr, .. } if says_missing(stderr))
     }
 
+    /// Whether the engine has not even heard of it.
+    pub(crate) fn is_unheard(&self) -> bool {
+        let said = self.stderr();
+        matches!(self, Self::NotStarted(_))
+            || said.contains("Cannot connect to the Docker daemon")
+            || said.contains("permission denied while trying to connect")
+    }
+
     /// What docker said, if anything.
     pub(crate) fn stderr(&self) -> &str {
         match self {

@@ -6,7 +6,11 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -28,6 +32,8 @@ pub(crate) struct Docker {
     deadline: Duration,
     /// A session's lock.
     lock: Option<Arc<File>>,
+    /// Whether the engine may have heard of anything yet.
+    heard: Arc<AtomicBool>,
 }
 
 impl Docker {
@@ -47,7 +53,13 @@ impl Docker {
             .and_then(|text| text.parse::<f32>().ok())
             .filter(|seconds| *seconds > 0.0 && *seconds < 1e6)
             .map_or(DEADLINE, Duration::from_secs_f32);
-        Ok(Self { program, address: host.engine.address.clone(), deadline, lock: None })
+        Ok(Self {
+            program,
+            address: host.engine.address.clone(),
+            deadline,
+            lock: None,
+            heard: Arc::default(),
+        })
     }
 
     /// The same program, bound to another engine of this machine.
@@ -65,7 +77,13 @@ impl Docker {
     /// something, and until it has ended nobody can take the session down for good.
     pub(crate) fn holding(mut self, lock: Arc<File>) -> Self {
         self.lock = Some(lock);
+        self.heard = Arc::default();
         self
+    }
+
+    /// Whether there can be anything to take down.
+    pub(crate) fn was_heard(&self) -> bool {
+        self.heard.load(Ordering::SeqCst)
     }
 
     /// The program's path.
@@ -105,6 +123,14 @@ impl Docker {
 
     /// Runs a command to its end, within a deadline of its own.
     pub(crate) fn try_run_within(&self, cmd: &Cmd, deadline: Duration) -> Result<String, Failure> {
+        let outcome = self.run_once(cmd, deadline);
+        if !outcome.as_ref().is_err_and(Failure::is_unheard) {
+            self.heard.store(true, Ordering::SeqCst);
+        }
+        outcome
+    }
+
+    fn run_once(&self, cmd: &Cmd, deadline: Duration) -> Result<String, Failure> {
         let mut command = self.command(cmd);
         // In a process group of its own, or a Ctrl-C would end it half-way.
         let lock = self.lock.as_deref().map(File::try_clone).transpose().map_err(Failure::NotStarted)?;

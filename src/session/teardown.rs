@@ -42,7 +42,12 @@ impl Teardown<'_> {
         if let Some(sidecar) = &sidecar {
             sidecar.expect_end();
         }
-        let left = take_down(self.docker, &self.id, self.extent);
+        let left = if self.docker.was_heard() {
+            take_down(self.docker, &self.id, self.extent)
+        } else {
+            // An engine that does not answer has nothing of ours, and would not answer now either.
+            Ok(())
+        };
         if let Some(sidecar) = sidecar {
             sidecar.finish(self.host);
         }
