@@ -143,6 +143,12 @@ pub(crate) fn remove_containers(names: &[String]) -> Cmd {
     cmd
 }
 
+/// Ids of all containers of a session, nameless ones included.
+pub(crate) fn containers_of(session: &str) -> Cmd {
+    Cmd::new("list the session's containers", &["ps", "--all", "--quiet", "--no-trunc"])
+        .pair("--filter", format!("label=pi.session={session}"))
+}
+
 pub(crate) fn remove_network(name: &str) -> Cmd {
     Cmd::new("remove the session's network", &["network", "rm", name])
 }

@@ -57,8 +57,16 @@ pub(crate) fn complain(message: impl Display) {
     line("pi: error: ", &message);
 }
 
+/// The same, with what to do next.
+pub(crate) fn warn_hinted(message: impl Display, next: impl Display) {
+    if !is_quiet() {
+        warn(message);
+        hint(next);
+    }
+}
+
 /// Names the next command for what was said before.
-pub(crate) fn hint(message: impl Display) {
+fn hint(message: impl Display) {
     line("pi: hint: ", &message);
 }
 

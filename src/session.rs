@@ -21,25 +21,26 @@ use std::{
 };
 
 use anyhow::Context as _;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use self::{
     claim::{Claim, back_up},
     sidecar::Sidecar,
-    teardown::Teardown,
+    teardown::{Extent, Teardown},
     watcher::Watcher,
 };
 pub(crate) use self::{
     claim::{directory_lock, restore_login, sessions_dir},
     sidecar::{LAST_REFUSED, PROXY_LOG, REFUSED},
     signals::Signals,
-    teardown::{Extent, take_down},
+    teardown::take_down_dead,
     watcher::watch,
 };
 use crate::{
     docker::{self, Cmd, Docker, Failure},
     host::Host,
     plan::{Directory, File, Keep, Plan},
-    report,
+    report::{self, FAILED, Interrupted},
 };
 
 /// How long one call of a teardown may take.
@@ -290,6 +291,10 @@ fn chown(path: &Path, owner: Option<crate::host::Owner>) -> anyhow::Result<()> {
 /// Docker's client ends with the agent's own status, and with statuses of its own; the engine's events tell them apart.
 fn judge(docker: &Docker, signals: &Signals, plan: &Plan, status: ExitStatus) -> anyhow::Result<u8> {
     signals.check()?;
+    // What a terminal sends goes to its whole process group, and the client may be the first to notice.
+    if let Some(signal @ (SIGHUP | SIGINT | SIGQUIT | SIGTERM)) = status.signal() {
+        return Err(Interrupted(u8::try_from(signal).unwrap_or(FAILED)).into());
+    }
     let code = status.code();
     if code == Some(0) {
         return Ok(0);
@@ -300,9 +305,15 @@ fn judge(docker: &Docker, signals: &Signals, plan: &Plan, status: ExitStatus) ->
     let mut said = String::new();
     // An engine's clock may be a little ahead, so a silent one is asked once more.
     for until in [now, now + 1] {
-        said = docker.try_run(&docker::events(&agent.name, &since, &until.to_string())).unwrap_or_default();
-        // Not `exec_die`, which is the end of a command that was run beside the agent.
-        if said.lines().any(|line| line.starts_with("die ")) {
+        said =
+            docker.try_run(&docker::events(&agent.name, &since, &until.to_string())).map_err(|failure| {
+                signals.check().err().unwrap_or_else(|| {
+                    failure
+                        .explain("learn how the agent ended")
+                        .context("lost the engine; the session is over")
+                })
+            })?;
+        if said.contains("die ") {
             break;
         }
     }

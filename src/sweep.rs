@@ -6,8 +6,7 @@ use crate::{
     docker::Docker,
     host::{Engine, Host},
     plan::{Record, SessionId},
-    report,
-    session::{self, Extent},
+    report, session,
 };
 
 /// A session whose lock is ours now: nobody lives in it.
@@ -70,7 +69,7 @@ impl Dead {
                 Engine::at(&record.engine, host.uid)?;
             }
             let docker = docker.at(&record.engine).within(Duration::from_secs(30));
-            session::take_down(&docker, &self.id, Extent::Everything)?;
+            session::take_down_dead(&docker, &self.id)?;
             session::restore_login(&record.login, &self.dir);
         }
         match fs::remove_dir_all(&self.dir) {

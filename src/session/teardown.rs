@@ -59,8 +59,10 @@ impl Teardown<'_> {
                 }
             }
             Err(error) => {
-                report::warn(format_args!("something of this session is left: {error:#}"));
-                report::hint("`pi clean` removes it, and so does the next `pi`");
+                report::warn_hinted(
+                    format_args!("something of this session is left: {error:#}"),
+                    "`pi clean` removes it, and so does the next `pi`",
+                );
             }
         }
         if let Some(watcher) = self.watcher.take() {
@@ -92,6 +94,24 @@ pub(crate) fn take_down(docker: &Docker, id: &SessionId, extent: Extent) -> anyh
         extent = Extent::Everything;
     }
     last
+}
+
+/// Takes a dead session down, and what an engine that was killed has kept of it without a name.
+///
+/// # Errors
+/// What could not be removed.
+pub(crate) fn take_down_dead(docker: &Docker, id: &SessionId) -> anyhow::Result<()> {
+    take_down(docker, id, Extent::Everything)?;
+    let remnants = docker.run(&docker::containers_of(id.as_str()))?;
+    if remnants.is_empty() {
+        return Ok(());
+    }
+    let remnants: Vec<String> = remnants.lines().map(str::to_owned).collect();
+    let remove = docker::remove_containers(&remnants);
+    match docker.try_run_within(&remove, TEARDOWN) {
+        Err(failure) if !failure.is_missing() => Err(failure.explain(&remove.purpose)),
+        _ => Ok(()),
+    }
 }
 
 fn one_round(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<()> {

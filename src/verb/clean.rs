@@ -5,9 +5,7 @@ use crate::{
     image::{self, Image, Variant},
     launcher::Launcher,
     plan::{SessionId, state_hash},
-    report,
-    session::{self, Extent},
-    sweep,
+    report, session, sweep,
 };
 
 /// Removes exactly what belongs to dead sessions of this user, this machine and this state directory.
@@ -53,7 +51,7 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: bool) -> anyhow::Re
             continue;
         }
         tell(format!("what the unknown session `{}` left", id.as_str()), &|| {
-            session::take_down(&docker, &id, Extent::Everything)
+            session::take_down_dead(&docker, &id)
         })?;
     }
     if caches {
