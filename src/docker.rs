@@ -100,6 +100,11 @@ impl Cmd {
         self.arg(flag).arg(value)
     }
 
+    /// Whether something exists afterwards that did not before.
+    fn makes_something(&self) -> bool {
+        self.args.iter().take(2).any(|arg| arg == "create")
+    }
+
     /// What docker is called with, the program left out.
     #[cfg(test)]
     pub(crate) fn args(&self) -> &[OsString] {
@@ -154,7 +159,7 @@ pub(crate) fn remove_network(name: &str) -> Cmd {
 }
 
 pub(crate) fn remove_volume(name: &str) -> Cmd {
-    Cmd::new("remove the session's home volume", &["volume", "rm", "--force", name])
+    Cmd::new(format!("remove the volume `{name}`"), &["volume", "rm", "--force", name])
 }
 
 /// Asks a container to end and gives it five seconds: the agent may be writing down a login.

@@ -53,10 +53,7 @@ impl Sources {
         }
         let path = self.file.display();
         if !config.allowed_domains_is_default {
-            return Err(Hinted::error(
-                format!("there is no allowlist `{path}`"),
-                "write it, one domain a line; without `--allowed-domains` a commented default is used",
-            ));
+            return Err(self.missing());
         }
         if let Some(dir) = self.file.parent() {
             session::private_dir(dir)?;
@@ -64,6 +61,13 @@ impl Sources {
         fs::write(&self.file, domain::DEFAULT).with_context(|| format!("could not write `{path}`"))?;
         report::note(format_args!("wrote a commented allowlist to `{path}`; edit it as you like"));
         Ok(())
+    }
+
+    fn missing(&self) -> anyhow::Error {
+        Hinted::error(
+            format!("there is no allowlist `{}`", self.file.display()),
+            "write it, one domain a line; without `--allowed-domains` a commented default is used",
+        )
     }
 
     /// Reads and checks every entry.

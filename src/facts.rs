@@ -1,7 +1,7 @@
 //! What of the host goes into a session, as far as it has to be looked at: reads files, changes nothing, decides little.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -226,8 +226,12 @@ fn existing(path: PathBuf) -> Option<PathBuf> {
 
 fn mount(spec: &MountSpec, host: &Host) -> anyhow::Result<Mount> {
     let real = fs::canonicalize(&spec.source).map_err(|error| {
+        let why = match error.kind() {
+            io::ErrorKind::NotFound => "there is no such file or directory".to_owned(),
+            _ => error.to_string(),
+        };
         Hinted::error(
-            format!("could not mount `{}`: {error}", spec.source.display()),
+            format!("could not mount `{}`: {why}", spec.source.display()),
             "a mount's source must exist; create it, or correct `--mount` or `mounts` in the config",
         )
     })?;

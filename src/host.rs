@@ -55,6 +55,8 @@ pub(crate) struct Engine {
     /// As docker takes it in `DOCKER_HOST`.
     pub(crate) address: String,
     pub(crate) kind: EngineKind,
+    /// Why no session may use it, and what to do about that.
+    pub(crate) unfit: Option<(String, String)>,
 }
 
 /// What can be known of an engine without asking it.
@@ -77,7 +79,7 @@ impl Host {
     /// Reads the process's state.
     ///
     /// # Errors
-    /// There is no home or current directory, the engine is on another machine, or `pi` runs inside a container.
+    /// There is no home or current directory, or docker's context cannot be read.
     pub(crate) fn read() -> anyhow::Result<Self> {
         let env: BTreeMap<OsString, OsString> = env::vars_os().collect();
         let home = dirs::home_dir()
@@ -181,29 +183,44 @@ impl Engine {
                 None => DEFAULT_ADDRESS.to_owned(),
             },
         };
-        Self::at(&address, uid)
+        Ok(Self::at(&address, uid))
     }
 
-    /// The engine at an address, which must be a socket of this machine.
-    ///
-    /// # Errors
-    /// The address is another machine's, or the socket leads out of the container that `pi` runs in.
-    pub(crate) fn at(address: &str, uid: u32) -> anyhow::Result<Self> {
+    /// The engine at an address. One that a session must not use is told by [`Engine::check`]: verbs that need no
+    /// engine work all the same.
+    pub(crate) fn at(address: &str, uid: u32) -> Self {
+        let address = address.to_owned();
         let Some(path) = address.strip_prefix("unix://") else {
-            return Err(Hinted::error(
+            let unfit = (
                 format!(
                     "the engine at `{address}` may be another machine, whose paths would be mounted instead of yours"
                 ),
-                "unset `DOCKER_HOST`, or choose a local engine with `docker context use default`",
-            ));
+                "unset `DOCKER_HOST`, or choose a local engine with `docker context use default`".to_owned(),
+            );
+            return Self { address, kind: EngineKind::Rootful, unfit: Some(unfit) };
         };
         let socket = Path::new(path);
-        refuse_foreign(socket)?;
         let rootless = uid != 0
             && socket.starts_with(format!("/run/user/{uid}"))
             && fs::metadata(socket).is_ok_and(|meta| meta.uid() == uid);
         let kind = if rootless { EngineKind::Rootless } else { EngineKind::Rootful };
-        Ok(Self { address: address.to_owned(), kind })
+        let unfit = is_foreign(socket).then(|| {
+            (
+                "`pi` runs inside a container, and the engine outside of it would mount the outer machine's paths"
+                    .to_owned(),
+                "start `pi` on the machine where the engine runs".to_owned(),
+            )
+        });
+        Self { address, kind, unfit }
+    }
+
+    /// # Errors
+    /// The engine is another machine's, or its socket leads out of the container that `pi` runs in.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        match &self.unfit {
+            Some((reason, next)) => Err(Hinted::error(reason, next)),
+            None => Ok(()),
+        }
     }
 
     /// The socket's path.
@@ -214,23 +231,17 @@ impl Engine {
 
 const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 
-/// Refuses an engine outside of the container that `pi` runs in: it would mount the outer machine's paths.
+/// Whether an engine is outside of the container that `pi` runs in: it would mount the outer machine's paths.
 ///
 /// The marker file `/.dockerenv` proves nothing (machines are made from images too), so two facts decide: who listens
 /// on the socket has no process number in our namespace, or the socket itself was mounted into a container.
-fn refuse_foreign(socket: &Path) -> anyhow::Result<()> {
+fn is_foreign(socket: &Path) -> bool {
     let real = fs::canonicalize(socket).unwrap_or_else(|_| socket.to_owned());
     let marked = Path::new("/.dockerenv").exists() || Path::new("/run/.containerenv").exists();
     let mounted = fs::read_to_string("/proc/self/mountinfo").is_ok_and(|table| {
         table.lines().filter_map(|line| line.split(' ').nth(4)).any(|at| Path::new(at) == real)
     });
-    if (marked && mounted) || listener_is_outside(&real) {
-        return Err(Hinted::error(
-            "`pi` runs inside a container, and the engine outside of it would mount the outer machine's paths",
-            "start `pi` on the machine where the engine runs",
-        ));
-    }
-    Ok(())
+    (marked && mounted) || listener_is_outside(&real)
 }
 
 #[cfg(target_os = "linux")]
@@ -351,7 +362,7 @@ mod tests {
     #[test]
     fn an_engine_elsewhere_is_refused_with_the_reason() {
         for address in ["ssh://me@box", "tcp://10.0.0.1:2375"] {
-            let error = Engine::at(address, 1000).unwrap_err();
+            let error = Engine::at(address, 1000).check().unwrap_err();
             assert!(error.to_string().contains("may be another machine"), "{error}");
         }
     }
@@ -365,7 +376,7 @@ mod tests {
             .unwrap();
         fs::write(config.path().join("config.json"), r#"{"currentContext":"far"}"#).unwrap();
         let env = BTreeMap::from([("DOCKER_CONFIG".into(), config.path().into())]);
-        let error = Engine::find(&env, Path::new("/nowhere"), 1000).unwrap_err();
+        let error = Engine::find(&env, Path::new("/nowhere"), 1000).unwrap().check().unwrap_err();
         assert!(error.to_string().contains("`ssh://far`"), "{error}");
     }
 

@@ -45,6 +45,7 @@ impl Launcher {
 
     /// Looks at the repository and decides what its session is made from.
     pub(crate) fn prepare(&self) -> anyhow::Result<Prepared> {
+        self.host.engine.check()?;
         let workspace = Workspace::find(&self.host)?;
         let config = Config::load(&self.options, &self.host, Some(&workspace.root))?;
         let (who, warning) = facts::who(&self.host, &workspace);
@@ -69,11 +70,7 @@ impl Launcher {
             Network::None => (None, Reach::None),
             Network::Proxy => {
                 let sources = Sources::of(config);
-                let dry = self.options.dry_run.is_some();
-                if !dry {
-                    sources.provide_file(config)?;
-                }
-                let list = sources.read(dry && config.allowed_domains_is_default)?;
+                let list = sources.read(config.allowed_domains_is_default)?;
                 for warning in list.warnings() {
                     report::warn(warning);
                 }
@@ -140,6 +137,9 @@ impl Launcher {
         self.signals.check()?;
         let id = SessionId::random()?;
         let plan = self.plan(prepared, &id, program, 0)?;
+        if let Some(sources) = &prepared.sources {
+            sources.provide_file(&prepared.config)?;
+        }
         let builder = self.builder(prepared, &docker);
         let needs = Needs {
             host: &self.host,

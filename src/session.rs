@@ -21,6 +21,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use self::{
@@ -38,9 +39,9 @@ pub(crate) use self::{
 };
 use crate::{
     docker::{self, Cmd, Docker, Failure},
-    host::Host,
+    host::{Host, Owner},
     plan::{Directory, File, Keep, Plan},
-    report::{self, FAILED, Interrupted},
+    report::{FAILED, Interrupted},
 };
 
 /// How long one call of a teardown may take.
@@ -232,8 +233,7 @@ fn is_overlap(failure: &Failure) -> bool {
 fn prepare(plan: &Plan) -> anyhow::Result<()> {
     for Directory { path, owner } in &plan.directories {
         if !path.is_dir() {
-            private_dir(path)?;
-            chown(path, *owner)?;
+            make_directory(path, *owner)?;
         }
     }
     for File { path, text, keep, owner } in &plan.files {
@@ -263,6 +263,25 @@ fn prepare(plan: &Plan) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes a directory that is its owner's from the first moment at which another session can see it.
+fn make_directory(path: &Path, owner: Option<Owner>) -> anyhow::Result<()> {
+    let (Some(_), Some(parent), Some(name)) = (owner, path.parent(), path.file_name()) else {
+        return private_dir(path);
+    };
+    private_dir(parent)?;
+    let next = parent.join(format!(".{}.next-{}", name.display(), std::process::id()));
+    private_dir(&next)?;
+    chown(&next, owner)?;
+    match renameat_with(CWD, &next, CWD, path, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // Another session was first.
+        Err(_) if path.is_dir() => {
+            fs::remove_dir(&next).with_context(|| format!("could not remove `{}`", next.display()))
+        }
+        Err(error) => Err(error).with_context(|| format!("could not create `{}`", path.display())),
+    }
+}
+
 /// Writes a file of the session's by name, so that a reader sees the old one or the new one and nothing between.
 pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     replace_bytes(path, text.as_bytes())
@@ -280,7 +299,7 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-fn chown(path: &Path, owner: Option<crate::host::Owner>) -> anyhow::Result<()> {
+fn chown(path: &Path, owner: Option<Owner>) -> anyhow::Result<()> {
     let Some(owner) = owner else { return Ok(()) };
     std::os::unix::fs::chown(path, Some(owner.uid), Some(owner.gid))
         .with_context(|| format!("could not give `{}` to user {}", path.display(), owner.uid))
@@ -313,17 +332,12 @@ fn judge(docker: &Docker, signals: &Signals, plan: &Plan, status: ExitStatus) ->
                         .context("lost the engine; the session is over")
                 })
             })?;
-        if said.contains("die ") {
+        // Not `exec_die`, which is the end of a command that was run beside the agent.
+        if said.lines().any(|line| line.starts_with("die ")) {
             break;
         }
     }
     signals.check()?;
-    if said.lines().any(|line| line.starts_with("oom")) {
-        let limit = agent.limits.memory.as_deref().unwrap_or("engine's");
-        report::warn(format_args!(
-            "the memory limit ({limit}) was reached and processes were killed; `--memory` raises it"
-        ));
-    }
     let died = said.lines().rev().find_map(|line| line.strip_prefix("die ")?.trim().parse::<u8>().ok());
     match (died, code) {
         (Some(own), Some(_)) => Ok(own),

@@ -66,7 +66,7 @@ impl Dead {
     pub(crate) fn take_down(self, docker: &Docker, host: &Host) -> anyhow::Result<()> {
         if let Some(record) = &self.record {
             if record.engine != docker.address() {
-                Engine::at(&record.engine, host.uid)?;
+                Engine::at(&record.engine, host.uid).check()?;
             }
             let docker = docker.at(&record.engine).within(Duration::from_secs(30));
             session::take_down_dead(&docker, &self.id)?;

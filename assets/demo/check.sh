@@ -42,9 +42,15 @@ usr-write() {
     write /usr/bin
 }
 
-# The container's own home may bear the same name. It is thrown away, and not what is meant here.
+# A directory of that name may be there, as a part of the path to the repository or as the container's own home. It is
+# thrown away with the session, and not what is meant here.
 host-home-write() {
-    if [ "$1" = "$HOME" ]; then no "the home here is another one"; else write "$1"; fi
+    local device own
+    device=$(stat -c %d "$1") || no "it is not there" || return
+    for own in / /tmp "$HOME"; do
+        if [ "$device" = "$(stat -c %d "$own")" ]; then no "there is nothing of yours"; return; fi
+    done
+    write "$1"
 }
 
 ssh-keys() {

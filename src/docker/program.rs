@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Read,
+    io::{self, Read},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -16,6 +16,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use shared_child::SharedChild;
 
 use super::{Cmd, Failure};
@@ -34,14 +35,17 @@ pub(crate) struct Docker {
     lock: Option<Arc<File>>,
     /// Whether the engine may have heard of anything yet.
     heard: Arc<AtomicBool>,
+    /// Whether the engine has left a command without an answer, and so may still carry it out.
+    late: Arc<AtomicBool>,
 }
 
 impl Docker {
     /// Finds the program.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none, or its engine is not one for sessions.
     pub(crate) fn find(name: &str, host: &Host) -> anyhow::Result<Self> {
+        host.engine.check()?;
         let program = which::which(name).map_err(|_| {
             Hinted::error(
                 format!("there is no program `{name}` on the `PATH`"),
@@ -59,6 +63,7 @@ impl Docker {
             deadline,
             lock: None,
             heard: Arc::default(),
+            late: Arc::default(),
         })
     }
 
@@ -78,7 +83,13 @@ impl Docker {
     pub(crate) fn holding(mut self, lock: Arc<File>) -> Self {
         self.lock = Some(lock);
         self.heard = Arc::default();
+        self.late = Arc::default();
         self
+    }
+
+    /// Whether something may come to exist even after all has been taken down.
+    pub(crate) fn was_late(&self) -> bool {
+        self.late.load(Ordering::SeqCst)
     }
 
     /// Whether there can be anything to take down.
@@ -146,6 +157,9 @@ impl Docker {
             Ok(None) => {
                 let _ = child.kill();
                 let _ = child.wait();
+                if cmd.makes_something() {
+                    self.late.store(true, Ordering::SeqCst);
+                }
                 return Err(Failure::Late(deadline));
             }
             Err(error) => return Err(Failure::NotStarted(error)),
@@ -177,12 +191,19 @@ impl Docker {
         cmd: &Cmd,
         running: impl FnOnce(Arc<SharedChild>),
     ) -> anyhow::Result<ExitStatus> {
+        let before = tcgetattr(io::stdin()).ok();
         let child = Arc::new(
             SharedChild::spawn(&mut self.command(cmd))
                 .with_context(|| format!("could not {}: could not run docker", cmd.purpose))?,
         );
         running(child.clone());
-        child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose))
+        let status =
+            child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose))?;
+        // Docker holds the terminal raw, and one that was killed could not put it back.
+        if let (None, Some(before)) = (status.code(), before) {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
+        }
+        Ok(status)
     }
 
     /// The same without stdin, keeping what it prints on stdout.

@@ -53,6 +53,10 @@ impl Teardown<'_> {
         }
         restore_login(&self.login, &self.dir);
         match left {
+            Ok(()) if self.docker.was_late() => report::warn_hinted(
+                "the engine left a command of this session without an answer, and may still carry it out",
+                "the next `pi`, or `pi clean`, looks whether something came of it",
+            ),
             Ok(()) => {
                 if let Err(error) = fs::remove_dir_all(&self.dir) {
                     report::warn(format_args!("could not remove `{}`: {error}", self.dir.display()));
@@ -82,7 +86,7 @@ impl Drop for Teardown<'_> {
 ///
 /// # Errors
 /// What the last round could not remove.
-pub(crate) fn take_down(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<()> {
+fn take_down(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<()> {
     let mut extent = extent;
     let mut last = Ok(());
     for pause in [0, 100, 400, 1600, 3000] {
@@ -101,7 +105,8 @@ pub(crate) fn take_down(docker: &Docker, id: &SessionId, extent: Extent) -> anyh
 /// # Errors
 /// What could not be removed.
 pub(crate) fn take_down_dead(docker: &Docker, id: &SessionId) -> anyhow::Result<()> {
-    take_down(docker, id, Extent::Everything)?;
+    // Once: what cannot be removed now is left to the next start, which nobody waits for.
+    one_round(docker, id, Extent::Everything)?;
     let remnants = docker.run(&docker::containers_of(id.as_str()))?;
     if remnants.is_empty() {
         return Ok(());

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{children, until_true};
+use super::children;
 
 /// The script and its notes, below the root of a world.
 pub(crate) struct Fake {
@@ -67,14 +67,9 @@ impl Fake {
         format!("unix://{}", self.root.join("engine.sock").display())
     }
 
-    /// Sets the rule for the `n`-th call, or for every call of a kind, or for `all`; see the script for what a rule can say.
-    pub(crate) fn rule(&self, call: impl ToString, rule: &str) {
-        fs::write(self.root.join("rules").join(call.to_string()), rule).unwrap();
-    }
-
-    /// Has every call refused with these words.
-    pub(crate) fn refuses_everything(&self, words: &str) {
-        self.rule("all", &format!("refuse {}", shell(words)));
+    /// Sets the rule for a call by its number, for every call of a kind, or for `all`; see the script for what a rule can say.
+    pub(crate) fn rule(&self, call: &str, rule: &str) {
+        fs::write(self.root.join("rules").join(call), rule).unwrap();
     }
 
     /// Forgets all rules.
@@ -122,12 +117,6 @@ impl Fake {
                 None => Err(self.kinds()),
             }
         })
-    }
-
-    /// Waits until there have been `n` calls.
-    #[track_caller]
-    pub(crate) fn called_times(&self, n: usize) {
-        until_true(&format!("{n} calls of docker"), || self.calls().len() >= n);
     }
 
     /// The environment of the `n`-th call, as a shell prints it.

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
 pub(crate) mod fake;
+pub(crate) mod net;
 pub(crate) mod real;
 
 use std::{
@@ -271,9 +272,7 @@ impl Drop for World {
         if matches!(self.docker, Engine::Real { .. }) {
             // The caches of this world, and whatever a failed test has not taken down.
             let Outcome { code, err, .. } = self.run_pi(&["clean", "--caches"]);
-            if code != Some(0) && !thread::panicking() {
-                panic!("`pi clean --caches` failed: {err}");
-            }
+            assert!(code == Some(0) || thread::panicking(), "`pi clean --caches` failed: {err}");
         }
     }
 }
@@ -407,7 +406,9 @@ pub(crate) fn own(path: &Path) {
     if rustix::process::getuid().is_root() {
         std::os::unix::fs::chown(path, Some(1000), Some(1000)).unwrap();
         if path.is_dir() && !path.is_symlink() {
-            children(path).iter().for_each(|child| own(child));
+            for child in children(path) {
+                own(&child);
+            }
         }
     }
 }
