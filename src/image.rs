@@ -513,7 +513,10 @@ fn failed(layer: &Layer, output: &str, log: &Path) -> anyhow::Error {
             "check the network, or name a mirror under `[images]` in `~/.config/pi/config.toml`",
         );
     }
-    if let Some(said) = lines.iter().find(|line| line.contains("ocker daemon")) {
+    if let Some(said) = lines
+        .iter()
+        .find(|line| line.contains("Cannot connect to the Docker daemon") || line.contains("daemon socket"))
+    {
         return docker::Failure::Refused { code: None, stderr: (*said).to_owned() }
             .explain(&format!("build the image `{}`", layer.tag));
     }

@@ -38,7 +38,7 @@
 //! - Every container is born in [`docker::Container::create`], and there is no way to ask it for an unhardened one.
 //! - A secret is a [`docker::Secret`]: it never reaches an argv, a log, a dry run or a `Debug`.
 //! - Whatever `up` makes, [`plan::down`] can name.
-//! - A session that could not be proven safe does not start: `images/base/entry` looks from inside before it lets the
+//! - A session that could not be proven safe does not start: `images/user/entry` looks from inside before it lets the
 //!   agent run.
 //! - `main` alone turns an error into a code.
 
