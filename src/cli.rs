@@ -255,6 +255,11 @@ impl Cli {
             return Ok(Self { options: Options::default(), action: Action::Watch(directory.into()) });
         }
         let split = Split::of(args)?;
+        let given: Vec<String> = split
+            .options
+            .iter()
+            .filter_map(|option| Some(option.to_str()?.strip_prefix("--")?.split('=').next()?.to_owned()))
+            .collect();
         let to_clap = std::iter::once(OsString::from("pi"))
             .chain(split.options)
             .chain(split.verb.iter().map(OsString::from))
@@ -263,6 +268,9 @@ impl Cli {
             Ok(parsed) => parsed,
             Err(error) => return refused(&error, split.verb.as_deref()),
         };
+        if let Some(verb) = &split.verb {
+            check_honoured(verb, parsed.verb.as_ref(), &given)?;
+        }
         let action = match parsed.verb {
             _ if split.version => Action::Version,
             Some(verb) => Action::Verb(verb),
@@ -274,6 +282,28 @@ impl Cli {
     /// The whole grammar, for completions.
     pub(crate) fn grammar() -> clap::Command {
         Parsed::command()
+    }
+}
+
+/// Refuses an option that a verb would not heed: to have `--dry-run` ignored by `pi stop` would be worse than an error.
+fn check_honoured(name: &str, verb: Option<&Verb>, given: &[String]) -> anyhow::Result<()> {
+    let heeds: &[&str] = match verb {
+        None | Some(Verb::Shell { session: None, .. }) => return Ok(()),
+        Some(Verb::Build { .. }) => &["lang", "build"],
+        Some(Verb::Demo) => &["build", "runtime", "memory", "cpus", "pids"],
+        Some(Verb::Allow { .. }) => &["allowed-domains"],
+        Some(Verb::Check { .. }) => &["allowed-domains", "allow"],
+        Some(Verb::Clean { .. }) => &["dry-run"],
+        Some(_) => &[],
+    };
+    let always = ["config", "verbose", "quiet"];
+    match given.iter().find(|option| !always.contains(&option.as_str()) && !heeds.contains(&option.as_str()))
+    {
+        None => Ok(()),
+        Some(option) => Err(Usage::hinted(
+            format!("`--{option}` has no meaning for `pi {name}` as it stands here"),
+            format!("nothing was done; leave it out, or see `pi {name} --help`"),
+        )),
     }
 }
 
@@ -293,7 +323,12 @@ fn refused(error: &clap::Error, verb: Option<&str>) -> anyhow::Result<Cli> {
         .filter(|line| !line.is_empty())
         .collect::<Vec<_>>()
         .join(" ");
-    Err(match (verb, error.kind()) {
+    let own = Options::augment_args(clap::Command::new("options"));
+    let about_option = own
+        .get_arguments()
+        .filter_map(clap::Arg::get_long)
+        .any(|long| message.contains(&format!("'--{long}")));
+    Err(match (verb.filter(|_| !about_option), error.kind()) {
         (
             Some(verb),
             UnknownArgument | InvalidSubcommand | TooManyValues | InvalidValue | ValueValidation,

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{cli::Options, host::Host, image::Lang, report::Hinted};
+use crate::{cli::Options, files::read_small, host::Host, image::Lang, report::Hinted};
 
 /// The commented default, which is also the documentation of every key.
 pub(crate) const DEFAULTS: &str = include_str!("../assets/config.toml");
@@ -188,11 +188,12 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
     let (allowed_domains, allowed_domains_is_default) = match (&options.allowed_domains, user.allowed_domains)
     {
         (Some(path), _) => (host.cwd.join(path), false),
-        (None, Some(path)) if !path.is_empty() => (host.expand(&path), false),
+        (None, Some(path)) if !path.is_empty() => (absolute("allowed_domains", &path, host)?, false),
         _ => (host.home.join(".agents/proxy_allowed_domains.txt"), true),
     };
     let mut mounts = Vec::new();
     for text in user.mounts.or(base.mounts).unwrap_or_default() {
+        absolute("mounts", &text, host)?;
         mounts.push(MountSpec::parse(&text, host)?);
     }
     for text in &options.mount {
@@ -202,6 +203,11 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
     let mut env = user.env.or(base.env).unwrap_or_default();
     for text in &options.env {
         env.push(text.to_str().context("a value of `--env` is not UTF-8")?.to_owned());
+    }
+    for server in user.dns.iter().flatten() {
+        if server.parse::<std::net::IpAddr>().is_err() {
+            bail!("`dns` in the config: `{}` is not an address", server.escape_debug());
+        }
     }
     let images = user.images;
     let fallback = base.images;
@@ -227,7 +233,8 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
             }
             .filter(|size| size != "0"),
             cpus: match options.cpus {
-                Some(typed) if typed >= 0.0 && typed.is_finite() => Some(typed).filter(|n| *n > 0.0),
+                Some(0.0) => None,
+                Some(typed) if PROCESSORS.contains(&typed) => Some(typed),
                 Some(typed) => {
                     bail!(crate::report::Usage::error(format!(
                         "`--cpus {typed}` is not a number of processors"
@@ -239,11 +246,19 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
                     Some(Cpus(None)) | None => Some(host.cpus.min(2) as f64),
                 },
             },
-            pids: options.pids.or(user.pids).or(base.pids).filter(|n| *n > 0),
+            pids: match options.pids.or(user.pids).or(base.pids) {
+                Some(few @ 1..FEWEST_PROCESSES) => bail!(crate::report::Usage::error(format!(
+                    "a limit of {few} processes is too small: take at least {FEWEST_PROCESSES}, or 0 for no limit"
+                ))),
+                Some(many) if many > 1 << 22 => bail!(crate::report::Usage::error(format!(
+                    "a limit of {many} processes is more than a machine can have; 0 is no limit"
+                ))),
+                other => other.filter(|n| *n > 0),
+            },
         },
         runtime: options.runtime.clone().or(user.runtime).or(base.runtime).filter(|name| !name.is_empty()),
         agent_dir: user.agent_dir.or(base.agent_dir).unwrap_or(AgentDir::Guarded),
-        docker: text(user.docker, base.docker),
+        docker: text(user.docker.filter(|name| !name.is_empty()), base.docker),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,
         images: Images {
             base: text(images.base, fallback.base),
@@ -256,10 +271,25 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
             ca_certificates: images
                 .ca_certificates
                 .filter(|path| !path.is_empty())
-                .map(|path| host.expand(&path)),
+                .map(|path| absolute("ca_certificates", &path, host))
+                .transpose()?,
             pull: images.pull.or(fallback.pull).unwrap_or(Pull::Always),
         },
     })
+}
+
+/// A path of the config: from a relative one, whoever writes the repository would choose the file.
+fn absolute(key: &str, path: &str, host: &Host) -> anyhow::Result<PathBuf> {
+    if path.starts_with('/') || path == "~" || path.starts_with("~/") {
+        return Ok(host.expand(path));
+    }
+    Err(Hinted::error(
+        format!(
+            "`{key}` in the config: `{}` is a relative path, which would mean another file in each repository",
+            path.escape_debug()
+        ),
+        "begin it with `/` or `~/`",
+    ))
 }
 
 impl MountSpec {
@@ -309,13 +339,7 @@ fn located(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
 /// Reads the one key that a repository may set. It is written by whoever writes the repository, the agent included,
 /// so it has no struct with more keys that could be filled by mistake.
 fn project_lang(path: &Path) -> anyhow::Result<Option<Lang>> {
-    match fs::metadata(path) {
-        // A pipe or a device would never come to an end.
-        Ok(meta) if !meta.is_file() => bail!("`{}` is not a regular file", path.display()),
-        Ok(meta) if meta.len() > 65_536 => bail!("`{}` is larger than 64 KiB", path.display()),
-        _ => {}
-    }
-    let Some(text) = read(path)? else { return Ok(None) };
+    let Some(text) = read_small(path)? else { return Ok(None) };
     let table: toml::Table = toml::from_str(&text).map_err(|error| located(path, &text, &error))?;
     if let Some(key) = table.keys().find(|key| *key != "lang") {
         let line = 1 + text
@@ -349,13 +373,30 @@ fn packages(names: Vec<String>) -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
+/// How many processors make sense; an engine takes less for no limit at all.
+const PROCESSORS: std::ops::RangeInclusive<f64> = 0.01..=10_000.0;
+
+/// How few processes leave room for the init, the gate and a shell.
+const FEWEST_PROCESSES: u32 = 16;
+
 /// A size as docker takes it, such as `512m`.
 fn size(text: &str) -> anyhow::Result<String> {
     let digits = text.trim_end_matches(|c: char| "bkmgBKMG".contains(c));
     if digits.is_empty() || text.len() - digits.len() > 1 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         bail!("`{text}` is not a size: write a number and one of b, k, m, g, as in `512m`");
     }
-    Ok(if digits.bytes().all(|b| b == b'0') { "0".to_owned() } else { text.to_ascii_lowercase() })
+    let unit: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        _ => 1,
+    };
+    match digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)) {
+        Some(0) => Ok("0".to_owned()),
+        // Docker's own least is 6 MiB; nothing of ours fits into less than this.
+        Some(bytes) if (16 << 20..1 << 62).contains(&bytes) => Ok(text.to_ascii_lowercase()),
+        _ => bail!("`{text}` is no size to work with: take at least `16m`, or `0` for no limit"),
+    }
 }
 
 fn session_name(text: &str) -> anyhow::Result<String> {
@@ -379,8 +420,8 @@ fn cpus<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cpus>, D::Error> {
     match toml::Value::deserialize(from)? {
         toml::Value::String(text) if text.is_empty() => Ok(Some(Cpus(None))),
         #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 processors")]
-        toml::Value::Integer(n) if n >= 0 => Ok(Some(Cpus(Some(n as f64)))),
-        toml::Value::Float(n) if n >= 0.0 && n.is_finite() => Ok(Some(Cpus(Some(n)))),
+        toml::Value::Integer(n) if (0..=10_000).contains(&n) => Ok(Some(Cpus(Some(n as f64)))),
+        toml::Value::Float(n) if n == 0.0 || PROCESSORS.contains(&n) => Ok(Some(Cpus(Some(n)))),
         _ => Err(serde::de::Error::custom("`cpus` is a number of processors, or \"\" for the default")),
     }
 }

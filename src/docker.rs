@@ -200,9 +200,14 @@ pub(crate) fn list(kind: &str, label: &str, value_of: &str) -> Cmd {
         .pair("--format", format!("{name}\t{{{{.Label \"{value_of}\"}}}}"))
 }
 
-pub(crate) fn list_images(reference: &str) -> Cmd {
-    Cmd::new("list images", &["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"])
-        .pair("--filter", format!("reference={reference}"))
+/// Tags of our images: all of a name, or of one user.
+pub(crate) fn list_images(reference: &str, user: Option<u32>) -> Cmd {
+    let cmd = Cmd::new("list images", &["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"])
+        .pair("--filter", format!("reference={reference}"));
+    match user {
+        Some(user) => cmd.pair("--filter", format!("label=pi.user={user}")),
+        None => cmd,
+    }
 }
 
 pub(crate) fn remove_image(tag: &str) -> Cmd {

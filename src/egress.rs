@@ -25,6 +25,9 @@ pub(crate) struct Sources {
     pub(crate) allow: Vec<String>,
     /// From `lan` in the config.
     pub(crate) lan: Vec<String>,
+    /// What the file held when it was read: the agent may be able to write the file itself.
+    #[serde(default)]
+    pub(crate) text: Option<String>,
 }
 
 /// What the sidecar reads.
@@ -40,7 +43,12 @@ pub(crate) struct Rendered {
 impl Sources {
     /// What this configuration names.
     pub(crate) fn of(config: &Config) -> Self {
-        Self { file: config.allowed_domains.clone(), allow: config.allow.clone(), lan: config.lan.clone() }
+        Self {
+            file: config.allowed_domains.clone(),
+            allow: config.allow.clone(),
+            lan: config.lan.clone(),
+            text: None,
+        }
     }
 
     /// Writes the commented default file where the user has none and has named none.
@@ -74,7 +82,7 @@ impl Sources {
     ///
     /// # Errors
     /// All bad entries at once, each with file, line and reason.
-    pub(crate) fn read(&self, default_if_missing: bool) -> anyhow::Result<Allowlist> {
+    pub(crate) fn read(&mut self, default_if_missing: bool) -> anyhow::Result<Allowlist> {
         let text = match fs::read(&self.file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && default_if_missing => {
                 domain::DEFAULT.as_bytes().to_vec()
@@ -83,8 +91,18 @@ impl Sources {
                 other.with_context(|| format!("could not read the allowlist `{}`", self.file.display()))?
             }
         };
+        self.text = Some(String::from_utf8_lossy(&text).into_owned());
+        self.parse(&text)
+    }
+
+    /// Checks every entry of what was read before.
+    pub(crate) fn again(&self) -> anyhow::Result<Allowlist> {
+        self.parse(self.text.as_deref().unwrap_or_default().as_bytes())
+    }
+
+    fn parse(&self, text: &[u8]) -> anyhow::Result<Allowlist> {
         let name = self.file.display().to_string();
-        let mut sources = vec![Source::File { name: &name, text: &text }];
+        let mut sources = vec![Source::File { name: &name, text }];
         sources.extend(self.allow.iter().map(|text| Source::Option(text)));
         sources.extend(self.lan.iter().map(|text| Source::Lan(text)));
         Allowlist::read(&sources).map_err(|problems| {

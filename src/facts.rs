@@ -1,7 +1,9 @@
 //! What of the host goes into a session, as far as it has to be looked at: reads files, changes nothing, decides little.
 
 use std::{
-    fs, io,
+    collections::BTreeMap,
+    fs,
+    io::{self, Write as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -11,8 +13,9 @@ use anyhow::{Context as _, bail};
 
 use crate::{
     agent,
-    config::{Config, MountSpec},
-    docker::{Access, Mount},
+    config::{Config, MountSpec, Network},
+    docker::{Access, Mount, quote},
+    files::{Identity, read_small},
     host::{EngineKind, Host, Owner},
     report::{Hinted, Usage},
     workspace::Workspace,
@@ -35,6 +38,8 @@ pub(crate) struct Facts {
     pub(crate) credentials: Vec<(&'static str, PathBuf)>,
     /// `user.name` and `user.email` for git, where the repository has none of its own.
     pub(crate) identity: Vec<(String, String)>,
+    /// What each of these was when it was looked at.
+    pub(crate) identities: BTreeMap<PathBuf, Identity>,
     /// What the user should know, a sentence each.
     pub(crate) warnings: Vec<String>,
 }
@@ -111,34 +116,107 @@ impl Facts {
         for store in &workspace.alternates {
             let covered = mounts.iter().any(|mount| store.starts_with(&mount.target));
             if !covered {
+                // The repository says this, so it is offered for copying only where it is what it claims to be.
+                let is_store = store.join("pack").is_dir() && store.join("info").is_dir();
+                let allow =
+                    format!("allow it with `--mount {}`, or ", quote(&format!("{}:ro", store.display())));
                 return Err(Hinted::error(
                     format!(
                         "this repository borrows objects from `{}`, which is outside of it",
                         store.display()
                     ),
-                    format!(
-                        "allow it with `--mount {}:ro`, or run `git repack -ad` in a clone of its own",
-                        store.display()
-                    ),
+                    format!("{}run `git repack -ad` in it", if is_store { allow.as_str() } else { "" }),
                 ));
             }
         }
         let (credentials, lost) = credentials(host)?;
         warnings.extend(lost);
         warnings.extend(selinux(&workspace.root));
+        let mut writable: Vec<&Path> = vec![&workspace.root];
+        writable.extend(workspace.git_dirs.iter().map(PathBuf::as_path));
+        writable
+            .extend(mounts.iter().filter(|mount| mount.access == Access::ReadWrite).filter_map(Mount::path));
+        guard_settings(&writable, host, &agent_dir)?;
+        if config.network == Network::Proxy
+            && let Some(holds) = writable.iter().find(|dir| config.allowed_domains.starts_with(dir))
+        {
+            warnings.push(format!(
+                "the allowlist `{}` lies in `{}`, which the agent can write: look at it before the next session",
+                config.allowed_domains.display(),
+                holds.display()
+            ));
+        }
         let (agent_entries, links) = entries(&agent_dir)?;
         warnings.extend(links);
         Ok(Self {
             agent_entries,
             agent_dir,
             skills: existing(host.home.join(".agents/skills")),
-            acli: existing(host.home.join(".config/acli")),
+            // A credential: only for those who have the program in the image.
+            acli: existing(host.home.join(".config/acli")).filter(|_| config.images.acli),
             mounts,
             credentials,
-            identity: identity(host, workspace),
+            identity: identity(host, workspace)?,
+            identities: BTreeMap::new(),
             warnings,
-        })
+        }
+        .identified(workspace)?)
     }
+
+    /// Looks at what everything that will be mounted is, so that the gate can see from inside whether it still was that
+    /// when the engine mounted it.
+    fn identified(mut self, workspace: &Workspace) -> anyhow::Result<Self> {
+        let read_only = self.agent_entries.iter().map(|entry| &entry.real).chain(&self.skills);
+        for path in read_only.clone() {
+            if let Some(below) = mounted_below(path) {
+                bail!(
+                    "could not mount `{}` read-only: `{}` is a mount below it, which old engines would leave writable",
+                    path.display(),
+                    below.display()
+                );
+            }
+        }
+        let others =
+            self.credentials.iter().map(|(_, path)| path).chain(&self.acli).chain(&workspace.git_dirs);
+        let mounts = self.mounts.iter().filter_map(Mount::path);
+        let paths: Vec<PathBuf> =
+            read_only.chain(others).cloned().chain(mounts.map(Path::to_owned)).collect();
+        for path in paths {
+            if let Some(identity) = Identity::of(&path) {
+                self.identities.insert(path, identity);
+            }
+        }
+        self.identities.insert(workspace.root.clone(), workspace.identity);
+        Ok(self)
+    }
+}
+
+/// Refuses to let the agent write what decides about its next session: settings, allowlist, its own directory, and the
+/// launcher's notes.
+fn guard_settings(writable: &[&Path], host: &Host, agent_dir: &Path) -> anyhow::Result<()> {
+    let real = |path: PathBuf| fs::canonicalize(&path).unwrap_or(path);
+    let config = host.config_file();
+    let guarded = [
+        ("the launcher's settings", real(config.parent().map(Path::to_owned).unwrap_or(config))),
+        ("the default allowlist", real(host.home.join(".agents"))),
+        ("the agent's own directory", real(agent_dir.to_owned())),
+        ("the launcher's records", real(host.state_dir())),
+    ];
+    for dir in writable {
+        for (what, own) in &guarded {
+            if own.starts_with(dir) || dir.starts_with(own) {
+                return Err(Hinted::error(
+                    format!(
+                        "`{}` cannot be writable for the agent: {what} are in `{}`",
+                        dir.display(),
+                        own.display()
+                    ),
+                    "what the agent writes there would decide about its next session; work in another directory",
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Who the agent is inside its container, and what to say about it.
@@ -259,6 +337,12 @@ fn check_source(source: &Path, host: &Host) -> anyhow::Result<()> {
             source.display()
         );
     }
+    if ["/proc", "/sys"].iter().any(|kernel| source.starts_with(kernel)) {
+        bail!(
+            "could not mount `{}`: through it the agent would see this machine's processes",
+            source.display()
+        );
+    }
     let user = format!("/run/user/{}", host.uid);
     let known = SOCKETS
         .iter()
@@ -283,11 +367,33 @@ fn check_source(source: &Path, host: &Host) -> anyhow::Result<()> {
 }
 
 fn check_target(target: &Path) -> anyhow::Result<()> {
+    let turns = target.components().any(|part| part == std::path::Component::ParentDir);
     let hides = OURS.iter().any(|ours| Path::new(ours).starts_with(target));
-    let inside = ["/proc", "/sys", "/dev", "/usr/local/lib/pi", "/usr/local/share/pi"]
-        .iter()
-        .any(|own| target.starts_with(own));
-    if hides || inside || target.to_str().is_none_or(|text| text.contains('\r')) {
+    let inside = [
+        "/proc",
+        "/sys",
+        "/dev",
+        "/bin",
+        "/sbin",
+        "/lib",
+        "/lib64",
+        "/usr/bin",
+        "/usr/sbin",
+        "/usr/lib",
+        "/usr/share/perl",
+        "/usr/share/perl5",
+        "/usr/local/lib/pi",
+        "/usr/local/share/pi",
+        "/usr/local/share/perl",
+        "/etc/perl",
+        "/etc/ld.so.preload",
+        "/etc/ld.so.conf",
+        "/etc/ld.so.conf.d",
+        "/etc/ld.so.cache",
+    ]
+    .iter()
+    .any(|own| target.starts_with(own));
+    if turns || hides || inside || target.to_str().is_none_or(|text| text.contains('\r')) {
         return Err(Usage::hinted(
             format!(
                 "`{}` cannot be mounted there: it would hide what the sandbox consists of",
@@ -304,8 +410,15 @@ fn mounted_below(dir: &Path) -> Option<PathBuf> {
     table
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
-        .map(|at| PathBuf::from(at.replace("\\040", " ")))
+        .map(|at| PathBuf::from(unescaped(at)))
         .find(|at| at != dir && at.starts_with(dir))
+}
+
+/// The kernel writes a blank, a tab, a newline and a backslash in a path as three octal digits.
+fn unescaped(path: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(path.to_owned(), |path, (written, meant)| path.replace(written, meant))
 }
 
 /// What an enforcing `SELinux` needs before a container may touch the repository; we relabel nothing unasked.
@@ -346,17 +459,20 @@ fn credentials(host: &Host) -> anyhow::Result<(Credentials, Vec<String>)> {
 
 /// The host user's name and address, asked from outside of any repository's influence: a repository's own settings
 /// win inside the container, where git reads them itself.
-fn identity(host: &Host, workspace: &Workspace) -> Vec<(String, String)> {
-    let own =
-        workspace.git_config.as_deref().map(|config| user_settings(host, Some(config))).unwrap_or_default();
+fn identity(host: &Host, workspace: &Workspace) -> anyhow::Result<Vec<(String, String)>> {
+    let own = match &workspace.git_config {
+        Some(config) => read_small(config)?.map(|text| user_settings(host, Some(text))).unwrap_or_default(),
+        None => vec![],
+    };
     let mut all = user_settings(host, None);
     all.retain(|(key, _)| !own.iter().any(|(set, _)| set == key));
-    all
+    Ok(all)
 }
 
-fn user_settings(host: &Host, file: Option<&Path>) -> Vec<(String, String)> {
+/// Name and address from the user's own settings, or from the text of a config.
+fn user_settings(host: &Host, text: Option<String>) -> Vec<(String, String)> {
     let mut git = Command::new("git");
-    git.env_clear().current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
+    git.env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     for name in ["PATH", "HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"] {
         if let Some(value) = host.env.get(std::ffi::OsStr::new(name)) {
             git.env(name, value);
@@ -364,13 +480,18 @@ fn user_settings(host: &Host, file: Option<&Path>) -> Vec<(String, String)> {
     }
     // With a git directory that is none, no repository can be found around `/`.
     git.env("GIT_DIR", "/dev/null").arg("config").arg("--null");
-    if let Some(file) = file {
+    if text.is_some() {
         // Without `--includes`: what a repository says must not make us read elsewhere.
-        git.arg("--no-includes").arg("--file").arg(file);
+        git.args(["--no-includes", "--file", "-"]).stdin(Stdio::piped());
     }
-    let Ok(output) = git.args(["--get-regexp", r"^user\.(name|email)$"]).output() else {
+    let Ok(mut git) = git.args(["--get-regexp", r"^user\.(name|email)$"]).spawn() else {
         return vec![];
     };
+    if let (Some(text), Some(mut stdin)) = (text, git.stdin.take()) {
+        // Git may have seen enough before the end.
+        let _ = stdin.write_all(text.as_bytes());
+    }
+    let Ok(output) = git.wait_with_output() else { return vec![] };
     let text = String::from_utf8_lossy(&output.stdout);
     let mut found: Vec<(String, String)> = Vec::new();
     for entry in text.split_terminator('\0') {
@@ -437,6 +558,7 @@ mod tests {
             git_dirs: vec![],
             git_config: None,
             alternates: vec![],
+            identity: Identity { device: 1, inode: 2 },
             owner: Owner { uid, gid: uid },
             warnings: vec![],
         };

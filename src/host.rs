@@ -6,7 +6,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs,
     io::{self, IsTerminal as _},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::{fs::MetadataExt as _, net::UnixStream},
     path::{Path, PathBuf},
 };
@@ -32,8 +32,8 @@ pub(crate) struct Host {
     pub(crate) cpus: usize,
     /// How many files a process may open at most.
     pub(crate) files: u64,
-    /// This machine's own IPv4 addresses, loopback left out.
-    pub(crate) addresses: Vec<Ipv4Addr>,
+    /// This machine's own addresses, loopback and link-local ones left out.
+    pub(crate) addresses: Vec<IpAddr>,
     /// IPv4 destinations that this machine routes, as address and mask.
     pub(crate) routes: Vec<(Ipv4Addr, Ipv4Addr)>,
     pub(crate) engine: Engine,
@@ -82,10 +82,15 @@ impl Host {
     /// There is no home or current directory, or docker's context cannot be read.
     pub(crate) fn read() -> anyhow::Result<Self> {
         let env: BTreeMap<OsString, OsString> = env::vars_os().collect();
-        let home = dirs::home_dir()
-            .filter(|home| home.is_absolute())
-            .context("there is no home directory: `HOME` is not set and the user has none")?;
-        let cwd = env::current_dir().context("could not find the current directory")?;
+        let home = dirs::home_dir().filter(|home| home.is_absolute()).context(
+            "there is no home directory: `HOME` is not set to an absolute path, and the user has none",
+        )?;
+        let cwd = env::current_dir().map_err(|error| {
+            Hinted::error(
+                format!("there is no current directory: {error}"),
+                "change into one that exists and try again",
+            )
+        })?;
         let uid = rustix::process::getuid().as_raw();
         let engine = Engine::find(&env, &home, uid)?;
         Ok(Self {
@@ -133,6 +138,11 @@ impl Host {
         self.xdg("XDG_STATE_HOME", ".local/state").join("pi").join(&self.machine)
     }
 
+    /// Where the launcher works for a moment; apart from what it remembers, which no session may write.
+    pub(crate) fn cache_dir(&self) -> PathBuf {
+        self.xdg("XDG_CACHE_HOME", ".cache").join("pi").join(&self.machine)
+    }
+
     /// The agent's own directory.
     pub(crate) fn agent_dir(&self) -> PathBuf {
         match self.var("PI_CODING_AGENT_DIR") {
@@ -162,9 +172,13 @@ impl Host {
             machine: "0123456789ab".into(),
             cpus: 8,
             files: 1 << 20,
-            addresses: vec![Ipv4Addr::new(192, 168, 1, 5)],
+            addresses: vec![Ipv4Addr::new(192, 168, 1, 5).into()],
             routes: vec![],
-            engine: Engine { address: "unix:///var/run/docker.sock".into(), kind: EngineKind::Rootful },
+            engine: Engine {
+                address: "unix:///var/run/docker.sock".into(),
+                kind: EngineKind::Rootful,
+                unfit: None,
+            },
             timezone: Some("Europe/Berlin".into()),
         }
     }
@@ -221,6 +235,11 @@ impl Engine {
             Some((reason, next)) => Err(Hinted::error(reason, next)),
             None => Ok(()),
         }
+    }
+
+    /// Whether its containers run on this very kernel, which then numbers devices and files alike inside and outside.
+    pub(crate) fn shares_our_kernel(&self) -> bool {
+        cfg!(target_os = "linux") && !self.address.contains("/.docker/desktop/")
     }
 
     /// The socket's path.
@@ -315,7 +334,7 @@ fn machine() -> String {
 
 /// Local addresses from the kernel's own table; empty where there is none, as on macOS, where the engine's machine is
 /// another one anyway.
-fn addresses() -> Vec<Ipv4Addr> {
+fn addresses() -> Vec<IpAddr> {
     let table = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
     let mut found = Vec::new();
     let mut last = None;
@@ -324,11 +343,18 @@ fn addresses() -> Vec<Ipv4Addr> {
             last = address.parse::<Ipv4Addr>().ok();
         } else if line.contains("/32 host LOCAL")
             && let Some(address) = last.filter(|address| !address.is_loopback())
-            && !found.contains(&address)
+            && !found.contains(&IpAddr::V4(address))
         {
-            found.push(address);
+            found.push(IpAddr::V4(address));
         }
     }
+    let table = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    let six = table
+        .lines()
+        .filter_map(|line| u128::from_str_radix(line.split(' ').next()?, 16).ok())
+        .map(Ipv6Addr::from)
+        .filter(|address| !address.is_loopback() && !address.is_unicast_link_local());
+    found.extend(six.map(IpAddr::V6));
     found
 }
 

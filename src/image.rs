@@ -14,8 +14,10 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     config::{Images, Pull},
     docker::{self, Docker},
+    files::read_small,
     host::{Host, Owner, hex},
     report::{self, Hinted},
+    scratch::Scratch,
     session::Signals,
 };
 
@@ -85,8 +87,8 @@ fn detect(dir: &Path) -> Option<(Variant, Option<&'static str>)> {
         return Some((Variant::Go, Some("go.mod")));
     }
     let composer = dir.join("composer.json");
-    let meta = fs::metadata(&composer).ok().filter(fs::Metadata::is_file)?;
-    let constraint = if meta.len() < 1 << 20 { composer_constraint(&composer) } else { None };
+    fs::metadata(&composer).ok().filter(fs::Metadata::is_file)?;
+    let constraint = composer_constraint(&composer);
     let variant = match constraint {
         Some(text) if !admits(&text, 5) && admits(&text, 4) => Variant::Php84,
         _ => Variant::Php85,
@@ -95,7 +97,7 @@ fn detect(dir: &Path) -> Option<(Variant, Option<&'static str>)> {
 }
 
 fn composer_constraint(path: &Path) -> Option<String> {
-    let json: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).ok()?).ok()?;
+    let json: serde_json::Value = serde_json::from_str(&read_small(path).ok()??).ok()?;
     json.get("require")?.get("php")?.as_str().map(str::to_owned)
 }
 
@@ -396,21 +398,22 @@ impl Builder<'_> {
     }
 
     fn build(&self, layer: &Layer) -> anyhow::Result<()> {
-        let context = tempfile::Builder::new()
-            .prefix("pi-build-")
-            .tempdir()
-            .context("could not create a temporary directory for the build")?;
+        let scratch = Scratch::new(self.host, "build-")?;
+        let context = scratch.path().join("context");
+        fs::create_dir(&context).with_context(|| format!("could not create `{}`", context.display()))?;
         for (path, bytes) in files(layer.context) {
-            write_context_file(&context.path().join(path), bytes)?;
+            write_context_file(&context.join(path), bytes)?;
         }
-        write_context_file(&context.path().join("ca.pem"), self.ca)?;
+        write_context_file(&context.join("ca.pem"), self.ca)?;
         let log_path = self.host.state_dir().join("build.log");
         let log = fs::File::create(&log_path)
             .with_context(|| format!("could not create `{}`", log_path.display()))?;
         let kept = Mutex::new((log, Vec::new()));
-        let labels: Vec<(&str, &str)> =
+        let user = self.host.uid.to_string();
+        let mut labels: Vec<(&str, &str)> =
             layer.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
-        let build = docker::build(&layer.tag, context.path(), &layer.args, &labels);
+        labels.push(("pi.user", &user));
+        let build = docker::build(&layer.tag, &context, &layer.args, &labels);
         report::note(format_args!("building the image `{}`", layer.tag));
         let status = self.docker.foreground(
             &build,
@@ -437,7 +440,7 @@ impl Builder<'_> {
 
     /// The newest image of the same kind from before a change.
     fn previous(&self, image: &Image) -> Option<String> {
-        let list = docker::list_images(&format!("{}:*", image.tag().split(':').next()?));
+        let list = docker::list_images(&format!("{}:*", image.tag().split(':').next()?), None);
         let kind = image.kind();
         let variant = image.tag().rsplit_once('-').map_or("", |(name, _)| name);
         let tags = self.docker.try_run(&list).ok()?;
@@ -520,9 +523,9 @@ fn failed(layer: &Layer, output: &str, log: &Path) -> anyhow::Error {
         return docker::Failure::Refused { code: None, stderr: (*said).to_owned() }
             .explain(&format!("build the image `{}`", layer.tag));
     }
-    let tail = lines[lines.len().saturating_sub(8)..].join("\n  ");
+    let tail = lines[lines.len().saturating_sub(8)..].join("\n");
     Hinted::error(
-        format!("could not build the image `{}`; the last lines were:\n  {tail}", layer.tag),
+        format!("could not build the image `{}`; the last lines were:\n{tail}", layer.tag),
         format!("the whole log is in `{log}`"),
     )
 }
@@ -606,7 +609,7 @@ mod tests {
             "Step 2/9\nE: Unable to locate package nope\nexit 100\n",
             Path::new("/l"),
         );
-        assert!(error.to_string().ends_with("E: Unable to locate package nope\n  exit 100"), "{error}");
+        assert!(error.to_string().ends_with("E: Unable to locate package nope\nexit 100"), "{error}");
         let error =
             failed(&image.layers[0], "failed to resolve source metadata: no such host\n", Path::new("/l"));
         assert!(

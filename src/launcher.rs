@@ -69,7 +69,7 @@ impl Launcher {
             Network::Open => (None, Reach::Open),
             Network::None => (None, Reach::None),
             Network::Proxy => {
-                let sources = Sources::of(config);
+                let mut sources = Sources::of(config);
                 let list = sources.read(config.allowed_domains_is_default)?;
                 for warning in list.warnings() {
                     report::warn(warning);

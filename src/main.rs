@@ -22,12 +22,12 @@
 //! |---|---|
 //! | [`cli`], [`agent`] | what can be said, to the launcher and to the agent |
 //! | [`config`] | what was meant: layers of settings, one resolver |
-//! | [`host`], [`workspace`], [`facts`] | what is so: the process, the repository, what of the home goes along |
+//! | [`host`], [`workspace`], [`facts`], [`files`] | what is so: the process, the repository, what of the home goes along; files that others may exchange |
 //! | [`domain`], [`egress`], [`refused`] | the allowlist's language, what the sidecar gets, what it refused |
 //! | [`image`] | variants, build contexts, tags, how an image comes to exist |
 //! | [`plan`] | what a session consists of |
 //! | [`docker`] | docker's flags, and how its program is run |
-//! | [`session`], [`sweep`] | the life of a session, and of those that ended badly |
+//! | [`session`], [`sweep`], [`scratch`] | the life of a session, and what those that ended badly have left |
 //! | [`launcher`], `verb` | the way from options to a session, and the launcher's own verbs |
 //! | [`report`] | what is said on stderr, and the exit status |
 //!
@@ -51,12 +51,14 @@ mod docker;
 mod domain;
 mod egress;
 mod facts;
+mod files;
 mod host;
 mod image;
 mod launcher;
 mod plan;
 mod refused;
 mod report;
+mod scratch;
 mod session;
 mod sweep;
 mod verb;

@@ -21,6 +21,7 @@ use crate::{
         Value, quote,
     },
     facts::Facts,
+    files::Identity,
     host::{Host, Owner, hex},
     report::Usage,
     workspace::Workspace,
@@ -338,6 +339,7 @@ impl Plan {
         let owner = (host.uid == 0 && who.uid != 0).then_some(who);
         let mut mounts = agent_mounts(facts, access, host, &mut directories, &mut files, owner);
         mounts.extend(workspace_mounts(&inputs, &labels));
+        let mounts = unique(mounts);
         let agent = Container {
             name: id.agent(),
             role: Role::Agent,
@@ -346,8 +348,8 @@ impl Plan {
             user: Some(who),
             privileges: Privileges::None,
             network: reach.attachment(id, config, subnet),
+            env: environment(&inputs, &mounts)?,
             mounts,
-            env: environment(&inputs)?,
             limits: config.limits.clone(),
             files: host.files.min(OPEN_FILES),
             tmp: "1g",
@@ -665,13 +667,41 @@ fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, String>) -> V
     }
     mounts.extend(facts.credentials.iter().map(|(_, path)| Mount::same(path, Access::ReadOnly)));
     mounts.extend(facts.mounts.iter().cloned());
-    // What is asked for twice at one place is mounted once, as it was asked for last.
+    mounts
+}
+
+/// What is asked for twice at one place is mounted once, as it was asked for last.
+fn unique(mounts: Vec<Mount>) -> Vec<Mount> {
     let mut unique: Vec<Mount> = Vec::new();
     for mount in mounts {
         unique.retain(|earlier| earlier.target != mount.target);
         unique.push(mount);
     }
     unique
+}
+
+/// What the gate is to find at each mount: a name may lead elsewhere between our look and the engine's. Each as
+/// `DEVICE:INODE:PATH`, the path's odd characters as `%XX`. Left out where the engine runs in a machine of its own, which
+/// numbers files in its own way.
+fn expected_mounts(facts: &Facts, mounts: &[Mount], host: &Host) -> String {
+    if !host.engine.shares_our_kernel() {
+        return String::new();
+    }
+    let escaped = |path: &Path| {
+        path.as_os_str().as_encoded_bytes().iter().fold(String::new(), |mut text, byte| {
+            if byte.is_ascii_alphanumeric() || b"/-_.".contains(byte) {
+                text.push(char::from(*byte));
+            } else {
+                let _ = write!(text, "%{byte:02X}");
+            }
+            text
+        })
+    };
+    let found = mounts.iter().filter_map(|mount| {
+        let Identity { device, inode } = facts.identities.get(mount.path()?)?;
+        Some(format!("{device}:{inode}:{}", escaped(&mount.target)))
+    });
+    found.collect::<Vec<_>>().join(" ")
 }
 
 fn labels(id: &SessionId, host: &Host, workspace: &Workspace) -> BTreeMap<String, String> {
@@ -720,7 +750,7 @@ fn no_proxies() -> BTreeMap<String, Value> {
 }
 
 /// The variables of the agent, built from nothing.
-fn environment(inputs: &Inputs<'_>) -> anyhow::Result<BTreeMap<String, Value>> {
+fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Result<BTreeMap<String, Value>> {
     let Inputs { config, host, facts, reach, subnet, .. } = inputs;
     let mut env = match reach {
         Reach::Open => proxies(|name| host_proxy(host, name)),
@@ -790,10 +820,15 @@ fn environment(inputs: &Inputs<'_>) -> anyhow::Result<BTreeMap<String, Value>> {
         }
         Reach::Proxy(_) => {
             env.insert("PI_BOX_PROXY".to_owned(), format!("{}:{PROXY_PORT}", subnet.sidecar()).into());
-            let mut probe: Vec<String> = host.addresses.iter().map(ToString::to_string).take(16).collect();
+            let own = host.addresses.iter().filter(|address| address.is_ipv4());
+            let mut probe: Vec<String> = own.map(ToString::to_string).take(16).collect();
             probe.push(subnet.host(1).to_string());
             env.insert("PI_BOX_PROBE".to_owned(), probe.join(" ").into());
         }
+    }
+    let expected = expected_mounts(facts, mounts, host);
+    if !expected.is_empty() {
+        env.insert("PI_BOX_MOUNTS".to_owned(), expected.into());
     }
     for text in &config.env {
         let (name, value) = match text.split_once('=') {
@@ -1081,6 +1116,7 @@ mod tests {
                     git_dirs: vec![],
                     git_config: None,
                     alternates: vec![],
+                    identity: Identity { device: 1, inode: 2 },
                     owner: who,
                     warnings: vec![],
                 };

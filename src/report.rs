@@ -127,7 +127,8 @@ fn fail(error: &anyhow::Error) -> u8 {
 }
 
 fn line(prefix: &str, message: &dyn Display) {
-    let text = printable(&message.to_string());
+    // What others wrote may stand in a message; indented, no line of it can pass for one of ours.
+    let text = printable(&message.to_string()).replace('\n', "\n  ");
     let _ = writeln!(io::stderr().lock(), "{prefix}{text}");
 }
 
@@ -135,8 +136,18 @@ fn line(prefix: &str, message: &dyn Display) {
 pub(crate) fn printable(text: &str) -> String {
     text.trim_end()
         .chars()
-        .map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c })
+        .map(|c| if (c.is_control() && c != '\n' && c != '\t') || turns_text(c) { '\u{fffd}' } else { c })
         .collect()
+}
+
+/// Marks which make a terminal show text in another order than it has.
+fn turns_text(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `text` as one line of a table, whatever stands in it.
+pub(crate) fn one_line(text: &str) -> String {
+    printable(&text.replace(['\n', '\t'], "\u{fffd}"))
 }
 
 /// A signal asked the launcher to end; nothing more is to be said about it.

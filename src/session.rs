@@ -1,6 +1,7 @@
 //! The life of a session: claim, up, attach, down.
 
 mod claim;
+mod login;
 mod sidecar;
 mod signals;
 mod teardown;
@@ -25,13 +26,15 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use self::{
-    claim::{Claim, back_up},
+    claim::Claim,
+    login::back_up,
     sidecar::Sidecar,
     teardown::{Extent, Teardown},
     watcher::Watcher,
 };
 pub(crate) use self::{
-    claim::{directory_lock, restore_login, sessions_dir},
+    claim::{directory_lock, sessions_dir},
+    login::restore_login,
     sidecar::{LAST_REFUSED, PROXY_LOG, REFUSED},
     signals::Signals,
     teardown::take_down_dead,

@@ -6,7 +6,7 @@ use crate::{
     docker::Docker,
     host::{Engine, Host},
     plan::{Record, SessionId},
-    report, session,
+    report, scratch, session,
 };
 
 /// A session whose lock is ours now: nobody lives in it.
@@ -48,8 +48,11 @@ pub(crate) fn sessions(host: &Host) -> anyhow::Result<(Vec<Live>, Vec<Dead>)> {
                 let record = record().filter(|record| record.id == id);
                 dead.push(Dead { id, record, dir, _lock: Some(lock) });
             }
-            // A directory without a lock died between two steps of its making; one that is gone has just ended.
-            Err(_) if dir.is_dir() => dead.push(Dead { id, record: None, dir, _lock: None }),
+            // A directory without a lock died between two steps of its making; one that is gone has just ended. Any other
+            // failure, such as too many open files, says nothing about the session.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
+                dead.push(Dead { id, record: None, dir, _lock: None })
+            }
             Err(_) => {}
             Ok(_) => live.extend(record().map(|record| Live { record, dir })),
         }
@@ -82,6 +85,7 @@ impl Dead {
 /// What every start of `pi` does for those that ended badly. It finds nothing nearly always, and then costs a look into
 /// one directory.
 pub(crate) fn sweep(host: &Host, docker: &Docker) {
+    scratch::sweep(host);
     let dead = match sessions(host) {
         Ok((_, dead)) => dead,
         Err(error) => return report::warn(format_args!("could not look for dead sessions: {error:#}")),

@@ -2,14 +2,15 @@
 //! repository says.
 
 use std::{
-    fs, io,
+    fs,
     os::unix::fs::MetadataExt as _,
     path::{Component, Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use crate::{
+    files::{Identity, read_small},
     host::{Host, Owner},
     report::Hinted,
 };
@@ -27,6 +28,9 @@ pub(crate) struct Workspace {
     pub(crate) git_config: Option<PathBuf>,
     /// Object stores outside of `root` which git would need.
     pub(crate) alternates: Vec<PathBuf>,
+    /// What `root` was when it was looked at, by way of the directory in which the process stands: nobody can exchange
+    /// that one.
+    pub(crate) identity: Identity,
     /// Who owns `root`.
     pub(crate) owner: Owner,
     /// What the user should know, a sentence each.
@@ -58,7 +62,7 @@ impl Workspace {
             ));
         }
         let mut warnings = Vec::new();
-        let root = repository_root(cwd);
+        let root = repository_root(cwd, host);
         let fit = root.as_deref().map_or(Some("it is not in a git repository"), |root| unfit(root, host));
         warnings.extend(fit.map(|reason| match &root {
             Some(root) => format!(
@@ -77,6 +81,7 @@ impl Workspace {
                 git_dirs: vec![],
                 git_config: None,
                 alternates: vec![],
+                identity: identity(cwd, cwd)?,
                 owner,
                 warnings,
             });
@@ -84,6 +89,7 @@ impl Workspace {
         let git = GitDir::of(&root, host)?;
         let alternates = alternates(&git.common)?.into_iter().filter(|dir| !dir.starts_with(&root)).collect();
         Ok(Self {
+            identity: identity(cwd, &root)?,
             owner: owner(&root)?,
             cwd: cwd.clone(),
             git_config: Some(git.common.join("config")),
@@ -93,6 +99,18 @@ impl Workspace {
             warnings,
         })
     }
+}
+
+/// What the directory `root`, at or above `cwd`, is. Where the process stands in `cwd`, it is found from there.
+fn identity(cwd: &Path, root: &Path) -> anyhow::Result<Identity> {
+    let by_name = || format!("could not look at `{}`", root.display());
+    let here = Identity::of(Path::new("."));
+    if here != Identity::of(cwd) {
+        return Identity::of(root).with_context(by_name);
+    }
+    let levels = cwd.strip_prefix(root).map_or(0, |below| below.components().count());
+    let up: PathBuf = std::iter::once(".").chain(std::iter::repeat_n("..", levels)).collect();
+    Identity::of(&up).with_context(by_name)
 }
 
 fn owner(path: &Path) -> anyhow::Result<Owner> {
@@ -118,9 +136,15 @@ fn unfit(path: &Path, host: &Host) -> Option<&'static str> {
     None
 }
 
-/// The nearest directory at or above `from` that has a `.git`.
-fn repository_root(from: &Path) -> Option<PathBuf> {
-    from.ancestors().find(|dir| fs::symlink_metadata(dir.join(".git")).is_ok()).map(Path::to_owned)
+/// The nearest directory at or above `from` that has a `.git` of the user's own, or of root's: in a directory that many
+/// may write, another user's would hand them all of it.
+fn repository_root(from: &Path, host: &Host) -> Option<PathBuf> {
+    let user = if host.uid == 0 { fs::metadata(from).ok()?.uid() } else { host.uid };
+    from.ancestors()
+        .find(|dir| {
+            fs::symlink_metadata(dir.join(".git")).is_ok_and(|git| git.uid() == user || git.uid() == 0)
+        })
+        .map(Path::to_owned)
 }
 
 struct GitDir {
@@ -175,7 +199,7 @@ impl GitDir {
 
     /// A submodule: `.git` → `SUPER/.git/modules/NAME`, whose `core.worktree` must name our root in turn.
     fn of_submodule(root: &Path, dot_git: &Path, git_dir: &Path, host: &Host) -> anyhow::Result<Self> {
-        let config = small_file(&git_dir.join("config"))?.unwrap_or_default();
+        let config = read_small(&git_dir.join("config"))?.unwrap_or_default();
         let back = core_worktree(&config).and_then(|back| fs::canonicalize(git_dir.join(back)).ok());
         if back.as_deref() != Some(root) {
             return Err(unproven(dot_git, &format!("`{}` does not point back to it", git_dir.display())));
@@ -199,30 +223,23 @@ fn unproven(dot_git: &Path, reason: &str) -> anyhow::Error {
             "`{}` cannot be trusted to name this repository's git directory: {reason}",
             dot_git.display()
         ),
-        "repair it with `git worktree repair`, or start `pi` in the main work tree",
+        "start `pi` in the main work tree; a linked one is repaired by `git worktree repair`",
     )
 }
 
 /// The path that a one-line file of git's holds, behind `prefix`.
 fn pointer(file: &Path, prefix: Option<&str>) -> anyhow::Result<Option<PathBuf>> {
-    let Some(text) = small_file(file)? else { return Ok(None) };
+    let Some(text) = read_small(file)? else { return Ok(None) };
     let line = text.trim_end_matches(['\n', '\r']);
+    // Git writes one line; more of them would only be there to be shown to somebody.
+    if line.contains(['\n', '\r']) {
+        return Ok(None);
+    }
     let path = match prefix {
         Some(prefix) => line.strip_prefix(prefix).map(|rest| rest.strip_prefix(' ').unwrap_or(rest)),
         None => Some(line),
     };
     Ok(path.filter(|path| !path.is_empty()).map(PathBuf::from))
-}
-
-/// A small regular file's text; `None` where there is none.
-fn small_file(path: &Path) -> anyhow::Result<Option<String>> {
-    match fs::metadata(path) {
-        Ok(meta) if meta.is_file() && meta.len() <= 1 << 20 => {}
-        Ok(_) => bail!("`{}` is not a small regular file", path.display()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("could not look at `{}`", path.display())),
-    }
-    fs::read_to_string(path).map(Some).with_context(|| format!("could not read `{}`", path.display()))
 }
 
 /// The value of `core.worktree` in a config of git's own writing.
@@ -244,7 +261,7 @@ fn core_worktree(config: &str) -> Option<PathBuf> {
 /// Object stores that git would also read, made absolute; the file lists them a line each.
 fn alternates(common: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let objects = common.join("objects");
-    let text = small_file(&objects.join("info/alternates"))?.unwrap_or_default();
+    let text = read_small(&objects.join("info/alternates"))?.unwrap_or_default();
     Ok(text
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
@@ -293,7 +310,8 @@ mod tests {
         fs::write(git.join("worktrees/tree/commondir"), "../..\n").unwrap();
         fs::write(git.join("worktrees/tree/gitdir"), format!("{}\n", home.join("tree/.git").display()))
             .unwrap();
-        let host = Host { home: home.clone(), cwd: home.join("main/src"), ..Host::for_tests() };
+        let uid = rustix::process::getuid().as_raw();
+        let host = Host { uid, home: home.clone(), cwd: home.join("main/src"), ..Host::for_tests() };
         World { _dir: dir, host }
     }
 

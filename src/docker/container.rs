@@ -111,6 +111,14 @@ impl Mount {
         Self { source: Source::Bind(source.into()), target: target.into(), access }
     }
 
+    /// The path of the host that is mounted.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Bind(path) => Some(path),
+            Source::Volume { .. } => None,
+        }
+    }
+
     /// The value of `--mount`: a line of CSV, so that a path may hold commas and quotes.
     fn render(&self) -> String {
         let mut fields = Vec::new();

@@ -1,6 +1,8 @@
 //! The docker program as a subprocess: with a deadline, on the launcher's own streams, or held.
 
 use std::{
+    env,
+    ffi::OsStr,
     fs::File,
     io::{self, Read},
     os::unix::process::CommandExt as _,
@@ -46,7 +48,11 @@ impl Docker {
     /// There is none, or its engine is not one for sessions.
     pub(crate) fn find(name: &str, host: &Host) -> anyhow::Result<Self> {
         host.engine.check()?;
-        let program = which::which(name).map_err(|_| {
+        // From a relative entry of the path, whoever writes the repository would choose the program.
+        let path = host.env.get(OsStr::new("PATH")).cloned().unwrap_or_default();
+        let fixed =
+            env::join_paths(env::split_paths(&path).filter(|dir| dir.is_absolute())).unwrap_or_default();
+        let program = which::which_in(name, Some(fixed), "/").map_err(|_| {
             Hinted::error(
                 format!("there is no program `{name}` on the `PATH`"),
                 "install Docker Engine 20.10 or newer: docs.docker.com/engine/install",

@@ -1,14 +1,6 @@
-//! A session's directory on the host: its lock, its record, and the backup of the login.
+//! A session's directory on the host: its lock and its record.
 
-use std::{
-    fs,
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{fs, os::unix::fs::OpenOptionsExt as _, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 
@@ -16,7 +8,6 @@ use super::private_dir;
 use crate::{
     host::Host,
     plan::{Plan, Record},
-    report,
 };
 
 /// A session's directory and the lock in it. While the lock is held the session is alive; the kernel frees it when the
@@ -72,41 +63,5 @@ impl Claim {
         let path = self.dir.join("session.json");
         let text = serde_json::to_string(record).context("could not render the session's record")?;
         fs::write(&path, text).with_context(|| format!("could not write `{}`", path.display()))
-    }
-}
-
-/// A login that an agent writes while it is killed may be lost; the one from before is better than none.
-pub(super) fn back_up(login: &Path, dir: &Path) {
-    if let Ok(text) = fs::read(login)
-        && parses(&text)
-    {
-        let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join(BACKUP));
-        let _ = made.and_then(|mut file| file.write_all(&text));
-    }
-}
-
-const BACKUP: &str = "login.backup";
-
-fn parses(text: &[u8]) -> bool {
-    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(text).is_ok()
-}
-
-/// Puts the login back where what is there cannot be read any more.
-pub(crate) fn restore_login(login: &Path, dir: &Path) {
-    let broken = || fs::read(login).is_ok_and(|text| !parses(&text));
-    let Ok(backup) = fs::read(dir.join(BACKUP)) else { return };
-    if !broken() {
-        return;
-    }
-    // Another session may be writing it at this moment: it is written in place.
-    thread::sleep(Duration::from_millis(200));
-    if broken() {
-        match fs::write(login, backup) {
-            Ok(()) => report::warn(format_args!(
-                "`{}` was cut short; it is again as it was when the session began",
-                login.display()
-            )),
-            Err(error) => report::complain(format_args!("could not restore `{}`: {error}", login.display())),
-        }
     }
 }

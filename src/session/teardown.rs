@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, thread, time::Duration};
 
-use super::{TEARDOWN, claim::restore_login, sidecar::Sidecar, watcher::Watcher};
+use super::{TEARDOWN, login::restore_login, sidecar::Sidecar, watcher::Watcher};
 use crate::{
     docker::{self, Cmd, Docker},
     host::Host,
@@ -105,8 +105,9 @@ fn take_down(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<
 /// # Errors
 /// What could not be removed.
 pub(crate) fn take_down_dead(docker: &Docker, id: &SessionId) -> anyhow::Result<()> {
-    // Once: what cannot be removed now is left to the next start, which nobody waits for.
-    one_round(docker, id, Extent::Everything)?;
+    // Asked first: an engine that does not answer is not asked again and again.
+    docker.run(&docker::containers_of(id.as_str()))?;
+    take_down(docker, id, Extent::Everything)?;
     let remnants = docker.run(&docker::containers_of(id.as_str()))?;
     if remnants.is_empty() {
         return Ok(());

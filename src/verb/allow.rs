@@ -65,7 +65,7 @@ pub(crate) fn run(
     if save {
         let sources = Sources::of(&config);
         sources.provide_file(&config)?;
-        append(&sources, entries)?;
+        append(&sources, &parsed)?;
     }
     if let Some(session) = session {
         reload(launcher, &session, entries)?;
@@ -73,13 +73,13 @@ pub(crate) fn run(
     Ok(0)
 }
 
-fn append(sources: &Sources, entries: &[String]) -> anyhow::Result<()> {
+fn append(sources: &Sources, entries: &[Entry]) -> anyhow::Result<()> {
     let path = &sources.file;
     let text = fs::read_to_string(path).with_context(|| format!("could not read `{}`", path.display()))?;
     let present: Vec<&str> = text.lines().map(str::trim).collect();
     let mut more = if text.is_empty() || text.ends_with('\n') { String::new() } else { "\n".to_owned() };
-    for entry in entries.iter().filter(|entry| !present.contains(&entry.as_str())) {
-        more.push_str(entry);
+    for entry in entries.iter().map(ToString::to_string).filter(|entry| !present.contains(&entry.as_str())) {
+        more.push_str(&entry);
         more.push('\n');
     }
     let mut file = fs::OpenOptions::new()
@@ -99,7 +99,9 @@ fn reload(launcher: &Launcher, session: &Live, entries: &[String]) -> anyhow::Re
             sources.allow.push(entry.clone());
         }
     }
-    let list = sources.read(true)?;
+    let before = sources.again()?.filter();
+    // With entries, those and nothing else: the agent may have written the file, and have asked for this very command.
+    let list = if entries.is_empty() { sources.read(true)? } else { sources.again()? };
     let rendered = egress::render(&list, &launcher.host)?;
     let log = session.dir.join(PROXY_LOG);
     let seen = fs::metadata(&log).map_or(0, |meta| meta.len());
@@ -114,10 +116,26 @@ fn reload(launcher: &Launcher, session: &Live, entries: &[String]) -> anyhow::Re
     session::replace(&path, &serde_json::to_string(&record)?)
         .with_context(|| format!("could not write `{}`", path.display()))?;
     match entries {
-        [] => report::note(format_args!("`{}` has read its allowlist again", record.name)),
+        [] => {
+            report::note(format_args!("`{}` has read its allowlist again", record.name));
+            tell_difference(&before, &rendered.filter);
+        }
         entries => report::note(format_args!("`{}` may reach {}", record.name, entries.join(" "))),
     }
     Ok(())
+}
+
+/// Says which rules came and went.
+fn tell_difference(before: &str, now: &str) {
+    let rules = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+    let (before, now) = (rules(before), rules(now));
+    for (sign, rule) in now
+        .difference(&before)
+        .map(|rule| ("now allowed", rule))
+        .chain(before.difference(&now).map(|rule| ("no more", rule)))
+    {
+        report::note(format_args!("{sign}: {rule}"));
+    }
 }
 
 /// How long the sidecar may take to try new rules.

@@ -21,7 +21,7 @@ pub(crate) fn run(launcher: &Launcher, targets: &[String]) -> anyhow::Result<u8>
         })
         .collect::<anyhow::Result<_>>()?;
     let config = launcher.config()?;
-    let sources = Sources::of(&config);
+    let mut sources = Sources::of(&config);
     let list = sources.read(config.allowed_domains_is_default)?;
     let mut refused = false;
     for target in &targets {

@@ -5,7 +5,7 @@ use crate::{
     image::{self, Image, Variant},
     launcher::Launcher,
     plan::{SessionId, state_hash},
-    report, session, sweep,
+    report, scratch, session, sweep,
 };
 
 /// Removes exactly what belongs to dead sessions of this user, this machine and this state directory.
@@ -28,6 +28,9 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: bool) -> anyhow::Re
             }
         }
     };
+    if !dry {
+        scratch::sweep(host);
+    }
     // Listed before the locks are looked at: a session that begins after this is not in the list.
     let label = format!("pi.state={}", state_hash(host));
     let mut labelled = std::collections::BTreeSet::new();
@@ -74,7 +77,7 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: bool) -> anyhow::Re
         }
         for reference in ["pi-agent:*", "pi-layer:*", "pi-proxy:*"] {
             for tag in docker
-                .run(&list_images(reference))?
+                .run(&list_images(reference, Some(host.uid)))?
                 .lines()
                 .filter(|tag| !keep.iter().any(|kept| kept == tag))
             {

@@ -10,7 +10,8 @@ use crate::{
     host::{Host, Terminal},
     launcher::Launcher,
     plan::{Program, Reach},
-    report, session,
+    report,
+    scratch::Scratch,
 };
 
 const README: &str = include_str!("../../assets/demo/repository/README.md");
@@ -38,13 +39,7 @@ const ATTEMPTS: [(&str, &str, bool); 16] = [
 
 /// Runs the demonstration and prints its table; the exit status is 1 where a wall did not hold.
 pub(crate) fn run(launcher: &Launcher) -> anyhow::Result<u8> {
-    let state = launcher.host.state_dir();
-    session::private_dir(&state)?;
-    // Below the home, which the virtual machines of some engines share as a whole.
-    let scratch = tempfile::Builder::new()
-        .prefix("demo-")
-        .tempdir_in(&state)
-        .with_context(|| format!("could not create a directory in `{}`", state.display()))?;
+    let scratch = Scratch::new(&launcher.host, "demo-")?;
     let repository = fs::canonicalize(scratch.path())?.join("repository");
     set_up(&scratch.path().join("agent"), &repository, &scratch.path().join("another-repository"))?;
     let demo = Launcher {

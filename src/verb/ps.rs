@@ -61,7 +61,7 @@ pub(crate) fn run(launcher: &Launcher, json: bool) -> anyhow::Result<u8> {
             row.id,
             row.network,
             age(now.saturating_sub(row.started)),
-            report::printable(&row.repository.to_string_lossy())
+            report::one_line(&row.repository.to_string_lossy())
         );
     }
     report::data(table).map(|()| 0)

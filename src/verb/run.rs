@@ -33,6 +33,8 @@ fn sandboxed(launcher: &Launcher, program: &Program) -> anyhow::Result<u8> {
         DryRun::Script => plan.script(),
         DryRun::Json => serde_json::to_string_pretty(&plan)? + "\n",
     };
+    // A terminal would obey what a path may hold; a file or a program gets it as it is.
+    let text = if launcher.host.terminal.stdout { report::printable(&text) + "\n" } else { text };
     report::data(text).map(|()| 0)
 }
 

@@ -1,0 +1,102 @@
+//! Files that somebody else may have written or may be exchanging at this moment: read without being led astray, made
+//! to wait or filled with endless text.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+};
+
+use anyhow::{Context as _, bail};
+use rustix::fs::{Mode, OFlags};
+use serde::Serialize;
+
+/// Files of settings and of git's own are smaller than this.
+const SMALL: u64 = 1 << 20;
+
+/// What a path leads to at one moment: the file system's device and the number of the file on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Identity {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+impl Identity {
+    /// What `path` leads to now, links followed.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        path.metadata().ok().map(|meta| Self::from(&meta))
+    }
+}
+
+impl From<&std::fs::Metadata> for Identity {
+    fn from(meta: &std::fs::Metadata) -> Self {
+        Self { device: meta.dev(), inode: meta.ino() }
+    }
+}
+
+/// Whether a link in the last place is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Links {
+    Follow,
+    Refuse,
+}
+
+/// Opens a regular file of moderate size; a pipe does not make this wait.
+///
+/// # Errors
+/// As the system has it, or `InvalidData` for what is no such file.
+pub(crate) fn open_small(path: &Path, links: Links, write: bool) -> io::Result<File> {
+    let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+    let follow = if links == Links::Refuse { OFlags::NOFOLLOW } else { OFlags::empty() };
+    let flags = access | follow | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let meta = file.metadata()?;
+    if !meta.is_file() || meta.len() > SMALL {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file of at most 1 MiB"));
+    }
+    Ok(file)
+}
+
+/// The text of a small file; `None` where there is none.
+///
+/// # Errors
+/// It is no small regular file, or not UTF-8.
+pub(crate) fn read_small(path: &Path) -> anyhow::Result<Option<String>> {
+    let file = match open_small(path, Links::Follow, false) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        other => other.with_context(|| format!("could not read `{}`", path.display()))?,
+    };
+    let mut text = String::new();
+    file.take(SMALL + 1)
+        .read_to_string(&mut text)
+        .with_context(|| format!("could not read `{}`", path.display()))?;
+    if text.len() as u64 > SMALL {
+        bail!("could not read `{}`: it is larger than 1 MiB", path.display());
+    }
+    Ok(Some(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_a_link_and_endless_text_are_no_small_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(read_small(&pipe).is_err());
+        let big = dir.path().join("big");
+        File::create(&big).unwrap().set_len(SMALL + 1).unwrap();
+        assert!(read_small(&big).is_err());
+        let link = dir.path().join("link");
+        std::fs::write(dir.path().join("text"), "text").unwrap();
+        std::os::unix::fs::symlink("text", &link).unwrap();
+        assert!(open_small(&link, Links::Refuse, true).is_err());
+        assert_eq!(read_small(&link).unwrap().as_deref(), Some("text"));
+        assert_eq!(read_small(&dir.path().join("none")).unwrap(), None);
+    }
+}

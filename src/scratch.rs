@@ -1,0 +1,83 @@
+//! Directories for a while: removed when they are dropped, and by the next start when the process was killed.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+
+use crate::{host::Host, report, session};
+
+/// A directory of the launcher's own; its lock says that somebody uses it.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl Scratch {
+    /// Makes one below the user's cache directory, which the virtual machines of some engines share with the rest of the home.
+    pub(crate) fn new(host: &Host, prefix: &str) -> anyhow::Result<Self> {
+        let above = above(host);
+        session::private_dir(&above)?;
+        let dir = tempfile::Builder::new()
+            .prefix(prefix)
+            .tempdir_in(&above)
+            .with_context(|| format!("could not create a directory in `{}`", above.display()))?
+            .keep();
+        let lock = File::create(dir.join(LOCK)).and_then(|lock| lock.lock().map(|()| lock));
+        let lock = lock.with_context(|| format!("could not lock `{}`", dir.display()))?;
+        Ok(Self { dir, _lock: lock })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            report::warn(format_args!("could not remove `{}`: {error}", self.dir.display()));
+        }
+    }
+}
+
+const LOCK: &str = ".lock";
+
+fn above(host: &Host) -> PathBuf {
+    host.cache_dir()
+}
+
+/// Removes what killed processes have left. One that has not locked its directory yet is younger than a moment.
+pub(crate) fn sweep(host: &Host) {
+    for entry in fs::read_dir(above(host)).into_iter().flatten().flatten() {
+        let dir = entry.path();
+        if File::open(dir.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok())
+            && let Err(error) = fs::remove_dir_all(&dir)
+        {
+            report::warn(format_args!("could not remove `{}`: {error}", dir.display()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_use_stays_and_what_a_killed_process_left_goes() {
+        let home = tempfile::tempdir().unwrap();
+        let host = Host { home: home.path().to_owned(), ..Host::for_tests() };
+        let used = Scratch::new(&host, "a-").unwrap();
+        let left = above(&host).join("b-left");
+        fs::create_dir(&left).unwrap();
+        File::create(left.join(LOCK)).unwrap();
+        sweep(&host);
+        assert!(used.path().is_dir() && !left.exists());
+        let path = used.path().to_owned();
+        drop(used);
+        assert!(!path.exists());
+    }
+}

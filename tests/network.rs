@@ -1,0 +1,807 @@
+//! The restricted network, tried on a real engine: with a small internet on this machine, by an agent that means ill, and
+//! each defence once more without it.
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{
+    Outcome, World,
+    net::{
+        self, Case, Matrix, Script, Seen, Session, addresses, at, cases, configure, docker, internet, pi,
+        wanting, weak_sidecar,
+    },
+    own, until, until_true, write,
+};
+use rustix::process::Signal;
+
+const AGENT_CASES: &str = include_str!("network/agent.cases");
+const PROXY_CASES: &str = include_str!("network/proxy.cases");
+const ALLOWLIST: &str = include_str!("network/allowlist");
+
+/// A world with settings and an allowlist; returns the option that names the latter.
+fn restricted(settings: &str, allowlist: &str) -> (World, String) {
+    let world = World::real();
+    internet();
+    configure(&world, settings);
+    let file = world.root().join("allowlist");
+    write(&file, allowlist);
+    (world, format!("--allowed-domains={}", file.display()))
+}
+
+fn ends_well(world: &World, session: Session<'_>, err: &str) {
+    let outcome = session.end();
+    outcome.is(0, "", err);
+    world.assert_nothing_left();
+}
+
+// ---- what goes past the proxy ----
+
+#[test]
+fn an_agent_reaches_nothing_but_its_proxy() {
+    let (world, list) = restricted("", ALLOWLIST);
+    let (neighbour, neighbour_list) = restricted("", ALLOWLIST);
+    let all = cases(AGENT_CASES);
+
+    net::prepare(&neighbour);
+    let mut listener = pi(&neighbour, &[&neighbour_list, "shell", "--", "node", "internet.mjs", "agent"]);
+    let listener = neighbour.start(&mut listener);
+    until_true("the other agent", || listener.out().contains("ready "));
+    let other = neighbour.session().file_name().unwrap().to_str().unwrap().to_owned();
+    let other_network = format!("pi-{other}");
+    let other_sidecar = addresses(&format!("pi-{other}-proxy"));
+    let others = |session: &mut Session<'_>| {
+        for (name, address) in [
+            ("other_agent", addresses(&other_network)[&other_network]),
+            ("other_sidecar", other_sidecar[&other_network]),
+            ("other_outer", other_sidecar["bridge"]),
+        ] {
+            session.names.insert(name.to_owned(), address.to_string());
+        }
+    };
+
+    let mut session = Session::start(&world, &[&list]);
+    others(&mut session);
+    let results = session.attempt(&all);
+    let heard = listener.out();
+    assert!(!heard.contains("hit "), "{heard}");
+    let slow = &results["a look-up"];
+    assert!(slow.milliseconds <= 2500, "a look-up took {} ms to fail", slow.milliseconds);
+    ends_well(&world, session, "");
+
+    // An ordinary internal network, on which old and new engines have an address, and IPv6 on the link.
+    let (link_world, link_list) = restricted("", ALLOWLIST);
+    let mut link = Session::changed(&link_world, &[&link_list], |script| {
+        script.without_gate();
+        script.replace("--opt=com.docker.network.bridge.inhibit_ipv4=true ", "");
+        script.replace("--opt=com.docker.network.bridge.gateway_mode_ipv4=isolated ", "");
+        script.replace("--opt=com.docker.network.bridge.gateway_mode_ipv6=isolated ", "");
+        script.replace("--subnet 10.", "--ipv6 --subnet fd77:77::/64 --subnet 10.");
+    });
+    others(&mut link);
+    let mut controls = BTreeMap::new();
+    controls.insert("plain".to_owned(), link.attempt(&wanting(&all, "plain")));
+    controls.insert("six".to_owned(), link.attempt(&wanting(&all, "six")));
+    link.end();
+
+    // Docker's default bridge, with the capabilities that docker gives, and without our seccomp profile.
+    let (outside, outside_list) = restricted("", ALLOWLIST);
+    let mut loose = Session::changed(&outside, &[&outside_list], |script| {
+        script.without_gate();
+        let network = format!("--network pi-{}", script.id);
+        script.container("agent", &network, "--network bridge");
+        let create =
+            script.text.lines().find(|line| line.contains("--label pi.role=agent")).unwrap().to_owned();
+        let words: Vec<&str> = create.split(' ').collect();
+        let ip = words[words.iter().position(|word| *word == "--ip").unwrap() + 1];
+        script.container("agent", &format!("--ip {ip} "), "");
+        script.container("agent", "--dns=0.0.0.0", &format!("--dns={}", net::RESOLVER));
+        script.container("agent", "--sysctl 'net.ipv4.ping_group_range=1 0' ", "");
+        script.container("agent", "--cap-drop=ALL ", "--cap-add=NET_ADMIN --cap-add=NET_RAW ");
+        script.container("agent", "--user 1000:1000", "--user 0:0");
+        let seccomp = words.iter().find(|word| word.starts_with("--security-opt=seccomp=")).unwrap();
+        script.container("agent", seccomp, "--security-opt=seccomp=unconfined");
+    });
+    others(&mut loose);
+    for name in ["bridge", "caps", "seccomp"] {
+        controls.insert(name.to_owned(), loose.attempt(&wanting(&all, name)));
+    }
+    docker(&["network", "connect", &other_network, &format!("pi-{}", loose.id)]);
+    let joined: Vec<Case> = wanting(&all, "joined")
+        .into_iter()
+        .map(|case| Case { how: case.how.replace(" device", ""), ..case })
+        .collect();
+    let mut joined = loose.attempt(&joined);
+    for result in joined.values_mut() {
+        let token = result.token.clone();
+        result
+            .arrivals
+            .extend(listener.out().lines().filter(|line| line.contains(&token)).map(str::to_owned));
+    }
+    controls.insert("joined".to_owned(), joined);
+    loose.end();
+
+    listener.signal(Signal::TERM);
+    assert_eq!(listener.wait().code, Some(143));
+    Matrix::of(&all, &results, &controls).settle("past the proxy");
+}
+
+// ---- what the proxy lets through ----
+
+/// Entries for all the names that are to be let through and to lead nowhere.
+fn leading_nowhere(session: &Session<'_>, all: &[Case]) -> String {
+    let mut entries = String::new();
+    for case in all.iter().filter(|case| case.expected == "500" || case.expected.starts_with("200")) {
+        let how = session.named(&case.how);
+        let target = how.split(' ').nth(2).unwrap();
+        let target = target
+            .strip_prefix("http://")
+            .map_or(target.to_owned(), |rest| format!("{}:80", rest.trim_end_matches('/')));
+        if ["a-", "both-", "mapped-"].iter().any(|own| target.starts_with(own)) {
+            entries.push_str(&target);
+            entries.push('\n');
+        }
+    }
+    entries
+}
+
+const LAN: &str = "lan = [\"10.77.77.8:8080\", \"a-192-168-177-8.test:8443\"]";
+
+#[test]
+fn the_proxy_passes_the_listed_and_nothing_else() {
+    let mut all = cases(PROXY_CASES);
+    let (world, list) = restricted(LAN, ALLOWLIST);
+    let file = world.root().join("allowlist");
+    // The names of the session's own addresses are only known when it runs: they are allowed then.
+    let session = Session::start(&world, &[&list]);
+    for case in &mut all {
+        case.expected = session.named(&case.expected);
+    }
+    let entries = leading_nowhere(&session, &all);
+    let flip = "flip-198-51-100-80-169-254-77-7.test";
+    write(&file, &format!("{ALLOWLIST}{entries}{flip}\n"));
+    let reread = world.run(&mut pi(&world, &["allow"]));
+    reread.has_code(0);
+    await_answer(&session, &format!("head CONNECT {flip}:443 HTTP/1.1"), |answer| answer != "403");
+
+    let results = session.attempt(&all);
+    // A name that changes its mind.
+    for _ in 0..4 {
+        let seen = session.one(&format!("head CONNECT {flip}:443 HTTP/1.1"));
+        assert_eq!((seen.outcome.as_str(), seen.arrivals.len()), ("500", 0), "{seen:?}");
+    }
+    let outcome = session.end();
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.err.bytes().all(|byte| byte == b'\n' || byte >= b' '), "{:?}", outcome.err);
+    world.assert_nothing_left();
+
+    let trusting = ("return $answer =~ /^HTTP\\/1\\.[01] 403/", "return 1");
+    let ruled = ("set_rules('-4',", "no_rules('-4',");
+    let ruled6 = ("set_rules('-6',", "no_rules('-6',");
+    let unruled = ("sub set_rules {", "sub no_rules {}\nsub set_rules {");
+    let unproven = ("and fail(\"$closed could be reached\")", "and 0");
+    let open: (&str, &str) = ("FilterDefaultDeny Yes\n", "");
+    let filter = ("Filter \\\"$filter\\\"", "");
+    let mut controls = BTreeMap::new();
+    for (name, changes, conf) in [
+        ("open", vec![trusting, filter], Some(open)),
+        ("routes", vec![trusting, filter, ruled, ruled6, unruled, unproven], Some(open)),
+        ("naive", vec![], None),
+    ] {
+        let (world, list) = restricted(LAN, ALLOWLIST);
+        let entry = weak_sidecar(&world, &changes);
+        let session = Session::changed(&world, &[&list], |script| {
+            script.without_gate();
+            script.sidecar_runs(&entry);
+            match conf {
+                Some((from, to)) => script.replace(from, to),
+                None => script.replace("^allowed\\.test:443$", "allowed.test"),
+            }
+        });
+        await_answer(&session, "head CONNECT allowed.test:443 HTTP/1.1", |answer| answer.starts_with("200"));
+        controls.insert(name.to_owned(), session.attempt(&wanting(&all, name)));
+        session.end();
+    }
+    Matrix::of(&all, &results, &controls).settle("through the proxy");
+}
+
+/// Asks until the answer is as expected; at most a few seconds.
+fn await_answer(session: &Session<'_>, how: &str, good: impl Fn(&str) -> bool) -> Duration {
+    let begun = Instant::now();
+    until(how, || {
+        let seen = session.one(how);
+        if good(&seen.outcome) { Ok(begun.elapsed()) } else { Err(seen) }
+    })
+}
+
+const TUNNEL: &str = "head CONNECT allowed.test:443 HTTP/1.1";
+
+#[test]
+fn a_machine_behind_a_proxy_has_its_sessions_go_through_it() {
+    let (world, list) = restricted(LAN, ALLOWLIST);
+    let proxied = |command: &mut std::process::Command| {
+        command.env("HTTPS_PROXY", "http://someone:secret@10.77.77.90:3128");
+    };
+    let session = Session::start_with(&world, &[&list], proxied);
+    let seen = session.one(TUNNEL);
+    assert_eq!(seen.outcome, "200 198.51.100.80:443", "{seen:?}");
+    let asked = internet().log();
+    assert!(asked.contains("upstream allowed.test:443 someone:secret"), "{asked}");
+    let refused = session.one("head CONNECT upstream-evil.test:443 HTTP/1.1");
+    assert_eq!(refused.outcome, "403");
+    assert!(!internet().log().contains("upstream-evil"));
+    // What is in the local network is not asked of it.
+    let near = session.one("head CONNECT 10.77.77.8:8080 HTTP/1.1");
+    assert_eq!(near.outcome, "200 10.77.77.8:8080");
+    assert!(!internet().log().contains("upstream 10.77.77.8"));
+    // The proxy's own other ports are as closed as any.
+    let beside = session.one("head CONNECT 10.77.77.90:443 HTTP/1.1");
+    assert_eq!(beside.outcome, "403");
+    let outcome = session.end();
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(!outcome.err.contains("secret"), "{outcome:?}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_proxy_whose_name_nobody_knows_does_not_stop_a_session() {
+    let (world, list) = restricted("", ALLOWLIST);
+    let session = Session::start_with(&world, &[&list], |command| {
+        command.env("HTTPS_PROXY", "http://nx-proxy.test:3128");
+    });
+    let seen = session.one(TUNNEL);
+    assert!(!seen.outcome.starts_with("200") && seen.arrivals.is_empty(), "{seen:?}");
+    assert_eq!(session.end().code, Some(0));
+    world.assert_nothing_left();
+}
+
+// ---- the list ----
+
+#[test]
+fn a_bad_list_starts_nothing_and_names_every_bad_line() {
+    let (world, list) = restricted("", "");
+    let file = world.root().join("allowlist");
+    let long = "a".repeat(600);
+    let bad = [
+        "good.example\nfor two.example",
+        "a.example\\n.*",
+        "a.example#x",
+        &long,
+        "[",
+        "*",
+        "..",
+        "*.com",
+        "*.co.uk",
+        "a.*.example",
+        "https://a.example",
+        "a.example/path",
+        "a.example:0",
+        "a.example:65536",
+        "a.example:0443",
+        "a.example:x",
+        "198.51.100.80",
+        "0xc6336450",
+        "3325256784",
+        "[::1]:443",
+        "user@a.example",
+        "-a.example",
+        "a.example\x1b[31m",
+        "a b",
+        "^.*$",
+        "a.example|evil.example",
+    ];
+    for line in bad {
+        write(&file, &format!("# first\nallowed.test\n{line}\n"));
+        let outcome = world.run(&mut pi(&world, &[&list, "shell", "--", "touch", "ran"]));
+        assert_eq!((outcome.code, outcome.out.as_str()), (Some(125), ""), "{line}: {outcome:?}");
+        let place = format!("{}:{}:", file.display(), 3 + line.matches('\n').count());
+        assert!(outcome.err.contains(&place), "{line}: {outcome:?}");
+        assert!(!outcome.err.contains(|c: char| c.is_control() && c != '\n'), "{outcome:?}");
+    }
+    assert!(!world.repo().join("ran").exists());
+    fs::remove_file(&file).unwrap();
+    let missing = world.run(&mut pi(&world, &[&list, "shell", "--", "touch", "ran"]));
+    assert_eq!(missing.code, Some(125));
+    assert!(missing.err.starts_with("pi: error: there is no allowlist"), "{missing:?}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn an_empty_list_refuses_everything_and_says_so_before() {
+    let (world, list) = restricted("", "# nothing yet\n");
+    let session = Session::start(&world, &[&list]);
+    assert_eq!(session.one(TUNNEL).outcome, "403");
+    let outcome = session.end();
+    outcome.is(
+        0,
+        "",
+        "pi: warning: the allowlist is empty: everything will be refused\n\
+         pi: refused: allowed.test:443 (1×); allow with `pi allow --save allowed.test`\n",
+    );
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_list_of_two_thousand_lines_works_and_a_longer_one_is_remarked_on() {
+    let lines = |n: usize| (0..n).fold(String::new(), |all, n| all + &format!("host-{n}.example.com\n"));
+    let (world, list) = restricted("", &format!("{}allowed.test\n", lines(1999)));
+    let session = Session::start(&world, &[&list]);
+    assert_eq!(session.one(TUNNEL).outcome, "200 198.51.100.80:443");
+    assert_eq!(session.one("head CONNECT evil.test:443 HTTP/1.1").outcome, "403");
+    let outcome = session.end();
+    assert_eq!(outcome.code, Some(0));
+    assert!(!outcome.err.contains("warning"), "{outcome:?}");
+    write(&world.root().join("allowlist"), &lines(2001));
+    let outcome = world.run(&mut pi(&world, &[&list, "shell", "--", "true"]));
+    assert_eq!(outcome.code, Some(0));
+    assert_eq!(outcome.err.matches("pi: warning: the allowlist has 2001 entries").count(), 1, "{outcome:?}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_running_session_is_allowed_more_and_its_tunnels_stay() {
+    let (world, list) = restricted("", "allowed.test\n");
+    let file = world.root().join("allowlist");
+    let session = Session::start(&world, &[&list]);
+    let more = "head CONNECT evil.test:443 HTTP/1.1";
+    assert_eq!(session.one(more).outcome, "403");
+
+    // A tunnel that says a line now and then, in the background of the agent.
+    write(&world.repo().join("tunnel.pl"), TUNNEL_PROGRAM);
+    own(&world.repo());
+    session.one("shell setsid perl tunnel.pl >tunnel.out 2>&1 &");
+    let lines = || fs::read_to_string(world.repo().join("tunnel.out")).unwrap_or_default().lines().count();
+    until_true("the tunnel", || lines() > 0);
+
+    let told = world.run(&mut pi(&world, &["allow", "evil.test"]));
+    told.has_code(0);
+    let took = await_answer(&session, more, |answer| answer == "200 198.51.100.66:443");
+    assert!(took < Duration::from_secs(1), "it took {took:?}");
+    let before = lines();
+    until_true("more of the tunnel", || lines() > before + 2);
+
+    // A bad entry changes nothing, the good one beside it included.
+    let bad = world.run(&mut pi(&world, &["allow", "other.test", "*"]));
+    assert_eq!(bad.code, Some(2), "{bad:?}");
+    assert_eq!(session.one("head CONNECT other.test:443 HTTP/1.1").outcome, "403");
+    assert_eq!(session.one(more).outcome, "200 198.51.100.66:443");
+
+    // The edited file is read again; what was allowed by word stays.
+    write(&file, "third.test\n");
+    world.run(&mut pi(&world, &["allow"])).has_code(0);
+    await_answer(&session, "head CONNECT third.test:443 HTTP/1.1", |answer| answer.starts_with("200"));
+    assert_eq!(session.one(TUNNEL).outcome, "403");
+    assert_eq!(session.one(more).outcome, "200 198.51.100.66:443");
+    write(&file, "fourth.test\nnot a line\n");
+    let bad = world.run(&mut pi(&world, &["allow"]));
+    assert_eq!(bad.code, Some(125), "{bad:?}");
+    assert_eq!(session.one("head CONNECT fourth.test:443 HTTP/1.1").outcome, "403");
+    assert_eq!(session.one("head CONNECT third.test:443 HTTP/1.1").outcome, "200 198.51.100.66:443");
+
+    // Saved as well, in the file of the user's settings.
+    write(&file, "third.test");
+    let saved = world.run(&mut pi(
+        &world,
+        &["--allowed-domains", &file.display().to_string(), "allow", "--save", "fifth.test"],
+    ));
+    saved.has_code(0);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "third.test\nfifth.test\n");
+    await_answer(&session, "head CONNECT fifth.test:443 HTTP/1.1", |answer| answer.starts_with("200"));
+
+    // An address of the local network needs routes, which are laid at the start.
+    let lan = world.run(&mut pi(&world, &["allow", "10.77.77.8:8080"]));
+    assert_eq!(lan.code, Some(125), "{lan:?}");
+    let outcome = session.end();
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    world.assert_nothing_left();
+    let late = world.run(&mut pi(&world, &["allow", "evil.test"]));
+    assert!(late.code == Some(125) && late.err.contains("no session with a restricted network"), "{late:?}");
+}
+
+const TUNNEL_PROGRAM: &str = r#"
+use IO::Socket::INET;
+$| = 1;
+my ($proxy) = $ENV{HTTPS_PROXY} =~ m{//(.*)};
+my $tunnel = IO::Socket::INET->new($proxy) or die;
+syswrite $tunnel, "CONNECT allowed.test:443 HTTP/1.1\r\n\r\n";
+sysread $tunnel, my $head, 4096;
+for my $n (1 .. 3000) {
+    syswrite $tunnel, "line $n\n" or exit;
+    sysread $tunnel, my $line, 4096 or exit;
+    print $line;
+    select undef, undef, undef, 0.02;
+}
+"#;
+
+#[test]
+fn what_was_refused_is_told_and_nothing_else_reaches_the_terminal() {
+    let (world, list) = restricted("", "allowed.test\n");
+    let session = Session::start(&world, &[&list]);
+    for how in [
+        "head CONNECT evil.test:443 HTTP/1.1",
+        "head CONNECT EVIL.test:443 HTTP/1.1",
+        "head GET http://other.test/secret?token=hidden HTTP/1.1",
+        "head CONNECT \\e]0;owned\\x07.test:443 HTTP/1.1",
+        "head CONNECT a\\x9b31m.test:443 HTTP/1.1",
+        "head CONNECT evil\".test:443 HTTP/1.1",
+        "head CONNECT evil.test\" NOTICE [1]: Proxying:443 HTTP/1.1",
+        "head CONNECT \\xe2\\x80\\xaemoc.evil.test:443 HTTP/1.1",
+        "head CONNECT {x*3000}.test:443 HTTP/1.1",
+        "head CONNECT allowed.test:22 HTTP/1.1",
+        "head CONNECT pi.dev:443 HTTP/1.1",
+        TUNNEL,
+    ] {
+        session.one(how);
+    }
+    let safe = |text: &str| {
+        assert!(text.bytes().all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)), "{text:?}");
+    };
+    let rows = |args: &[&str]| -> BTreeMap<String, u64> {
+        let said = world.run(&mut pi(&world, args));
+        said.has_code(0);
+        safe(&said.out);
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&said.out).unwrap();
+        rows.iter()
+            .map(|row| (row["destination"].as_str().unwrap().to_owned(), row["times"].as_u64().unwrap()))
+            .collect()
+    };
+    let expected: BTreeMap<String, u64> = [
+        ("<non-printable>", 5),
+        ("allowed.test:22", 1),
+        ("evil.test:443", 2),
+        ("other.test:80", 1),
+        ("pi.dev:443", 1),
+    ]
+    .map(|(name, times)| (name.to_owned(), times))
+    .into();
+    until("the refusals", || {
+        let seen = rows(&["blocked", "--json"]);
+        if seen == expected { Ok(()) } else { Err(seen) }
+    });
+    let table = world.run(&mut pi(&world, &["blocked"]));
+    safe(&table.out);
+    assert!(table.out.contains("evil.test:443") && !table.out.contains("hidden"), "{table:?}");
+    let outcome = session.end();
+    assert_eq!((outcome.code, outcome.out.as_str()), (Some(0), ""), "{outcome:?}");
+    safe(&outcome.err.replace('×', "x").replace('…', "..."));
+    assert_eq!(outcome.err.lines().count(), 1, "{outcome:?}");
+    assert!(outcome.err.starts_with("pi: refused: "), "{outcome:?}");
+    assert!(!outcome.err.contains("pi.dev") && !outcome.err.contains("hidden"), "{outcome:?}");
+    assert!(outcome.err.contains("evil.test:443 (2×)") && outcome.err.contains("pi allow"), "{outcome:?}");
+    // After the session too.
+    assert_eq!(rows(&["blocked", "--json"]), expected);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_list_can_be_asked_what_it_admits() {
+    let (world, list) = restricted("", ALLOWLIST);
+    let good = world.run(&mut pi(
+        &world,
+        &[&list, "check", "https://allowed.test/x", "a.wild.allowed.test", "plain.allowed.test:80"],
+    ));
+    assert_eq!(good.code, Some(0), "{good:?}");
+    assert!(good.out.contains("allowlist:1)") && good.out.contains("allowlist:3)"), "{good:?}");
+    let bad =
+        world.run(&mut pi(&world, &[&list, "check", "allowed.test", "evil.test", "http://allowed.test/"]));
+    assert_eq!(bad.code, Some(1), "{bad:?}");
+    assert_eq!(bad.out.matches("refused ").count(), 2, "{bad:?}");
+}
+
+// ---- faults ----
+
+#[test]
+fn when_the_sidecar_dies_there_is_no_way_out_and_it_is_said() {
+    let (world, list) = restricted("", ALLOWLIST);
+    let session = Session::start(&world, &[&list]);
+    assert_eq!(session.one(TUNNEL).outcome, "200 198.51.100.80:443");
+    docker(&["kill", &session.sidecar()]);
+    until_true("the launcher's word", || {
+        session
+            .running()
+            .err()
+            .contains("pi: warning: the proxy has ended: nothing can leave this session any more")
+    });
+    let direct = session.one("tcp 198.51.100.80 443");
+    let through = session.one(TUNNEL);
+    assert!(direct.arrivals.is_empty() && through.arrivals.is_empty(), "{direct:?} {through:?}");
+    assert!(!through.outcome.starts_with("200"), "{through:?}");
+    let outcome = session.end();
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert_eq!(outcome.err.lines().count(), 1, "{outcome:?}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn when_the_launcher_is_killed_the_way_out_is_gone_within_a_second() {
+    let (world, list) = restricted("", ALLOWLIST);
+    let session = Session::start(&world, &[&list]);
+    assert_eq!(session.one(TUNNEL).outcome, "200 198.51.100.80:443");
+    let filter = format!("name={}", session.sidecar());
+    session.running().signal(Signal::KILL);
+    let begun = Instant::now();
+    until_true("the sidecar's end", || docker(&["ps", "--quiet", "--filter", &filter]).is_empty());
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(1), "it took {took:?}");
+    let mut session = session;
+    assert_eq!(session.running.take().unwrap().wait().signal, Some(9));
+    let label = format!("label=pi.session={}", session.id);
+    until("the end of everything else", || {
+        let containers = docker(&["ps", "--all", "--filter", &label]).lines().count() - 1;
+        match (containers, world.sessions(), world.watchers()) {
+            (0, sessions, watchers) if sessions.is_empty() && watchers.is_empty() => Ok(()),
+            seen => Err(seen),
+        }
+    });
+    world.assert_nothing_left();
+}
+
+// ---- the gate ----
+
+/// `docker`, with something done to what it is told.
+fn tampering(world: &World, body: &str) -> PathBuf {
+    let path = world.root().join("tampering-docker");
+    // Words are kept apart by the shell's own arrays.
+    let text = format!(
+        "#!/bin/bash\nset -u\nrole=\ncase \" $* \" in *' pi.role=agent '*) role=agent ;; *' pi.role=proxy '*) role=proxy ;; esac\n\
+         without() {{ local word kept=(); for word in \"${{words[@]}}\"; do [[ $word == $1 ]] || kept+=(\"$word\"); done; words=(\"${{kept[@]}}\"); }}\n\
+         words=(\"$@\")\n{body}\nexec docker \"${{words[@]}}\"\n"
+    );
+    write(&path, &text);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+/// What is done to docker's words, and what the refusal must speak of.
+const TAMPERED: [(&str, &str, &str); 18] = [
+    (
+        "a sidecar that does nothing",
+        "[ \"$role\" = proxy ] && words=(create --entrypoint sleep \"${words[@]:1}\" 1000)",
+        "its proxy did not come up",
+    ),
+    (
+        "a network on which the machine has an address",
+        "[ \"$1 ${2-}\" = 'network create' ] && { without '--opt=*'; }",
+        "its network has a router|could be reached",
+    ),
+    (
+        "a network with a way out",
+        "[ \"$1 ${2-}\" = 'network create' ] && { without '--opt=*'; without --internal; }",
+        "its network has a router|could be reached",
+    ),
+    (
+        "a second network",
+        "[ \"$1\" = start ] && [[ $* != *-proxy ]] && docker network connect bridge \"${@: -1}\"",
+        "it is on 2 networks instead of one",
+    ),
+    (
+        "IPv6 on the link",
+        "[ \"$1 ${2-}\" = 'network create' ] && words=(network create --ipv6 --subnet fd77:78::/64 \"${words[@]:2}\")",
+        "its network has IPv6",
+    ),
+    ("a capability", "[ \"$role\" = agent ] && without --cap-drop=ALL", "a capability is left"),
+    (
+        "new privileges",
+        "[ \"$role\" = agent ] && without --security-opt=no-new-privileges",
+        "a program could gain privileges",
+    ),
+    (
+        "no seccomp",
+        "[ \"$role\" = agent ] && { without '--security-opt=seccomp=*'; words=(create --security-opt=seccomp=unconfined \"${words[@]:1}\"); }",
+        "system calls are not filtered",
+    ),
+    ("no init", "[ \"$role\" = agent ] && without --init", "`--init` is missing"),
+    (
+        "no filter",
+        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && rm -f \"$XDG_STATE_HOME\"/pi/*/sessions/*/proxy/filter",
+        "the proxy could not be started",
+    ),
+    (
+        "a broken filter",
+        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && echo '[' >>\"$(echo \"$XDG_STATE_HOME\"/pi/*/sessions/*/proxy/filter)\"",
+        "the proxy could not be started",
+    ),
+    (
+        "no denial by default",
+        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && sed -i /FilterDefaultDeny/d \"$XDG_STATE_HOME\"/pi/*/sessions/*/proxy/tinyproxy.conf",
+        "the proxy could not be started",
+    ),
+    (
+        "a broken configuration",
+        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && echo Nonsense >>\"$(echo \"$XDG_STATE_HOME\"/pi/*/sessions/*/proxy/tinyproxy.conf)\"",
+        "the proxy could not be started",
+    ),
+    (
+        "a filter that admits everything",
+        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && echo . >\"$(echo \"$XDG_STATE_HOME\"/pi/*/sessions/*/proxy/filter)\"",
+        "the proxy could not be started",
+    ),
+    (
+        "a sidecar that cannot lay routes",
+        "[ \"$role\" = proxy ] && without --cap-add=NET_ADMIN",
+        "the proxy could not be started",
+    ),
+    (
+        "a sidecar that is nowhere",
+        "[ \"$1 ${2-}\" = 'network connect' ] && exit 0",
+        "the proxy could not be started",
+    ),
+    (
+        "a sidecar that does not start",
+        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && { echo 'no such luck' >&2; exit 1; }",
+        "the proxy could not be started",
+    ),
+    (
+        "a sidecar that is not created",
+        "[ \"$role\" = proxy ] && { echo 'no space left on device' >&2; exit 1; }",
+        "the proxy's container",
+    ),
+];
+
+#[test]
+fn a_sandbox_that_is_not_as_it_should_be_starts_no_agent() {
+    // They mostly wait, so a few at a time.
+    let wrong: Vec<String> = thread::scope(|scope| {
+        let some: Vec<_> = TAMPERED
+            .chunks(TAMPERED.len().div_ceil(4))
+            .map(|some| scope.spawn(|| some.iter().filter_map(started_all_the_same).collect::<Vec<_>>()))
+            .collect();
+        some.into_iter().flat_map(|some| some.join().unwrap()).collect()
+    });
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    // And untampered, by the same way, it does.
+    let (world, list) = restricted("", ALLOWLIST);
+    let program = tampering(&world, "");
+    configure(&world, &format!("docker = \"{}\"", program.display()));
+    world.run(&mut pi(&world, &[&list, "shell", "--", "touch", "ran"])).is(0, "", "");
+    assert!(world.repo().join("ran").exists());
+}
+
+/// What is wrong with how this was refused, if anything.
+fn started_all_the_same(&(name, body, reason): &(&str, &str, &str)) -> Option<String> {
+    let (world, list) = restricted("", ALLOWLIST);
+    let program = tampering(&world, body);
+    configure(&world, &format!("docker = \"{}\"", program.display()));
+    let begun = Instant::now();
+    let Outcome { code, out, err, .. } = world.run(&mut pi(&world, &[&list, "shell", "--", "touch", "ran"]));
+    let took = begun.elapsed();
+    let errors = err.lines().filter(|line| line.starts_with("pi: error: ")).count();
+    let reasoned = reason.split('|').any(|reason| err.contains(reason));
+    let ran = world.repo().join("ran").exists();
+    configure(&world, "");
+    world.assert_nothing_left();
+    let good = code == Some(125) && out.is_empty() && errors == 1 && reasoned && !ran;
+    (!good).then(|| format!("{name}: {code:?} after {took:?}, ran: {ran}: {out}{err}"))
+}
+
+#[test]
+fn a_sidecar_without_an_image_starts_nothing() {
+    let (world, list) = restricted("", ALLOWLIST);
+    let settings = fs::read_to_string(world.config_file()).unwrap();
+    let own = settings.lines().find(|line| line.starts_with("proxy = ")).unwrap_or("[images]").to_owned();
+    // Nobody listens there.
+    let nowhere = "proxy = \"localhost:1/nowhere:1\"";
+    let nowhere = if own == "[images]" { format!("{own}\n{nowhere}") } else { nowhere.to_owned() };
+    world.configure(&settings.replace(&own, &nowhere));
+    let outcome = world.run(&mut pi(&world, &[&list, "shell", "--", "touch", "ran"]));
+    assert_eq!((outcome.code, outcome.out.as_str()), (Some(125), ""), "{outcome:?}");
+    assert!(outcome.err.contains("could not build the image `pi-proxy:"), "{outcome:?}");
+    assert!(!world.repo().join("ran").exists());
+    configure(&world, "");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn an_open_proxy_is_not_taken_for_a_sidecar() {
+    let (world, list) = restricted("", ALLOWLIST);
+    net::prepare(&world);
+    let entry = weak_sidecar(
+        &world,
+        &[("return $answer =~ /^HTTP\\/1\\.[01] 403/", "return 1"), ("Filter \\\"$filter\\\"", "")],
+    );
+    let mut script = Script::of(&world, &[&list], &["shell", "--", "touch", "ran"]);
+    script.sidecar_runs(&entry);
+    script.replace("FilterDefaultDeny Yes\n", "");
+    let outcome = script.start(&world).wait();
+    let error = "pi: error: the sandbox is not safe, so nothing was started: its proxy did not refuse a made-up name\n";
+    outcome.is(125, "", error);
+    assert!(!world.repo().join("ran").exists());
+    world.assert_nothing_left();
+}
+
+// ---- what works ----
+
+/// A program, and what it must print.
+const TOOLS: [(&str, &str); 8] = [
+    ("curl", "shell curl -sS --cacert ca.pem https://allowed.test/"),
+    ("curl, refused", "shell curl -sS --cacert ca.pem https://evil.test/ || test $? = 56"),
+    ("git", "shell git -c http.sslCAInfo=ca.pem ls-remote https://allowed.test/repo.git"),
+    ("npm", "shell npm --cafile=$PWD/ca.pem --registry=https://allowed.test/ view package version"),
+    (
+        "node's fetch",
+        "shell NODE_USE_ENV_PROXY=1 NODE_EXTRA_CA_CERTS=$PWD/ca.pem node -e 'fetch(\"https://allowed.test/\").then(r => r.text()).then(t => process.stdout.write(t))'",
+    ),
+    (
+        "openssl",
+        "shell openssl s_client -proxy {sidecar}:8888 -connect allowed.test:443 -CAfile ca.pem -verify_return_error -brief </dev/null 2>&1 | grep 'CONNECTION ESTABLISHED'",
+    ),
+    (
+        "the loopback",
+        "shell perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(Listen => 1, LocalAddr => q(127.0.0.1), LocalPort => 5555) or die; if (!fork) { $c = $s->accept; sysread $c, $_, 999; syswrite $c, qq(HTTP/1.0 200 ok\\r\\n\\r\\nnear); exit } exec qw(curl -sS http://127.0.0.1:5555/)'",
+    ),
+    ("git, refused", "shell ! git -c http.sslCAInfo=ca.pem ls-remote https://evil.test/repo.git"),
+];
+
+#[test]
+fn the_usual_programs_find_their_way_without_further_settings() {
+    let (world, list) = restricted("", ALLOWLIST);
+    let session = Session::start(&world, &[&list]);
+    let all: Vec<Case> = TOOLS
+        .iter()
+        .map(|(name, how)| Case {
+            name: (*name).to_owned(),
+            control: "-".to_owned(),
+            expected: "ok".to_owned(),
+            how: (*how).to_owned(),
+        })
+        .collect();
+    let results = session.attempt(&all);
+    let outcomes: BTreeMap<&str, &str> =
+        results.iter().map(|(name, Seen { outcome, .. })| (name.as_str(), outcome.as_str())).collect();
+    let ones = "1".repeat(40);
+    let expected: BTreeMap<&str, String> = [
+        ("curl", "ok reached tls 198.51.100.80:443".to_owned()),
+        ("curl, refused", "ok curl: (56) CONNECT tunnel failed, response 403".to_owned()),
+        ("git", format!("ok {ones} refs/heads/main")),
+        ("npm", "ok 1.2.3".to_owned()),
+        ("node's fetch", "ok reached tls 198.51.100.80:443".to_owned()),
+        ("openssl", "ok CONNECTION ESTABLISHED".to_owned()),
+        ("the loopback", "ok near".to_owned()),
+        ("git, refused", outcomes["git, refused"].to_owned()),
+    ]
+    .into();
+    let seen: BTreeMap<&str, String> =
+        outcomes.iter().map(|(name, said)| (*name, (*said).to_owned())).collect();
+    assert_eq!(seen, expected);
+    assert!(outcomes["git, refused"].contains("unable to access"), "{outcomes:?}");
+    assert_eq!(session.stop().code, Some(143));
+    world.assert_nothing_left();
+}
+
+#[test]
+fn the_real_agent_reaches_a_model_in_the_local_network_and_is_refused_elsewhere() {
+    let (world, list) = restricted("lan = [\"10.77.77.7:11434\"]", ALLOWLIST);
+    let models =
+        include_str!("../assets/demo/models.json").replace("{{BASE_URL}}", "http://10.77.77.7:11434/v1");
+    write(&world.agent_dir().join("models.json"), &models);
+    own(&world.home());
+    let ask = |prompt: &str| world.run(&mut pi(&world, &[&list, "--model", "demo/bash", "-p", prompt]));
+    let good = ask("run: curl -sS -o /dev/null -w '%{http_connect}' -k https://allowed.test/");
+    assert_eq!(good.code, Some(0), "{good:?}");
+    assert!(good.out.contains("200"), "{good:?}");
+    let bad = ask("run: curl -sS -o /dev/null -w '%{http_connect}' -k https://evil.test/");
+    assert_eq!(bad.code, Some(0), "{bad:?}");
+    assert!(bad.out.contains("403"), "{bad:?}");
+    assert!(
+        bad.err.contains("pi: refused: evil.test:443 (1×); allow with `pi allow --save evil.test`"),
+        "{bad:?}"
+    );
+    world.assert_nothing_left();
+    // Where the model is not listed, there is none.
+    configure(&world, "");
+    let none = ask("run: true");
+    assert_ne!(none.code, Some(0), "{none:?}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn names_of_the_tests_lead_where_they_say() {
+    assert_eq!(at("10.0.0.1"), "a-10-0-0-1");
+}
