@@ -87,6 +87,7 @@ impl Sources {
             Err(error) if error.kind() == io::ErrorKind::NotFound && default_if_missing => {
                 domain::DEFAULT.as_bytes().to_vec()
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.missing()),
             other => {
                 other.with_context(|| format!("could not read the allowlist `{}`", self.file.display()))?
             }
