@@ -169,6 +169,7 @@ impl Config {
 fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -> anyhow::Result<Config> {
     let base: Layer =
         toml::from_str(DEFAULTS).expect("the defaults are a file of ours, and a test reads them");
+    let limits = limits(options, host, &user, &base)?;
     let proxy = match (options.proxy, options.no_proxy) {
         (_, true) => false,
         (true, _) => true,
@@ -224,38 +225,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         env,
         publish: options.publish.clone(),
         packages: packages(user.packages.or(base.packages).unwrap_or_default())?,
-        limits: Limits {
-            memory: match &options.memory {
-                Some(typed) => {
-                    Some(size(typed).map_err(|error| crate::report::Usage::error(error.to_string()))?)
-                }
-                None => user.memory.or(base.memory),
-            }
-            .filter(|size| size != "0"),
-            cpus: match options.cpus {
-                Some(0.0) => None,
-                Some(typed) if PROCESSORS.contains(&typed) => Some(typed),
-                Some(typed) => {
-                    bail!(crate::report::Usage::error(format!(
-                        "`--cpus {typed}` is not a number of processors"
-                    )))
-                }
-                None => match user.cpus.or(base.cpus) {
-                    Some(Cpus(Some(n))) => Some(n).filter(|n| *n > 0.0),
-                    #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 processors")]
-                    Some(Cpus(None)) | None => Some(host.cpus.min(2) as f64),
-                },
-            },
-            pids: match options.pids.or(user.pids).or(base.pids) {
-                Some(few @ 1..FEWEST_PROCESSES) => bail!(crate::report::Usage::error(format!(
-                    "a limit of {few} processes is too small: take at least {FEWEST_PROCESSES}, or 0 for no limit"
-                ))),
-                Some(many) if many > 1 << 22 => bail!(crate::report::Usage::error(format!(
-                    "a limit of {many} processes is more than a machine can have; 0 is no limit"
-                ))),
-                other => other.filter(|n| *n > 0),
-            },
-        },
+        limits,
         runtime: options.runtime.clone().or(user.runtime).or(base.runtime).filter(|name| !name.is_empty()),
         agent_dir: user.agent_dir.or(base.agent_dir).unwrap_or(AgentDir::Guarded),
         docker: text(user.docker.filter(|name| !name.is_empty()), base.docker),
@@ -274,6 +244,38 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
                 .map(|path| absolute("ca_certificates", &path, host))
                 .transpose()?,
             pull: images.pull.or(fallback.pull).unwrap_or(Pull::Always),
+        },
+    })
+}
+
+/// The limits of the agent's container.
+fn limits(options: &Options, host: &Host, user: &Layer, base: &Layer) -> anyhow::Result<Limits> {
+    Ok(Limits {
+        memory: match &options.memory {
+            Some(typed) => Some(size(typed).map_err(|error| crate::report::Usage::error(error.to_string()))?),
+            None => user.memory.clone().or_else(|| base.memory.clone()),
+        }
+        .filter(|size| size != "0"),
+        cpus: match options.cpus {
+            Some(0.0) => None,
+            Some(typed) if PROCESSORS.contains(&typed) => Some(typed),
+            Some(typed) => {
+                bail!(crate::report::Usage::error(format!("`--cpus {typed}` is not a number of processors")))
+            }
+            None => match user.cpus.or(base.cpus) {
+                Some(Cpus(Some(n))) => Some(n).filter(|n| *n > 0.0),
+                #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 processors")]
+                Some(Cpus(None)) | None => Some(host.cpus.min(2) as f64),
+            },
+        },
+        pids: match options.pids.or(user.pids).or(base.pids) {
+            Some(few @ 1..FEWEST_PROCESSES) => bail!(crate::report::Usage::error(format!(
+                "a limit of {few} processes is too small: take at least {FEWEST_PROCESSES}, or 0 for no limit"
+            ))),
+            Some(many) if many > 1 << 22 => bail!(crate::report::Usage::error(format!(
+                "a limit of {many} processes is more than a machine can have; 0 is no limit"
+            ))),
+            other => other.filter(|n| *n > 0),
         },
     })
 }

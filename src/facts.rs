@@ -125,7 +125,10 @@ impl Facts {
                         "this repository borrows objects from `{}`, which is outside of it",
                         store.display()
                     ),
-                    format!("{}run `git repack -ad` in it", if is_store { allow.as_str() } else { "" }),
+                    format!(
+                        "{}run `git repack -ad` in it and remove `info/alternates`",
+                        if is_store { allow.as_str() } else { "" }
+                    ),
                 ));
             }
         }
@@ -148,7 +151,7 @@ impl Facts {
         }
         let (agent_entries, links) = entries(&agent_dir)?;
         warnings.extend(links);
-        Ok(Self {
+        Self {
             agent_entries,
             agent_dir,
             skills: existing(host.home.join(".agents/skills")),
@@ -160,7 +163,7 @@ impl Facts {
             identities: BTreeMap::new(),
             warnings,
         }
-        .identified(workspace)?)
+        .identified(workspace)
     }
 
     /// Looks at what everything that will be mounted is, so that the gate can see from inside whether it still was that

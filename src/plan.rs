@@ -1132,13 +1132,13 @@ mod tests {
             for cmd in plan.commands() {
                 prop_assert!(!words_of(&cmd).concat().contains(SECRET), "{cmd}");
                 prop_assert!(!cmd.to_string().contains(SECRET), "{cmd}");
-                let shown = format!("{:?}", cmd);
+                let shown = format!("{cmd:?}");
                 prop_assert!(!shown.contains(SECRET), "{}", shown);
             }
             prop_assert!(!plan.script().contains(SECRET));
             prop_assert!(!serde_json::to_string(&plan).unwrap().contains(SECRET));
             prop_assert!(!serde_json::to_string(&plan.record).unwrap().contains(SECRET));
-            let shown = format!("{:?}", plan);
+            let shown = format!("{plan:?}");
             prop_assert!(!shown.contains(SECRET), "{}", shown);
         }
 

@@ -51,7 +51,7 @@ pub(crate) fn sessions(host: &Host) -> anyhow::Result<(Vec<Live>, Vec<Dead>)> {
             // A directory without a lock died between two steps of its making; one that is gone has just ended. Any other
             // failure, such as too many open files, says nothing about the session.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
-                dead.push(Dead { id, record: None, dir, _lock: None })
+                dead.push(Dead { id, record: None, dir, _lock: None });
             }
             Err(_) => {}
             Ok(_) => live.extend(record().map(|record| Live { record, dir })),

@@ -535,7 +535,7 @@ fn borrowed_objects_are_refused_until_they_are_mounted() {
     let objects = lender.join(".git/objects");
     let expected = format!(
         "pi: error: this repository borrows objects from `{0}`, which is outside of it\npi: hint: allow it with \
-         `--mount {0}:ro`, or run `git repack -ad` in a clone of its own\n",
+         `--mount {0}:ro`, or run `git repack -ad` in it and remove `info/alternates`\n",
         objects.display()
     );
     assert_eq!((refused.code, refused.err), (Some(125), expected));

@@ -2,6 +2,8 @@
 //!
 //! A long storm: `PI_TEST_STORM=200 PI_TEST_SEED=1 cargo test --release --test storm -- --nocapture`.
 
+#![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
+
 mod common;
 
 use std::{

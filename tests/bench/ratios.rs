@@ -2,6 +2,8 @@
 //!
 //! `cargo bench`, or `PI_BENCH_RUNS=31 cargo bench` for steadier figures. Needs what `tests/setup` makes ready.
 
+#![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -134,7 +136,9 @@ impl World {
                 "create" => run.push_str("run "),
                 "--name" => drop(words.next()),
                 _ if word.starts_with("--security-opt=seccomp=") => {
-                    run.push_str(&format!("--security-opt=seccomp={} ", profile.display()));
+                    run += "--security-opt=seccomp=";
+                    run += &profile.display().to_string();
+                    run.push(' ');
                 }
                 _ if word.contains("-home,") => {
                     run.push_str("type=volume,target=/home/pi ");
