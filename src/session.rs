@@ -44,7 +44,7 @@ use crate::{
     docker::{self, Cmd, Docker, Failure},
     host::{Host, Owner},
     plan::{Directory, File, Keep, Plan},
-    report::{FAILED, Interrupted},
+    report::{self, FAILED, Interrupted},
 };
 
 /// How long one call of a teardown may take.
@@ -127,11 +127,13 @@ fn live(
     }
     signals.stops(docker, &plan.agent.name)?;
     let attach = plan.agent.attach();
-    let status = match needs.capture {
-        Some(into) => docker.attach_capturing(&attach, |client| signals.shows(client), into)?,
+    let (status, complaint) = match needs.capture {
+        Some(into) => {
+            (docker.attach_capturing(&attach, |client| signals.shows(client), into)?, String::new())
+        }
         None => docker.attach(&attach, |client| signals.shows(client))?,
     };
-    let outcome = judge(docker, signals, plan, status);
+    let outcome = judge(docker, signals, plan, status, complaint);
     if let Some(sidecar) = &teardown.sidecar
         && let Some(said) = sidecar.failed_before_ready()
     {
@@ -311,7 +313,13 @@ fn chown(path: &Path, owner: Option<Owner>) -> anyhow::Result<()> {
 /// The exit status of the agent, or why there is none.
 ///
 /// Docker's client ends with the agent's own status, and with statuses of its own; the engine's events tell them apart.
-fn judge(docker: &Docker, signals: &Signals, plan: &Plan, status: ExitStatus) -> anyhow::Result<u8> {
+fn judge(
+    docker: &Docker,
+    signals: &Signals,
+    plan: &Plan,
+    status: ExitStatus,
+    complaint: String,
+) -> anyhow::Result<u8> {
     signals.check()?;
     // What a terminal sends goes to its whole process group, and the client may be the first to notice.
     if let Some(signal @ (SIGHUP | SIGINT | SIGQUIT | SIGTERM)) = status.signal() {
@@ -319,6 +327,7 @@ fn judge(docker: &Docker, signals: &Signals, plan: &Plan, status: ExitStatus) ->
     }
     let code = status.code();
     if code == Some(0) {
+        report::progress(complaint.as_bytes());
         return Ok(0);
     }
     let agent = &plan.agent;
@@ -342,13 +351,20 @@ fn judge(docker: &Docker, signals: &Signals, plan: &Plan, status: ExitStatus) ->
     }
     signals.check()?;
     let died = said.lines().rev().find_map(|line| line.strip_prefix("die ")?.trim().parse::<u8>().ok());
+    let started = said.lines().any(|line| line.starts_with("start"));
+    if died.is_some() {
+        report::progress(complaint.as_bytes());
+    } else if !complaint.is_empty() {
+        let doing = if started { "show the agent any longer" } else { "start the agent's container" };
+        return Err(Failure::Refused { code, stderr: complaint }.explain(doing));
+    }
     match (died, code) {
         (Some(own), Some(_)) => Ok(own),
         (Some(_) | None, None) => anyhow::bail!(
             "the docker program that showed the agent was killed by signal {}; the session is over",
             status.signal().unwrap_or_default()
         ),
-        (None, Some(_)) if said.lines().any(|line| line.starts_with("start")) => {
+        (None, Some(_)) if started => {
             anyhow::bail!("lost the engine while the agent was running; the session is over")
         }
         (None, Some(code)) => {

@@ -172,7 +172,7 @@ fn ends_well(world: &World, outcome: &Outcome, name: &str, kind: &str, rule: &st
         ("start-proxy", "refuse_after") => {
             "pi: warning: the proxy has ended: nothing can leave this session any more\n"
         }
-        ("start-agent", _) => &format!("{REFUSAL}\n"),
+        ("start-agent", _) if name == "demo" => &format!("{REFUSAL}\n"),
         _ => "",
     };
     // A proxy that cannot start takes the agent's container with it, perhaps before docker was asked to start that.

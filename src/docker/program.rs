@@ -189,27 +189,29 @@ impl Docker {
         }
     }
 
-    /// Runs a command on the launcher's own streams, for as long as it takes.
+    /// Runs a command on the launcher's own streams, for as long as it takes. What docker itself complains of, before
+    /// anything else was said, is kept back and returned.
     ///
     /// It stays in the launcher's process group: the terminal is its own to read.
     pub(crate) fn attach(
         &self,
         cmd: &Cmd,
         running: impl FnOnce(Arc<SharedChild>),
-    ) -> anyhow::Result<ExitStatus> {
+    ) -> anyhow::Result<(ExitStatus, String)> {
         let before = tcgetattr(io::stdin()).ok();
         let child = Arc::new(
-            SharedChild::spawn(&mut self.command(cmd))
+            SharedChild::spawn(self.command(cmd).stderr(Stdio::piped()))
                 .with_context(|| format!("could not {}: could not run docker", cmd.purpose))?,
         );
         running(child.clone());
+        let complaint = child.take_stderr().map(complaint).unwrap_or_default();
         let status =
             child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose))?;
         // Docker holds the terminal raw, and one that was killed could not put it back.
         if let (None, Some(before)) = (status.code(), before) {
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
         }
-        Ok(status)
+        Ok((status, complaint))
     }
 
     /// The same without stdin, keeping what it prints on stdout.
@@ -267,6 +269,28 @@ impl Docker {
             child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose))
         })
     }
+}
+
+/// Passes on what a client says on stderr, to its end, but for a complaint of docker's with which it begins.
+fn complaint(mut stderr: impl Read) -> String {
+    let mut held = Vec::new();
+    let mut holding = None;
+    let mut buffer = [0; 8192];
+    while let Ok(n @ 1..) = stderr.read(&mut buffer) {
+        let bytes = &buffer[..n];
+        if *holding.get_or_insert_with(|| bytes.starts_with(b"Error response from daemon")) {
+            held.extend_from_slice(bytes);
+        } else {
+            report::progress(bytes);
+        }
+        // No complaint of docker's is that long, so this is the agent's.
+        if held.len() > 4096 {
+            report::progress(&held);
+            held.clear();
+            holding = Some(false);
+        }
+    }
+    String::from_utf8_lossy(&held).into_owned()
 }
 
 fn copy(mut from: impl Read, sink: &dyn Fn(&[u8])) {

@@ -1,6 +1,6 @@
 //! `pi`, `pi shell` and `pi shell --session`: whatever runs inside, the sandbox is the same.
 
-use std::{ffi::OsString, process::ExitStatus};
+use std::ffi::OsString;
 
 use crate::{
     cli::DryRun,
@@ -54,7 +54,8 @@ pub(crate) fn enter(launcher: &Launcher, name: &str, command: &[OsString]) -> an
     let mut command = or_shell(command)?;
     command.splice(0..0, ["/bin/bash", "-c", "exec \"$@\"", "bash"].map(str::to_owned));
     let exec = docker::exec(&session.record.id.agent(), streams, &session.record.directory, &command);
-    let status: ExitStatus = docker.attach(&exec, drop)?;
+    let (status, complaint) = docker.attach(&exec, drop)?;
+    report::progress(complaint.as_bytes());
     launcher.signals.check()?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED))
 }
