@@ -36,6 +36,8 @@ pub(crate) struct Host {
     pub(crate) addresses: Vec<IpAddr>,
     /// IPv4 destinations that this machine routes, as address and mask.
     pub(crate) routes: Vec<(Ipv4Addr, Ipv4Addr)>,
+    /// Whether the kernel drops what arrives from an address that it would not answer by the same way.
+    pub(crate) filters_sources: bool,
     pub(crate) engine: Engine,
     /// Name of the time zone, such as `Europe/Berlin`.
     pub(crate) timezone: Option<String>,
@@ -105,6 +107,7 @@ impl Host {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             files: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX),
             addresses: addresses(),
+            filters_sources: filters_sources(),
             routes: routes(),
             timezone: timezone(&env),
             home,
@@ -174,6 +177,7 @@ impl Host {
             files: 1 << 20,
             addresses: vec![Ipv4Addr::new(192, 168, 1, 5).into()],
             routes: vec![],
+            filters_sources: true,
             engine: Engine {
                 address: "unix:///var/run/docker.sock".into(),
                 kind: EngineKind::Rootful,
@@ -356,6 +360,14 @@ fn addresses() -> Vec<IpAddr> {
         .filter(|address| !address.is_loopback() && !address.is_unicast_link_local());
     found.extend(six.map(IpAddr::V6));
     found
+}
+
+/// The stricter of the setting for all devices and of the one for new devices counts for a session's bridge.
+fn filters_sources() -> bool {
+    ["all", "default"].iter().any(|device| {
+        fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{device}/rp_filter"))
+            .is_ok_and(|text| text.trim() != "0")
+    })
 }
 
 fn routes() -> Vec<(Ipv4Addr, Ipv4Addr)> {

@@ -74,6 +74,12 @@ impl Launcher {
                 for warning in list.warnings() {
                     report::warn(warning);
                 }
+                if !self.host.filters_sources {
+                    report::detail(
+                        "rp_filter is 0 here: single UDP datagrams can be sent to this machine's own listeners, without \
+                         an answer; `sysctl net.ipv4.conf.all.rp_filter=2` closes that",
+                    );
+                }
                 let egress::Rendered { conf, filter, lan, closed } = egress::render(&list, &self.host)?;
                 (
                     Some(sources),

@@ -70,6 +70,13 @@ fn hint(message: impl Display) {
     line("pi: hint: ", &message);
 }
 
+/// Says what only those want to know who asked for `--verbose`.
+pub(crate) fn detail(message: impl Display) {
+    if is_verbose() {
+        line("pi: ", &message);
+    }
+}
+
 /// Shows a docker command before it runs; only with `--verbose`.
 pub(crate) fn trace(command: impl Display) {
     if is_verbose() {

@@ -16,6 +16,41 @@ use common::real::{Done, Terminal, Who, World, docker, model, myself, run, until
 
 const ECHO: [&str; 3] = ["-p", "--model", "demo/echo"];
 
+/// The lines of a section of the agent's help.
+fn section<'a>(help: &'a str, title: &str) -> Vec<&'a str> {
+    let lines = help.lines().skip_while(|line| *line != title).skip(1);
+    lines.take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("      ")).collect()
+}
+
+#[test]
+fn every_flag_and_every_command_of_the_real_agent_is_known_for_what_it_is() {
+    let world = World::new("flags");
+    let help = world.pi(&["--", "--help"]).good();
+    let flags: Vec<&str> = section(&help, "Options:")
+        .iter()
+        .flat_map(|line| line.trim_start().split("  ").next().unwrap().split([',', ' ', '<', '[']))
+        .filter(|word| word.len() > 1 && word.starts_with('-') && *word != "--")
+        .collect();
+    assert!(flags.contains(&"--model") && flags.contains(&"-nt") && flags.len() > 40, "{flags:?}");
+    // These the launcher answers itself, for both.
+    for flag in flags.iter().filter(|flag| !["--help", "-h", "--version", "-v", "--verbose"].contains(flag)) {
+        let passed = world.pi(&["--dry-run=json", flag, "word"]).run();
+        assert_eq!(passed.code, Some(0), "{flag}: {passed:?}");
+        let plan: serde_json::Value = serde_json::from_str(&passed.out).unwrap();
+        let words: Vec<&str> =
+            plan["agent"]["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+        assert!(words.ends_with(&[flag, "word"]), "{words:?}");
+    }
+    let commands: Vec<&str> =
+        section(&help, "Commands:").iter().filter_map(|line| line.trim_start().split(' ').nth(1)).collect();
+    assert!(commands.contains(&"install") && commands.len() > 5, "{commands:?}");
+    for command in commands.iter().filter(|command| !command.starts_with('<')) {
+        let plan = world.pi(&["--dry-run=json", command, "word"]).good();
+        let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+        assert_eq!(plan["agent"]["command"], serde_json::json!(["pi", command, "word"]));
+    }
+}
+
 /// Lines of `name value`, as a map.
 fn table(text: &str) -> BTreeMap<&str, &str> {
     text.lines().map(|line| line.split_once(' ').unwrap_or((line, ""))).collect()
