@@ -1,30 +1,33 @@
 //! From decisions to a value that names every container, network, volume, mount, file and variable of a session. Pure:
 //! nothing here looks at the machine or changes it.
 
+mod environment;
+mod mounts;
+mod script;
+
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    fmt::Write as _,
     net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     agent,
-    config::{AgentDir, Config, Limits},
-    docker::{
-        self, Access, Attachment, Container, Mount, NetworkSpec, Privileges, Role, Secret, Source, Streams,
-        Value, quote,
-    },
+    config::{Config, Limits},
+    docker::{self, Access, Attachment, Container, Mount, NetworkSpec, Privileges, Role, Secret, Streams},
     facts::Facts,
-    files::Identity,
     host::{Host, Owner, hex},
-    report::Usage,
     workspace::Workspace,
+};
+
+use self::{
+    environment::{environment, no_proxies},
+    mounts::{AgentDirAccess, agent_mounts, unique, workspace_mounts},
 };
 
 /// The seccomp profile of every container; no looser than the newest engine's own, on any engine.
@@ -403,64 +406,6 @@ impl Plan {
         let sidecar_address = sidecar.is_some().then(|| subnet.sidecar());
         Ok(Self { record, state, directories, files, network, sidecar, sidecar_address, model, agent })
     }
-
-    /// The plan as a shell script that does what the launcher would do; secrets are expected in the environment.
-    pub(crate) fn script(&self) -> String {
-        let mut text =
-            String::from("#!/bin/sh\n# What `pi` would run here, now. The image is `pi build`'s.\nset -eu\n");
-        let mut line = |words: &str| {
-            let _ = writeln!(text, "{words}");
-        };
-        line(&format!("export DOCKER_HOST={}", quote(&self.record.engine)));
-        for (name, value) in &self.agent.env {
-            if matches!(value, Value::Secret(_)) {
-                line(&format!(": \"${{{name}?set it to the secret that goes into the container}}\""));
-                line(&format!("export {name}"));
-            }
-        }
-        let state = quote(&self.state.to_string_lossy());
-        line("down() {");
-        line("  trap - EXIT; exec 9>&- || true");
-        for cmd in down(&self.record.id) {
-            line(&format!("  {cmd} >/dev/null 2>&1 || true"));
-        }
-        line(&format!("  rm -rf {state}"));
-        line("}");
-        line("trap down EXIT");
-        line("trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM");
-        line(&format!("umask 077; mkdir -p {state}"));
-        for Directory { path, owner } in &self.directories {
-            let path = quote(&path.to_string_lossy());
-            let chown = owner
-                .map(|owner| format!(" && chown {}:{} {path}", owner.uid, owner.gid))
-                .unwrap_or_default();
-            line(&format!("[ -d {path} ] || {{ mkdir -p {path}{chown}; }}"));
-        }
-        for file in &self.files {
-            line(&file.script());
-        }
-        if let Some(network) = &self.network {
-            line(&format!("{} >/dev/null", network.create()));
-        }
-        if let Some(sidecar) = &self.sidecar {
-            line(&format!("{} >/dev/null", sidecar.create()));
-            if let (Some(network), Some(address)) = (&self.network, self.sidecar_address) {
-                line(&network.connect(&sidecar.name, address).to_string());
-            }
-            line(&format!("mkfifo {state}/stdin"));
-            line(&format!("{} <{state}/stdin >{state}/proxy.log 2>&1 &", sidecar.attach()));
-            line(&format!("exec 9>{state}/stdin"));
-        }
-        if let Some(model) = &self.model {
-            line(&format!("{} >/dev/null", model.create()));
-            line(&format!("{} >/dev/null", model.start()));
-        }
-        line(&format!("{} >/dev/null", self.agent.create()));
-        line("code=0");
-        line(&format!("{} 9>&- || code=$?", self.agent.attach()));
-        line("exit $code");
-        text
-    }
 }
 
 /// A container beside the agent, as little as it can be.
@@ -524,184 +469,6 @@ impl File {
     fn session(path: &Path, text: &str) -> Self {
         Self { path: path.to_owned(), text: Text::Plain(text.to_owned()), keep: Keep::Session, owner: None }
     }
-
-    fn script(&self) -> String {
-        let Self { path, text, keep, owner } = self;
-        let text = match text {
-            Text::Plain(text) => text.as_str(),
-            Text::Secret(_) => "# Left out: it holds a password.\n",
-        };
-        let dir = path.parent().map(|dir| quote(&dir.to_string_lossy())).unwrap_or_default();
-        let path = quote(&path.to_string_lossy());
-        let mut end = String::from("EOF");
-        while text.lines().any(|line| line == end) {
-            end.push('_');
-        }
-        let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-        match keep {
-            Keep::Session => {
-                format!("(umask 022; mkdir -p {dir}; cat >{path} <<'{end}'\n{text}{newline}{end}\n)")
-            }
-            Keep::Existing => {
-                let chown =
-                    owner.map(|to| format!("chown {}:{} {path}\n", to.uid, to.gid)).unwrap_or_default();
-                format!("[ -e {path} ] || {{\ncat >{path} <<'{end}'\n{text}{newline}{end}\n{chown}}}")
-            }
-        }
-    }
-}
-
-/// How much of the agent's directory can be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum AgentDirAccess {
-    Guarded,
-    Whole,
-}
-
-impl AgentDirAccess {
-    /// What the user types to change the agent's set-up must be able to change it.
-    fn of(config: &Config, program: &Program) -> Self {
-        let unlocks = |args: &[String]| {
-            matches!(
-                agent::command(args),
-                Some("install" | "remove" | "uninstall" | "update" | "config" | "mcp")
-            )
-        };
-        match program {
-            Program::Agent(args) if unlocks(args) => Self::Whole,
-            _ if config.agent_dir == AgentDir::Shared => Self::Whole,
-            _ => Self::Guarded,
-        }
-    }
-}
-
-/// What a session may write in a guarded directory: logins.
-const LOGINS: [&str; 2] = ["auth.json", "mcp-auth.json"];
-
-/// What stays outside: programs of another platform, scratch files and logs, caches that could steer other sessions
-/// and are fetched again.
-fn is_left_out(name: &str) -> bool {
-    matches!(name, "bin" | "tmp" | "models-store.json" | "crashes.json" | "pi-debug.log")
-        || Path::new(name).extension().is_some_and(|kind| kind == "lock")
-        || name.starts_with("mcp.log")
-}
-
-fn agent_mounts(
-    facts: &Facts,
-    access: AgentDirAccess,
-    host: &Host,
-    directories: &mut Vec<Directory>,
-    files: &mut Vec<File>,
-    owner: Option<Owner>,
-) -> Vec<Mount> {
-    let dir = &facts.agent_dir;
-    let inside = Path::new(HOME).join(".pi/agent");
-    let mut mounts = Vec::new();
-    let sessions = dir.join("sessions");
-    let mut needed = |path: PathBuf| directories.push(Directory { path, owner });
-    needed(dir.clone());
-    needed(sessions.clone());
-    files.push(File {
-        path: dir.join("auth.json"),
-        text: Text::Plain("{}\n".to_owned()),
-        keep: Keep::Existing,
-        owner,
-    });
-    match access {
-        AgentDirAccess::Whole => {
-            // Programs are kept per platform: those of a Mac are of no use here, and ours none there.
-            let bin = host.state_dir().join("agent-bin");
-            needed(dir.join("bin"));
-            needed(bin.clone());
-            mounts.push(Mount::bind(dir.clone(), &inside, Access::ReadWrite));
-            mounts.push(Mount::bind(bin, inside.join("bin"), Access::ReadWrite));
-        }
-        AgentDirAccess::Guarded => {
-            mounts.push(Mount::bind(sessions, inside.join("sessions"), Access::ReadWrite));
-            mounts.push(Mount::bind(dir.join("auth.json"), inside.join("auth.json"), Access::ReadWrite));
-            for entry in &facts.agent_entries {
-                let name = entry.name.as_str();
-                if matches!(name, "sessions" | "auth.json") || is_left_out(name) {
-                    continue;
-                }
-                let access = if LOGINS.contains(&name) { Access::ReadWrite } else { Access::ReadOnly };
-                mounts.push(Mount::bind(&entry.real, inside.join(name), access));
-            }
-        }
-    }
-    mounts
-}
-
-fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, String>) -> Vec<Mount> {
-    let Inputs { id, workspace, facts, who, .. } = inputs;
-    let home = Path::new(HOME);
-    let volume = |name, role: &str, labels: &BTreeMap<String, String>| {
-        let mut labels = labels.clone();
-        labels.insert("pi.role".to_owned(), role.to_owned());
-        Source::Volume { name, labels }
-    };
-    // The cache outlives the session, so it carries none of its labels.
-    let mut lasting = labels.clone();
-    lasting.remove("pi.session");
-    let key = hex(&Sha256::digest(format!("{}\0{}\0{}", workspace.root.display(), who.uid, who.gid)));
-    let cache = format!("pi-cache-{}", &key[..16]);
-    let mut mounts = vec![
-        Mount::same(&workspace.root, Access::ReadWrite),
-        Mount {
-            source: volume(id.home(), "home", labels),
-            target: home.to_owned(),
-            access: Access::ReadWrite,
-        },
-        Mount {
-            source: volume(cache, "cache", &lasting),
-            target: home.join(".cache/lang"),
-            access: Access::ReadWrite,
-        },
-    ];
-    mounts.extend(workspace.git_dirs.iter().map(|dir| Mount::same(dir, Access::ReadWrite)));
-    if let Some(skills) = &facts.skills {
-        mounts.push(Mount::bind(skills, home.join(".agents/skills"), Access::ReadOnly));
-    }
-    if let Some(acli) = &facts.acli {
-        mounts.push(Mount::bind(acli, home.join(".config/acli"), Access::ReadWrite));
-    }
-    mounts.extend(facts.credentials.iter().map(|(_, path)| Mount::same(path, Access::ReadOnly)));
-    mounts.extend(facts.mounts.iter().cloned());
-    mounts
-}
-
-/// What is asked for twice at one place is mounted once, as it was asked for last.
-fn unique(mounts: Vec<Mount>) -> Vec<Mount> {
-    let mut unique: Vec<Mount> = Vec::new();
-    for mount in mounts {
-        unique.retain(|earlier| earlier.target != mount.target);
-        unique.push(mount);
-    }
-    unique
-}
-
-/// What the gate is to find at each mount: a name may lead elsewhere between our look and the engine's. Each as
-/// `DEVICE:INODE:PATH`, the path's odd characters as `%XX`. Left out where the engine runs in a machine of its own, which
-/// numbers files in its own way.
-fn expected_mounts(facts: &Facts, mounts: &[Mount], host: &Host) -> String {
-    if !host.engine.shares_our_kernel() {
-        return String::new();
-    }
-    let escaped = |path: &Path| {
-        path.as_os_str().as_encoded_bytes().iter().fold(String::new(), |mut text, byte| {
-            if byte.is_ascii_alphanumeric() || b"/-_.".contains(byte) {
-                text.push(char::from(*byte));
-            } else {
-                let _ = write!(text, "%{byte:02X}");
-            }
-            text
-        })
-    };
-    let found = mounts.iter().filter_map(|mount| {
-        let Identity { device, inode } = facts.identities.get(mount.path()?)?;
-        Some(format!("{device}:{inode}:{}", escaped(&mount.target)))
-    });
-    found.collect::<Vec<_>>().join(" ")
 }
 
 fn labels(id: &SessionId, host: &Host, workspace: &Workspace) -> BTreeMap<String, String> {
@@ -730,159 +497,6 @@ fn default_name(workspace: &Workspace) -> String {
         .collect();
     let clean = clean.trim_start_matches(['.', '_', '-']);
     if clean.is_empty() { "session".to_owned() } else { clean.to_owned() }
-}
-
-const PROXY_VARIABLES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"];
-
-/// Every proxy variable in both cases: docker would inject the ones of its own config where we say nothing.
-fn proxies(value: impl Fn(&str) -> Value) -> BTreeMap<String, Value> {
-    PROXY_VARIABLES
-        .iter()
-        .flat_map(|name| {
-            let value = value(name);
-            [((*name).to_owned(), value.clone()), (name.to_ascii_lowercase(), value)]
-        })
-        .collect()
-}
-
-fn no_proxies() -> BTreeMap<String, Value> {
-    proxies(|_| Value::from(""))
-}
-
-/// The variables of the agent, built from nothing.
-fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Result<BTreeMap<String, Value>> {
-    let Inputs { config, host, facts, reach, subnet, .. } = inputs;
-    let mut env = match reach {
-        Reach::Open => proxies(|name| host_proxy(host, name)),
-        Reach::None | Reach::Demo => no_proxies(),
-        Reach::Proxy(_) => {
-            let ours = format!("http://{}:{PROXY_PORT}", subnet.sidecar());
-            proxies(|name| match name {
-                "HTTP_PROXY" | "HTTPS_PROXY" => Value::from(ours.as_str()),
-                "NO_PROXY" => Value::from("localhost,127.0.0.1,::1"),
-                _ => Value::from(""),
-            })
-        }
-    };
-    for name in agent::PASS.iter().chain(agent::SETTINGS) {
-        if let Some(value) = host.var(name) {
-            env.insert((*name).to_owned(), value.into());
-        }
-    }
-    for name in agent::SECRETS {
-        if let Some(value) = host.env.get(OsStr::new(name)).filter(|value| !value.is_empty()) {
-            env.insert((*name).to_owned(), Value::Secret(Secret::new(value.clone())));
-        }
-    }
-    for (name, path) in &facts.credentials {
-        env.insert((*name).to_owned(), path.to_string_lossy().into_owned().into());
-    }
-    let mut git = vec![
-        ("safe.directory".to_owned(), "*".to_owned()),
-        ("commit.gpgsign".to_owned(), "false".to_owned()),
-        ("tag.gpgsign".to_owned(), "false".to_owned()),
-        ("push.default".to_owned(), "current".to_owned()),
-        ("branch.autoSetupMerge".to_owned(), "false".to_owned()),
-    ];
-    git.extend(facts.identity.iter().cloned());
-    if let Some(token) = host.env.get(OsStr::new("PI_GH_TOKEN")).filter(|token| !token.is_empty()) {
-        env.insert("GH_TOKEN".to_owned(), Value::Secret(Secret::new(token.clone())));
-        git.push(("credential.https://github.com.helper".to_owned(), "!gh auth git-credential".to_owned()));
-    }
-    env.insert("GIT_CONFIG_COUNT".to_owned(), git.len().to_string().into());
-    for (n, (key, value)) in git.into_iter().enumerate() {
-        env.insert(format!("GIT_CONFIG_KEY_{n}"), key.into());
-        env.insert(format!("GIT_CONFIG_VALUE_{n}"), value.into());
-    }
-    for (name, value) in [
-        ("HOME", HOME),
-        ("USER", "pi"),
-        ("LOGNAME", "pi"),
-        ("LANG", "C.UTF-8"),
-        ("PI_SKIP_VERSION_CHECK", "1"),
-        ("PI_TELEMETRY", "0"),
-    ] {
-        env.insert(name.to_owned(), value.into());
-    }
-    if let Some(zone) = &host.timezone {
-        env.insert("TZ".to_owned(), zone.as_str().into());
-    }
-    if let Some(editor) = host.var("VISUAL").or_else(|| host.var("EDITOR")) {
-        // Others are not in the image, and the agent falls back to nano by itself.
-        if matches!(editor.rsplit('/').next(), Some("nano")) {
-            env.insert("EDITOR".to_owned(), "nano".into());
-        }
-    }
-    match reach {
-        Reach::Open => {}
-        Reach::None | Reach::Demo => {
-            env.insert("PI_OFFLINE".to_owned(), "1".into());
-        }
-        Reach::Proxy(_) => {
-            env.insert("PI_BOX_PROXY".to_owned(), format!("{}:{PROXY_PORT}", subnet.sidecar()).into());
-            let own = host.addresses.iter().filter(|address| address.is_ipv4());
-            let mut probe: Vec<String> = own.map(ToString::to_string).take(16).collect();
-            probe.push(subnet.host(1).to_string());
-            env.insert("PI_BOX_PROBE".to_owned(), probe.join(" ").into());
-        }
-    }
-    let expected = expected_mounts(facts, mounts, host);
-    if !expected.is_empty() {
-        env.insert("PI_BOX_MOUNTS".to_owned(), expected.into());
-    }
-    for text in &config.env {
-        let (name, value) = match text.split_once('=') {
-            Some((name, value)) => (name, Some(value.into())),
-            None => (text.as_str(), host.env.get(OsStr::new(text)).cloned()),
-        };
-        check_variable(name, reach)?;
-        // A variable that is not set here stays unset there.
-        if let Some(value) = value {
-            env.insert(name.to_owned(), Value::Secret(Secret::new(value)));
-        }
-    }
-    Ok(env)
-}
-
-/// The host's own proxy, for a session that may use the host's network; one on loopback is not there for a container.
-fn host_proxy(host: &Host, name: &str) -> Value {
-    let value =
-        host.env.get(OsStr::new(&name.to_ascii_lowercase())).or_else(|| host.env.get(OsStr::new(name)));
-    match value {
-        Some(value) if !value.is_empty() => {
-            let text = value.to_string_lossy();
-            let loopback =
-                name != "NO_PROXY" && ["localhost", "127.", "[::1]"].iter().any(|own| text.contains(own));
-            // It may hold a password.
-            if loopback { Value::from("") } else { Value::Secret(Secret::new(value.clone())) }
-        }
-        _ => Value::from(""),
-    }
-}
-
-/// Refuses what docker itself would read from the variable, what the sandbox sets, and what would be loaded into the
-/// programs that check the sandbox before the agent runs.
-fn check_variable(name: &str, reach: &Reach) -> anyhow::Result<()> {
-    let valid = !name.is_empty()
-        && !name.starts_with(|c: char| c.is_ascii_digit())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    let why = if !valid {
-        "is not the name of a variable"
-    } else if ["DOCKER_", "BUILDKIT_", "BUILDX_", "COMPOSE_"].iter().any(|own| name.starts_with(own)) {
-        "is read by docker itself"
-    } else if ["LD_", "PI_BOX_", "GIT_CONFIG_"].iter().any(|own| name.starts_with(own))
-        || matches!(name, "HOME" | "PATH" | "USER" | "LOGNAME" | "TMPDIR")
-    {
-        "is set by the sandbox"
-    } else if !matches!(reach, Reach::Open) && PROXY_VARIABLES.contains(&name.to_ascii_uppercase().as_str()) {
-        "belongs to the restricted network"
-    } else {
-        return Ok(());
-    };
-    bail!(Usage::error(format!(
-        "the variable `{}` cannot be given to the agent: it {why}",
-        name.escape_debug()
-    )))
 }
 
 /// Where the agent is, told to the model.
@@ -948,7 +562,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{cli::Options, docker::Cmd, facts::AgentEntry};
+    use crate::{
+        cli::Options,
+        config::AgentDir,
+        docker::{Cmd, Source},
+        facts::AgentEntry,
+        files::Identity,
+    };
 
     /// In every value that must not be seen, and in nothing else.
     const SECRET: &str = "hunter2";

@@ -106,7 +106,7 @@ fn the_agent_edits_the_repository_and_runs_commands_in_it() {
 #[test]
 fn sessions_last_are_continued_and_are_kept_apart_per_project() {
     let world = World::new("sessions");
-    let other = world.base().join("home/work/other");
+    let other = world.base().join("home/projects/other");
     world.make_dir(&other);
     world.git(&other, &["init", "--quiet"]);
     world.pi(&[&ECHO[..], &["remember the first word"]].concat()).good();
@@ -536,7 +536,8 @@ fn a_repositorys_own_identity_wins() {
 #[test]
 fn git_works_in_a_linked_worktree_and_in_a_submodule() {
     let world = World::new("worktree");
-    let (tree, library) = (world.base().join("home/work/tree"), world.base().join("home/work/library"));
+    let (tree, library) =
+        (world.base().join("home/projects/tree"), world.base().join("home/projects/library"));
     world.git(&world.repo, &["commit", "--quiet", "--allow-empty", "--message", "first"]);
     world.git(&world.repo, &["worktree", "add", "--quiet", tree.to_str().unwrap()]);
     world.make_dir(&library);
@@ -559,11 +560,11 @@ fn git_works_in_a_linked_worktree_and_in_a_submodule() {
 #[test]
 fn borrowed_objects_are_refused_until_they_are_mounted() {
     let world = World::new("alternates");
-    let lender = world.base().join("home/work/lender");
+    let lender = world.base().join("home/projects/lender");
     world.make_dir(&lender);
     world.git(&lender, &["init", "--quiet"]);
     world.git(&lender, &["commit", "--quiet", "--allow-empty", "--message", "lent"]);
-    let borrower = world.base().join("home/work/borrower");
+    let borrower = world.base().join("home/projects/borrower");
     let clone = ["clone", "--quiet", "--shared", lender.to_str().unwrap(), borrower.to_str().unwrap()];
     world.git(&world.repo, &clone);
     let refused = world.shell(&[], "git log --format=%s").cwd(&borrower).run();

@@ -73,7 +73,7 @@ impl World {
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let base = fs::canonicalize(root.path()).unwrap();
         let world =
-            Self { home: base.join("home"), repo: base.join("home/work").join(repository), root, owner };
+            Self { home: base.join("home"), repo: base.join("home/projects").join(repository), root, owner };
         for dir in [world.home.clone(), world.home.join("work"), world.repo.clone()] {
             world.make_dir(&dir);
         }

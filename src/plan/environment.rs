@@ -1,0 +1,166 @@
+//! The variables of the agent, built from nothing.
+
+use std::{collections::BTreeMap, ffi::OsStr};
+
+use anyhow::bail;
+
+use super::{HOME, Inputs, PROXY_PORT, Reach, mounts::expected_mounts};
+use crate::{
+    agent,
+    docker::{Mount, Secret, Value},
+    host::Host,
+    report::Usage,
+};
+
+const PROXY_VARIABLES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"];
+
+/// Every proxy variable in both cases: docker would inject the ones of its own config where we say nothing.
+fn proxies(value: impl Fn(&str) -> Value) -> BTreeMap<String, Value> {
+    PROXY_VARIABLES
+        .iter()
+        .flat_map(|name| {
+            let value = value(name);
+            [((*name).to_owned(), value.clone()), (name.to_ascii_lowercase(), value)]
+        })
+        .collect()
+}
+
+pub(super) fn no_proxies() -> BTreeMap<String, Value> {
+    proxies(|_| Value::from(""))
+}
+
+/// The variables of the agent, built from nothing.
+pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Result<BTreeMap<String, Value>> {
+    let Inputs { config, host, facts, reach, subnet, .. } = inputs;
+    let mut env = match reach {
+        Reach::Open => proxies(|name| host_proxy(host, name)),
+        Reach::None | Reach::Demo => no_proxies(),
+        Reach::Proxy(_) => {
+            let ours = format!("http://{}:{PROXY_PORT}", subnet.sidecar());
+            proxies(|name| match name {
+                "HTTP_PROXY" | "HTTPS_PROXY" => Value::from(ours.as_str()),
+                "NO_PROXY" => Value::from("localhost,127.0.0.1,::1"),
+                _ => Value::from(""),
+            })
+        }
+    };
+    for name in agent::PASS.iter().chain(agent::SETTINGS) {
+        if let Some(value) = host.var(name) {
+            env.insert((*name).to_owned(), value.into());
+        }
+    }
+    for name in agent::SECRETS {
+        if let Some(value) = host.env.get(OsStr::new(name)).filter(|value| !value.is_empty()) {
+            env.insert((*name).to_owned(), Value::Secret(Secret::new(value.clone())));
+        }
+    }
+    for (name, path) in &facts.credentials {
+        env.insert((*name).to_owned(), path.to_string_lossy().into_owned().into());
+    }
+    let mut git = vec![
+        ("safe.directory".to_owned(), "*".to_owned()),
+        ("commit.gpgsign".to_owned(), "false".to_owned()),
+        ("tag.gpgsign".to_owned(), "false".to_owned()),
+        ("push.default".to_owned(), "current".to_owned()),
+        ("branch.autoSetupMerge".to_owned(), "false".to_owned()),
+    ];
+    git.extend(facts.identity.iter().cloned());
+    if let Some(token) = host.env.get(OsStr::new("PI_GH_TOKEN")).filter(|token| !token.is_empty()) {
+        env.insert("GH_TOKEN".to_owned(), Value::Secret(Secret::new(token.clone())));
+        git.push(("credential.https://github.com.helper".to_owned(), "!gh auth git-credential".to_owned()));
+    }
+    env.insert("GIT_CONFIG_COUNT".to_owned(), git.len().to_string().into());
+    for (n, (key, value)) in git.into_iter().enumerate() {
+        env.insert(format!("GIT_CONFIG_KEY_{n}"), key.into());
+        env.insert(format!("GIT_CONFIG_VALUE_{n}"), value.into());
+    }
+    for (name, value) in [
+        ("HOME", HOME),
+        ("USER", "pi"),
+        ("LOGNAME", "pi"),
+        ("LANG", "C.UTF-8"),
+        ("PI_SKIP_VERSION_CHECK", "1"),
+        ("PI_TELEMETRY", "0"),
+    ] {
+        env.insert(name.to_owned(), value.into());
+    }
+    if let Some(zone) = &host.timezone {
+        env.insert("TZ".to_owned(), zone.as_str().into());
+    }
+    if let Some(editor) = host.var("VISUAL").or_else(|| host.var("EDITOR")) {
+        // Others are not in the image, and the agent falls back to nano by itself.
+        if matches!(editor.rsplit('/').next(), Some("nano")) {
+            env.insert("EDITOR".to_owned(), "nano".into());
+        }
+    }
+    match reach {
+        Reach::Open => {}
+        Reach::None | Reach::Demo => {
+            env.insert("PI_OFFLINE".to_owned(), "1".into());
+        }
+        Reach::Proxy(_) => {
+            env.insert("PI_BOX_PROXY".to_owned(), format!("{}:{PROXY_PORT}", subnet.sidecar()).into());
+            let own = host.addresses.iter().filter(|address| address.is_ipv4());
+            let mut probe: Vec<String> = own.map(ToString::to_string).take(16).collect();
+            probe.push(subnet.host(1).to_string());
+            env.insert("PI_BOX_PROBE".to_owned(), probe.join(" ").into());
+        }
+    }
+    let expected = expected_mounts(facts, mounts, host);
+    if !expected.is_empty() {
+        env.insert("PI_BOX_MOUNTS".to_owned(), expected.into());
+    }
+    for text in &config.env {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.into())),
+            None => (text.as_str(), host.env.get(OsStr::new(text)).cloned()),
+        };
+        check_variable(name, reach)?;
+        // A variable that is not set here stays unset there.
+        if let Some(value) = value {
+            env.insert(name.to_owned(), Value::Secret(Secret::new(value)));
+        }
+    }
+    Ok(env)
+}
+
+/// The host's own proxy, for a session that may use the host's network; one on loopback is not there for a container.
+fn host_proxy(host: &Host, name: &str) -> Value {
+    let value =
+        host.env.get(OsStr::new(&name.to_ascii_lowercase())).or_else(|| host.env.get(OsStr::new(name)));
+    match value {
+        Some(value) if !value.is_empty() => {
+            let text = value.to_string_lossy();
+            let loopback =
+                name != "NO_PROXY" && ["localhost", "127.", "[::1]"].iter().any(|own| text.contains(own));
+            // It may hold a password.
+            if loopback { Value::from("") } else { Value::Secret(Secret::new(value.clone())) }
+        }
+        _ => Value::from(""),
+    }
+}
+
+/// Refuses what docker itself would read from the variable, what the sandbox sets, and what would be loaded into the
+/// programs that check the sandbox before the agent runs.
+fn check_variable(name: &str, reach: &Reach) -> anyhow::Result<()> {
+    let valid = !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let why = if !valid {
+        "is not the name of a variable"
+    } else if ["DOCKER_", "BUILDKIT_", "BUILDX_", "COMPOSE_"].iter().any(|own| name.starts_with(own)) {
+        "is read by docker itself"
+    } else if ["LD_", "PI_BOX_", "GIT_CONFIG_"].iter().any(|own| name.starts_with(own))
+        || matches!(name, "HOME" | "PATH" | "USER" | "LOGNAME" | "TMPDIR")
+    {
+        "is set by the sandbox"
+    } else if !matches!(reach, Reach::Open) && PROXY_VARIABLES.contains(&name.to_ascii_uppercase().as_str()) {
+        "belongs to the restricted network"
+    } else {
+        return Ok(());
+    };
+    bail!(Usage::error(format!(
+        "the variable `{}` cannot be given to the agent: it {why}",
+        name.escape_debug()
+    )))
+}
