@@ -8,7 +8,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Directory, File, HOME, Inputs, Keep, Program, Text};
+use super::{Directory, File, HOME, Inputs, Keep, Program, Reach, Text};
 use crate::{
     agent,
     config::{AgentDir, Config},
@@ -100,18 +100,13 @@ pub(super) fn agent_mounts(
 }
 
 pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, String>) -> Vec<Mount> {
-    let Inputs { id, workspace, facts, who, .. } = inputs;
+    let Inputs { id, workspace, facts, who, reach, .. } = inputs;
     let home = Path::new(HOME);
     let volume = |name, role: &str, labels: &BTreeMap<String, String>| {
         let mut labels = labels.clone();
         labels.insert("pi.role".to_owned(), role.to_owned());
         Source::Volume { name, labels }
     };
-    // The cache outlives the session, so it carries none of its labels.
-    let mut lasting = labels.clone();
-    lasting.remove("pi.session");
-    let key = hex(&Sha256::digest(format!("{}\0{}\0{}", workspace.root.display(), who.uid, who.gid)));
-    let cache = format!("pi-cache-{}", &key[..16]);
     let mut mounts = vec![
         Mount::same(&workspace.root, Access::ReadWrite),
         Mount {
@@ -119,12 +114,20 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
             target: home.to_owned(),
             access: Access::ReadWrite,
         },
-        Mount {
+    ];
+    // The scratch repository of a demonstration is gone with it, and nobody would come back to its cache.
+    if !matches!(reach, Reach::Demo) {
+        // The cache outlives the session, so it carries none of its labels.
+        let mut lasting = labels.clone();
+        lasting.remove("pi.session");
+        let key = hex(&Sha256::digest(format!("{}\0{}\0{}", workspace.root.display(), who.uid, who.gid)));
+        let cache = format!("pi-cache-{}", &key[..16]);
+        mounts.push(Mount {
             source: volume(cache, "cache", &lasting),
             target: home.join(".cache/lang"),
             access: Access::ReadWrite,
-        },
-    ];
+        });
+    }
     mounts.extend(workspace.git_dirs.iter().map(|dir| Mount::same(dir, Access::ReadWrite)));
     if let Some(skills) = &facts.skills {
         mounts.push(Mount::bind(skills, home.join(".agents/skills"), Access::ReadOnly));
