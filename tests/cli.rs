@@ -686,3 +686,15 @@ fn paths_of_every_kind_become_one_mount() {
         assert_eq!(create.words[at + 1], repo.to_str().unwrap());
     }
 }
+
+#[test]
+fn a_relative_config_file_is_the_users_wherever_the_session_stands() {
+    for words in [&["demo"][..], &["-p", "x"], &["shell", "--", "true"]] {
+        let world = World::fake();
+        write(&world.repo().join("own.toml"), "memory = \"3g\"\n");
+        world.run_pi(&[&["--config", "own.toml"], words].concat());
+        let create = world.docker().called("create-agent");
+        assert!(create.words.windows(2).any(|pair| pair == ["--memory", "3g"]), "{create:?}");
+        world.assert_nothing_left();
+    }
+}

@@ -42,8 +42,11 @@ pub(crate) fn run(launcher: &Launcher) -> anyhow::Result<u8> {
     let scratch = Scratch::new(&launcher.host, "demo-")?;
     let repository = fs::canonicalize(scratch.path())?.join("repository");
     set_up(&scratch.path().join("agent"), &repository, &scratch.path().join("another-repository"))?;
+    let mut options = launcher.options.clone();
+    // The session stands elsewhere than the user who typed the path.
+    options.config = options.config.map(|path| launcher.host.cwd.join(path));
     let demo = Launcher {
-        options: launcher.options.clone(),
+        options,
         host: demo_host(&launcher.host, &scratch.path().join("agent"), &repository),
         signals: launcher.signals.share(),
     };
