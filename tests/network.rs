@@ -42,6 +42,68 @@ fn ends_well(world: &World, session: Session<'_>, err: &str) {
     world.assert_nothing_left();
 }
 
+/// Names near to the listed ones and far from them, the same ones for the same seed.
+fn random_targets(seed: u64, count: usize) -> Vec<String> {
+    const LABELS: [&str; 8] = ["allowed", "wild", "evil", "a", "b-c", "xn--80ak6aa92e", "odd", "plain"];
+    const ENDS: [&str; 6] = [
+        "allowed.test",
+        "wild.allowed.test",
+        "odd.allowed.test",
+        "plain.allowed.test",
+        "evil.test",
+        "allowed.test.evil.test",
+    ];
+    let mut state = seed;
+    let mut below = |n: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % n
+    };
+    (0..count)
+        .map(|_| {
+            let mut labels: Vec<&str> = (0..below(3)).map(|_| LABELS[below(LABELS.len())]).collect();
+            labels.push(ENDS[below(ENDS.len())]);
+            let glue = if below(8) == 0 { "" } else { "." };
+            let name = labels.join(glue);
+            let name = if below(6) == 0 { name.to_uppercase() } else { name };
+            format!("{name}:{}", [443, 443, 80, 8443, 22][below(5)])
+        })
+        .collect()
+}
+
+#[test]
+fn the_matcher_and_the_proxy_agree_on_random_names() {
+    let (world, list) = restricted("", ALLOWLIST);
+    let seed = std::env::var("PI_TEST_SEED").ok().map_or(1, |text| text.parse().unwrap());
+    let count = std::env::var("PI_TEST_CASES").ok().map_or(400, |text| text.parse().unwrap());
+    let targets = random_targets(seed, count);
+    let words: Vec<&str> = [&*list, "check"].into_iter().chain(targets.iter().map(String::as_str)).collect();
+    let said = world.run(&mut pi(&world, &words));
+    let verdicts: Vec<bool> = said.out.lines().map(|line| line.starts_with("allowed ")).collect();
+    assert_eq!(verdicts.len(), targets.len(), "{said:?}");
+    assert!(verdicts.contains(&true) && verdicts.contains(&false));
+
+    let session = Session::start(&world, &[&list]);
+    let cases: Vec<Case> = targets
+        .iter()
+        .enumerate()
+        .map(|(n, target)| Case {
+            name: n.to_string(),
+            control: "-".to_owned(),
+            expected: String::new(),
+            how: format!("head CONNECT {target} HTTP/1.1"),
+        })
+        .collect();
+    let seen = session.attempt(&cases);
+    for (n, (target, allowed)) in targets.iter().zip(verdicts).enumerate() {
+        // An allowed name that nobody has is looked up, in vain.
+        let outcome = &seen[&n.to_string()].outcome;
+        assert_eq!(!outcome.starts_with("403"), allowed, "seed {seed}: {target}: {outcome}");
+    }
+    let outcome = session.end();
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    world.assert_nothing_left();
+}
+
 // ---- what goes past the proxy ----
 
 #[test]
