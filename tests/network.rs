@@ -93,10 +93,10 @@ fn the_matcher_and_the_proxy_agree_on_random_names() {
             how: format!("head CONNECT {target} HTTP/1.1"),
         })
         .collect();
-    let seen = session.attempt(&cases);
+    let results = session.attempt(&cases);
     for (n, (target, allowed)) in targets.iter().zip(verdicts).enumerate() {
         // An allowed name that nobody has is looked up, in vain.
-        let outcome = &seen[&n.to_string()].outcome;
+        let outcome = &results[&n.to_string()].outcome;
         assert_eq!(!outcome.starts_with("403"), allowed, "seed {seed}: {target}: {outcome}");
     }
     let outcome = session.end();
