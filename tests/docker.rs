@@ -835,6 +835,25 @@ fn a_running_session_is_listed_entered_and_stopped_by_its_name() {
 }
 
 #[test]
+fn the_gate_refuses_a_mount_that_is_not_what_was_looked_at() {
+    let world = World::new("exchange");
+    let inode = fs::metadata(&world.repo).unwrap().ino();
+    let planned = world.pi(&["--dry-run", "shell", "--", "echo", "it ran"]).good();
+    // As if the directory had been exchanged after the launcher's look.
+    let exchanged = planned.replace(&format!(":{inode}:"), &format!(":{}:", inode + 1));
+    assert_ne!(exchanged, planned);
+    let script = world.base().join("script");
+    fs::write(&script, exchanged).unwrap();
+    let outcome = world.script(&script).run();
+    let said = format!(
+        "pi: error: the sandbox is not safe, so nothing was started: what is mounted at `{}` is not what was there when \
+         the session began\n",
+        world.repo.display()
+    );
+    assert_eq!((outcome.code, outcome.out, outcome.err), (Some(125), String::new(), said));
+}
+
+#[test]
 fn the_script_of_a_dry_run_does_what_pi_does() {
     let world = World::new("dry-run");
     for (words, stdin) in [
