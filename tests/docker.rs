@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use common::PATIENCE;
 use common::real::{Done, Terminal, Who, World, docker, model, myself, run, until};
 
 const ECHO: [&str; 3] = ["-p", "--model", "demo/echo"];
@@ -447,7 +448,7 @@ fn a_providers_key_is_inside_and_nowhere_to_be_seen() {
         world.shell(&options, script).env("ANTHROPIC_API_KEY", CANARY).env("OTHER", CANARY)
     };
     let running = call(&["--verbose"]).start();
-    assert!(until(Duration::from_secs(60), || world.repo.join("up").exists()), "the session did not start");
+    assert!(until(PATIENCE, || world.repo.join("up").exists()), "the session did not start");
     let mut seen = Vec::new();
     for entry in fs::read_dir("/proc").unwrap() {
         let path = entry.unwrap().path().join("cmdline");
@@ -751,7 +752,7 @@ fn a_published_port_is_reached_from_this_machine_only() {
         "require('http').createServer((q, a) => {{ a.end('hi'); a.on('finish', () => process.exit()) }}).listen({port}, () => require('fs').writeFileSync('up', ''))"
     );
     let running = world.pi(&["--publish", &port.to_string(), "shell", "--", "node", "-e", &server]).start();
-    assert!(until(Duration::from_secs(60), || world.repo.join("up").exists()), "the server did not start");
+    assert!(until(PATIENCE, || world.repo.join("up").exists()), "the server did not start");
     // Another address of this machine: the one from which it would talk to a container.
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     socket.connect((model().address.as_str(), 9)).unwrap();
@@ -809,7 +810,7 @@ fn an_unknown_runtime_is_an_error_with_the_next_step() {
 fn a_running_session_is_listed_entered_and_stopped_by_its_name() {
     let world = World::new("verbs");
     let running = world.shell(&["--session-name", "here"], "touch up; sleep 600").start();
-    assert!(until(Duration::from_secs(60), || world.repo.join("up").exists()), "the session did not start");
+    assert!(until(PATIENCE, || world.repo.join("up").exists()), "the session did not start");
     let listed: serde_json::Value = serde_json::from_str(&world.pi(&["ps", "--json"]).good()).unwrap();
     assert_eq!(listed.as_array().map(Vec::len), Some(1), "{listed}");
     assert_eq!((&listed[0]["name"], &listed[0]["network"]), (&"here".into(), &"open".into()));
@@ -906,9 +907,8 @@ fn agent_in<'a>(world: &'a World, words: &str) -> Terminal<'a> {
 
 /// Ends the agent as a person would, and waits for the shell.
 fn leave(terminal: &Terminal<'_>) {
-    terminal.keys(&["C-c"]);
-    terminal.keys(&["C-c"]);
-    terminal.wait("the shell's prompt", |screen| screen.trim_end().ends_with("ready$"));
+    // Two of them in short order, which a busy machine may fail to deliver.
+    terminal.insist(&["C-c", "C-c"], "the shell's prompt", |screen| screen.trim_end().ends_with("ready$"));
 }
 
 #[test]
@@ -918,8 +918,8 @@ fn the_agents_terminal_is_a_real_one() {
     assert!(terminal.colours().contains("\u{1b}[38;"), "no colours: {:?}", terminal.colours());
     terminal.text("typed words");
     terminal.wait("what was typed", |screen| screen.contains("typed words"));
-    terminal.keys(&["Enter"]);
-    terminal.wait("the answer", |screen| screen.matches("typed words").count() == 2);
+    // An agent which is still starting gives the words back.
+    terminal.insist(&["Enter"], "the answer", |screen| screen.matches("typed words").count() == 2);
     // Ctrl-P is the agent's key for the next model, and docker's for detaching.
     terminal.keys(&["C-p"]);
     terminal.wait("the next model", |screen| screen.contains("slow"));
@@ -946,9 +946,8 @@ fn a_paste_of_two_lines_is_one_input() {
     let terminal = agent_in(&world, "");
     terminal.paste("line one\nline two");
     terminal.wait("both lines", |screen| screen.contains("line one") && screen.contains("line two"));
-    terminal.keys(&["Enter"]);
     // One question, one answer, in both of which the lines stand one below the other.
-    let screen = terminal.wait("the answer", |screen| screen.matches("line two").count() == 2);
+    let screen = terminal.insist(&["Enter"], "the answer", |screen| screen.matches("line two").count() == 2);
     assert_eq!(screen.matches("line one").count(), 2, "{screen}");
     let sessions = world.home.join(".pi/agent/sessions");
     let file = fs::read_dir(sessions).unwrap().next().unwrap().unwrap().path();

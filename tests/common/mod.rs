@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use fake::Fake;
 
 /// How long a test waits for anything before it says what it saw instead.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A user with a home and one repository, who has never started `pi` before.
 pub(crate) struct World {

@@ -19,8 +19,10 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-/// How long a session of a test may take; building its image comes before, with a bound of its own.
-const LIMIT: Duration = Duration::from_secs(90);
+use super::PATIENCE;
+
+/// After how long a key is pressed again of which nothing came.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// How long an image may take to build, PHP's and Go's included.
 const BUILD: Duration = Duration::from_secs(540);
@@ -129,7 +131,7 @@ impl World {
     pub(crate) fn git(&self, dir: &Path, args: &[&str]) -> String {
         let mut git = self.as_owner("git".as_ref());
         git.arg("-C").arg(dir).args(args);
-        let done = run(git, "", LIMIT);
+        let done = run(git, "", PATIENCE);
         assert_eq!(done.code, Some(0), "git {args:?}: {done:?}");
         done.out
     }
@@ -165,7 +167,7 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pi"));
         self.surround(&mut command);
         command.args(args).current_dir(&self.repo);
-        Pi { command, stdin: String::new(), limit: LIMIT }
+        Pi { command, stdin: String::new(), limit: PATIENCE }
     }
 
     /// The same by another user, who may use the engine's socket.
@@ -190,7 +192,7 @@ impl World {
             .arg(program)
             .args(args)
             .current_dir(&self.repo);
-        Pi { command, stdin: String::new(), limit: LIMIT }
+        Pi { command, stdin: String::new(), limit: PATIENCE }
     }
 
     /// `pi shell -- sh -c SCRIPT`, with launcher options before it.
@@ -219,7 +221,7 @@ impl World {
         let mut command = Command::new("sh");
         self.surround(&mut command);
         command.arg(path).current_dir(&self.repo);
-        Pi { command, stdin: String::new(), limit: LIMIT }
+        Pi { command, stdin: String::new(), limit: PATIENCE }
     }
 
     /// The plan of a session, as data.
@@ -295,7 +297,7 @@ impl Drop for World {
             assert!(!cleaned.out.contains("session"), "a session was left: {cleaned:?}");
             // The second process of a session ends just after the first.
             let mut left = self.leftovers();
-            until(Duration::from_secs(10), || {
+            until(PATIENCE, || {
                 left = self.leftovers();
                 left.is_empty()
             });
@@ -362,7 +364,7 @@ pub(crate) struct Running {
 impl Running {
     /// Waits for its end.
     pub(crate) fn end(self) -> Done {
-        finish(self.child, self.streams, LIMIT)
+        finish(self.child, self.streams, PATIENCE)
     }
 }
 
@@ -455,7 +457,7 @@ fn labelled(kind: &str, label: &str) -> Vec<String> {
 pub(crate) fn docker(args: &[&str]) -> String {
     let mut command = Command::new("docker");
     command.args(args);
-    let done = run(command, "", LIMIT);
+    let done = run(command, "", PATIENCE);
     assert_eq!(done.code, Some(0), "docker {args:?}: {done:?}");
     done.out
 }
@@ -560,7 +562,7 @@ impl<'a> Terminal<'a> {
             .arg(&self.socket)
             .args(args)
             .current_dir(&self.world.repo);
-        let done = run(command, "", Duration::from_secs(20));
+        let done = run(command, "", PATIENCE);
         assert_eq!(done.code, Some(0), "tmux {args:?}: {done:?}");
         done.out
     }
@@ -575,6 +577,21 @@ impl<'a> Terminal<'a> {
         let mut args = vec!["send-keys"];
         args.extend(keys);
         self.tmux(&args);
+    }
+
+    /// Presses keys until the screen shows what is expected: again after a while, as a person would.
+    pub(crate) fn insist(&self, keys: &[&str], what: &str, shows: impl Fn(&str) -> bool) -> String {
+        let mut pressed: Option<Instant> = None;
+        self.wait(what, |screen| {
+            let done = shows(screen);
+            if !done && pressed.is_none_or(|then| then.elapsed() > AGAIN) {
+                for key in keys {
+                    self.keys(&[key]);
+                }
+                pressed = Some(Instant::now());
+            }
+            done
+        })
     }
 
     /// Types a line to the shell.
@@ -608,9 +625,9 @@ impl<'a> Terminal<'a> {
     }
 
     /// Waits until the screen shows what is expected, and returns it.
-    pub(crate) fn wait(&self, what: &str, shows: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn wait(&self, what: &str, mut shows: impl FnMut(&str) -> bool) -> String {
         let mut screen = String::new();
-        let seen = until(Duration::from_secs(60), || {
+        let seen = until(PATIENCE, || {
             screen = self.screen();
             shows(&screen)
         });
