@@ -848,6 +848,59 @@ fn the_usual_programs_find_their_way_without_further_settings() {
     world.assert_nothing_left();
 }
 
+/// A language's settings, what its package manager does with a package, and what that prints in the end. The registry
+/// is named and its certificate trusted; nothing is said of a proxy.
+const LANGUAGES: [(&str, &[&str], &str, &str); 3] = [
+    (
+        "",
+        &["--lang=go"],
+        "export GOPROXY=SITE/go GOSUMDB=off
+        rm -f go.mod; go mod init here; go get example.test/words@v1.2.3
+        cat $(go list -m -f '{{.Dir}}' example.test/words)/words.go | tail -n 1",
+        "const Text = \"words of go\"",
+    ),
+    (
+        "",
+        &["--lang=php8.4"],
+        "rm -f composer.json; composer init --quiet --name=here/here
+        composer config repositories.packagist.org false
+        composer config repositories.words composer SITE/composer
+        composer require example/words:1.2.3
+        php -r 'require \"vendor/autoload.php\"; echo words();'",
+        "words of php",
+    ),
+    (
+        "packages = [\"python3-pip\"]",
+        &[],
+        "pip install --target=. --index-url=SITE/python words
+        python3 -c 'import words; print(words.text)'",
+        "words of python",
+    ),
+];
+
+#[test]
+fn package_managers_fetch_what_is_listed_without_further_settings() {
+    for (settings, options, script, expected) in LANGUAGES {
+        let (world, list) = restricted(settings, ALLOWLIST);
+        net::prepare(&world);
+        let run = |from: &str| {
+            let script = script.replace("SITE", from);
+            let script = format!(
+                "export SSL_CERT_FILE=$PWD/ca.pem REQUESTS_CA_BUNDLE=$PWD/ca.pem PIP_RETRIES=0; {script}"
+            );
+            world.run(&mut pi(&world, &[&[&*list], options, &["shell", "--", "sh", "-ec", &script]].concat()))
+        };
+        // What is not listed is refused to them, and told to the user.
+        let bad = run("https://evil.test");
+        assert_ne!(bad.code, Some(0), "{bad:?}");
+        assert!(bad.err.contains("pi: refused: evil.test:443 ("), "{bad:?}");
+        let good = run("https://allowed.test");
+        assert_eq!(good.code, Some(0), "{good:?}");
+        assert_eq!(good.out.lines().last(), Some(expected), "{good:?}");
+        world.assert_nothing_left();
+    }
+}
+
 #[test]
 fn the_real_agent_reaches_a_model_in_the_local_network_and_is_refused_elsewhere() {
     let (world, list) = restricted("lan = [\"10.77.77.7:11434\"]", ALLOWLIST);
@@ -872,6 +925,18 @@ fn the_real_agent_reaches_a_model_in_the_local_network_and_is_refused_elsewhere(
     let none = ask("run: true");
     assert_ne!(none.code, Some(0), "{none:?}");
     world.assert_nothing_left();
+}
+
+#[test]
+fn a_machine_that_does_not_check_where_datagrams_come_from_is_told_of_once() {
+    let (world, list) = restricted("", ALLOWLIST);
+    let dry = |more: &[&str]| world.run(&mut pi(&world, &[&[&*list, "--dry-run=json"], more].concat()));
+    assert_eq!(dry(&[]).about_kernel.is_none(), internet().checks_sources);
+    assert_eq!(dry(&[]).about_kernel, None);
+    assert_eq!(dry(&["--verbose"]).err.contains("rp_filter is 0"), !internet().checks_sources);
+    // The other networks have no such promise.
+    let open = World::real();
+    assert_eq!(open.run(&mut pi(&open, &["--dry-run=json"])).about_kernel, None);
 }
 
 #[test]

@@ -115,15 +115,16 @@ function tokens(text, where, seen = new Set()) {
 const web = createHttp((request, response) => {
   const where = request.socket.where;
   tokens(`${request.url} ${request.headers["x-case"]}`, where.replace(" ", " tcp "));
-  const body = {
-    "/repo.git/info/refs?service=git-upload-pack": `${"1".repeat(40)}\trefs/heads/main\n`,
-    "/package": JSON.stringify({ name: "package", "dist-tags": { latest: "1.2.3" }, versions: { "1.2.3": { name: "package", version: "1.2.3" } } }),
-  }[request.url];
+  const body = pages[request.url];
+  // A registry says what it does not have; any other page is there.
+  if (body === undefined && /^\/(go|composer|python)\//.test(request.url)) response.statusCode = 404;
+  if (request.url.startsWith("/python/")) response.setHeader("content-type", "text/html");
   response.setHeader("connection", "close");
   response.end(body ?? `reached ${where}\n`);
 });
 
 let secure;
+let pages = {};
 
 // One port speaks TLS and HTTP, whatever the first byte asks for, and answers anything else as well.
 function serve(socket) {
@@ -201,6 +202,8 @@ const all = (port) => open(port, "::").catch(() => open(port, "0.0.0.0"));
 
 if (role === "wan") {
   await certificate();
+  pages = (await import("./packages.mjs")).default;
+  pages["/repo.git/info/refs?service=git-upload-pack"] = `${"1".repeat(40)}\trefs/heads/main\n`;
   await until(() => existsSync("/sys/class/net/wan0") && networkInterfaces().wan0?.some((one) => one.address === "198.18.77.7"));
   await Promise.all([
     ...names(),
