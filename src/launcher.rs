@@ -1,6 +1,6 @@
 //! What every verb starts from: the options, the machine, the settings, the engine.
 
-use std::{sync::Mutex, time::SystemTime};
+use std::{fs, sync::Mutex, time::SystemTime};
 
 use crate::{
     cli::Options,
@@ -75,8 +75,14 @@ impl Launcher {
                     report::warn(warning);
                 }
                 if !self.host.filters_sources {
-                    report::detail(
-                        "rp_filter is 0 here: single UDP datagrams can be sent to this machine's own listeners, without \
+                    // A fact of the machine, which nobody wants to read at each start.
+                    let tell = if is_first_time(&self.host, "told-of-rp-filter") {
+                        report::warn
+                    } else {
+                        report::detail
+                    };
+                    tell(
+                        "rp_filter is 0 on this machine: an agent can send single UDP datagrams to its listeners, without \
                          an answer; `sysctl net.ipv4.conf.all.rp_filter=2` closes that",
                     );
                 }
@@ -182,5 +188,15 @@ impl Launcher {
             ca: &prepared.ca,
             signals: &self.signals,
         }
+    }
+}
+
+/// Whether this was never asked before on this machine, which is remembered; also where it cannot be.
+fn is_first_time(host: &Host, what: &str) -> bool {
+    let dir = host.state_dir();
+    let path = dir.join(what);
+    !path.exists() && {
+        let _ = session::private_dir(&dir).map(|()| fs::File::create_new(&path));
+        true
     }
 }

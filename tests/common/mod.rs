@@ -24,6 +24,9 @@ use fake::Fake;
 /// How long a test waits for anything before it says what it saw instead.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
+/// What the launcher says once on a machine whose kernel does not look where datagrams come from.
+const ABOUT_KERNEL: &str = "pi: warning: rp_filter is 0 on this machine: ";
+
 /// A user with a home and one repository, who has never started `pi` before.
 pub(crate) struct World {
     root: PathBuf,
@@ -284,7 +287,10 @@ pub(crate) struct Outcome {
     pub(crate) code: Option<i32>,
     pub(crate) signal: Option<i32>,
     pub(crate) out: String,
+    /// Without the one line that depends on the kernel's settings.
     pub(crate) err: String,
+    /// That line.
+    pub(crate) about_kernel: Option<String>,
 }
 
 impl Outcome {
@@ -338,7 +344,18 @@ impl Running {
         let status: ExitStatus = until("the end of a command", || {
             self.child.try_wait().unwrap().ok_or_else(|| format!("{}{}", self.out(), self.err()))
         });
-        Outcome { code: status.code(), signal: status.signal(), out: self.out(), err: self.err() }
+        let (about_kernel, err): (Vec<_>, Vec<_>) = self
+            .err()
+            .split_inclusive('\n')
+            .map(str::to_owned)
+            .partition(|line| line.starts_with(ABOUT_KERNEL));
+        Outcome {
+            code: status.code(),
+            signal: status.signal(),
+            out: self.out(),
+            err: err.concat(),
+            about_kernel: about_kernel.into_iter().next(),
+        }
     }
 }
 
