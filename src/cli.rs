@@ -1,10 +1,14 @@
 //! What can be said on the command line, and to whom: to the launcher, to one of its verbs, or to the agent.
 
+mod split;
+
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 
-use crate::{agent, image::Lang, report::Usage};
+use crate::{image::variant::Lang, report::Usage};
+
+use self::split::Split;
 
 /// Start the pi coding agent in a locked-down Docker container for this repository
 #[derive(Debug, Parser)]
@@ -213,13 +217,6 @@ pub(crate) enum Verb {
 /// people, so the grammar and the completions do not have it.
 pub(crate) const WATCH: &str = "__watch";
 
-/// Verbs that are spoken for, so that today's prompt never turns into tomorrow's verb.
-const RESERVED: [(&str, &str); 3] = [
-    ("login", "run `pi` and type /login"),
-    ("models", "put them into `~/.pi/agent/models.json`"),
-    ("doctor", "`pi --verbose shell -- true` shows what docker is asked and what it answers"),
-];
-
 /// A command line, understood.
 #[derive(Debug, Clone)]
 pub(crate) struct Cli {
@@ -345,161 +342,9 @@ fn refused(error: &clap::Error, verb: Option<&str>) -> anyhow::Result<Cli> {
     })
 }
 
-/// The command line, cut into what clap understands and what is the agent's.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Split {
-    options: Vec<OsString>,
-    verb: Option<String>,
-    verb_args: Vec<OsString>,
-    agent: Vec<OsString>,
-    version: bool,
-}
-
-impl Split {
-    fn of(args: Vec<OsString>) -> anyhow::Result<Self> {
-        let grammar = Parsed::command();
-        let mut split = Self::default();
-        let mut args = args.into_iter().peekable();
-        while let Some(arg) = args.next() {
-            let text = arg.to_string_lossy().into_owned();
-            if text == "--" {
-                match split.verb {
-                    Some(_) => {
-                        split.verb_args.push(arg);
-                        split.verb_args.extend(args);
-                    }
-                    None => split.agent.extend(args),
-                }
-                return Ok(split);
-            }
-            let own = split.verb.as_deref().and_then(|verb| grammar.find_subcommand(verb));
-            if let Some(option) = own.and_then(|verb| option_of(verb, &text)) {
-                split.verb_args.push(arg);
-                if takes_next(option, &text) {
-                    split.verb_args.extend(args.next());
-                }
-                continue;
-            }
-            if let Some(option) = option_of(&grammar, &text) {
-                split.options.push(arg);
-                if takes_next(option, &text) {
-                    let value = args
-                        .next()
-                        .ok_or_else(|| Usage::hinted(format!("`{text}` needs a value"), "see `pi --help`"))?;
-                    split.options.push(value);
-                }
-                continue;
-            }
-            if matches!(text.as_str(), "-h" | "--help") {
-                split.verb_args.push(arg);
-                continue;
-            }
-            if split.verb.is_some() {
-                split.verb_args.push(arg);
-                continue;
-            }
-            if matches!(text.as_str(), "-v" | "-V" | "--version") {
-                split.version = true;
-                continue;
-            }
-            if text.len() > 1 && text.starts_with('-') {
-                if agent::flag(&text).is_none() {
-                    return Err(unknown_flag(&text, &grammar));
-                }
-            } else if let Some((verb, instead)) = RESERVED.iter().find(|(verb, _)| *verb == text) {
-                return Err(Usage::hinted(
-                    format!("`pi {verb}` is not there yet"),
-                    format!("{instead}; to say `{verb}` to the agent, write `pi -- {verb}`"),
-                ));
-            } else if grammar.find_subcommand(&text).is_some() {
-                split.verb = Some(text);
-                continue;
-            } else if agent::COMMANDS.contains(&text.as_str()) {
-                split.agent.push(arg);
-                split.agent.extend(args);
-                return Ok(split);
-            }
-            split.agent.push(arg);
-            split.agent.extend(args);
-            check_agent_words(&split.agent, &grammar)?;
-            return Ok(split);
-        }
-        Ok(split)
-    }
-}
-
-/// The option that `text` names, written as `--name` or `--name=value`.
-fn option_of<'a>(grammar: &'a clap::Command, text: &str) -> Option<&'a clap::Arg> {
-    let name = text.strip_prefix("--")?.split('=').next()?;
-    grammar.get_arguments().find(|arg| arg.get_long() == Some(name))
-}
-
-fn takes_next(option: &clap::Arg, text: &str) -> bool {
-    option.get_action().takes_values() && !option.is_require_equals_set() && !text.contains('=')
-}
-
-/// Refuses an option of the launcher, or a flag that nobody knows, among the words for the agent: a session that
-/// silently ignored `--proxy` would be worse than none.
-fn check_agent_words(words: &[OsString], grammar: &clap::Command) -> anyhow::Result<()> {
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let text = word.to_string_lossy();
-        if text == "--" {
-            return Ok(());
-        }
-        if text.len() < 2 || !text.starts_with('-') {
-            continue;
-        }
-        match agent::flag(&text) {
-            Some(flag) if flag.arity == agent::Arity::One && !text.contains('=') => {
-                words.next();
-            }
-            Some(_) => {}
-            None if option_of(grammar, &text).is_some() => {
-                let option = text.split('=').next().unwrap_or(&text);
-                return Err(Usage::hinted(
-                    format!(
-                        "`{option}` stands after the first word for the agent, where it would have no effect"
-                    ),
-                    format!("write `pi {option} …` with the words for the agent last"),
-                ));
-            }
-            None => return Err(unknown_flag(&text, grammar)),
-        }
-    }
-    Ok(())
-}
-
-fn unknown_flag(text: &str, grammar: &clap::Command) -> anyhow::Error {
-    let name = text.split('=').next().unwrap_or(text);
-    let own: Vec<String> =
-        grammar.get_arguments().filter_map(clap::Arg::get_long).map(|long| format!("--{long}")).collect();
-    let own: Vec<&str> = own.iter().map(String::as_str).collect();
-    let force = format!("to pass it to the agent as it is, write `pi -- {name}`");
-    if let Some((flag, value)) = text.split_once('=')
-        && agent::flag(flag).is_some()
-    {
-        return Usage::hinted(
-            format!("the agent takes the value of `{flag}` as the next word"),
-            format!("write `{flag} {value}`"),
-        );
-    }
-    Usage::hinted(
-        format!("neither the launcher nor the agent knows the flag `{name}`"),
-        match agent::nearest(name, &own) {
-            Some(near) => format!("did you mean `{near}`? {force}"),
-            None => force,
-        },
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn split(args: &[&str]) -> Split {
-        Split::of(args.iter().map(OsString::from).collect()).unwrap()
-    }
 
     fn refusal(args: &[&str]) -> String {
         let error = Cli::parse(args.iter().map(OsString::from)).unwrap_err();
@@ -510,19 +355,6 @@ mod tests {
     #[test]
     fn the_grammar_holds() {
         Parsed::command().debug_assert();
-    }
-
-    #[test]
-    fn flags_of_the_agent_need_no_dashes() {
-        let line = split(&["--proxy", "--lang", "go", "-p", "--model", "--proxy", "fix it"]);
-        assert_eq!(line.options, ["--proxy", "--lang", "go"]);
-        assert_eq!(line.agent, ["-p", "--model", "--proxy", "fix it"]);
-    }
-
-    #[test]
-    fn everything_after_the_dashes_is_the_agents() {
-        assert_eq!(split(&["--", "--proxy", "--nonsense"]).agent, ["--proxy", "--nonsense"]);
-        assert_eq!(split(&["-p", "--", "- a list"]).agent, ["-p", "--", "- a list"]);
     }
 
     #[test]
@@ -542,18 +374,6 @@ mod tests {
     #[test]
     fn a_verb_with_words_that_are_not_its_arguments_acts_on_nothing() {
         assert_eq!(refusal(&["clean", "up", "dead", "code"]), "`pi clean`: unexpected argument 'up' found");
-    }
-
-    #[test]
-    fn shell_takes_options_on_both_sides() {
-        let line = split(&["--proxy", "shell", "--lang", "go", "--", "go", "--version"]);
-        assert_eq!(line.options, ["--proxy", "--lang", "go"]);
-        assert_eq!(line.verb_args, ["--", "go", "--version"]);
-    }
-
-    #[test]
-    fn a_command_of_the_agent_is_passed_verbatim() {
-        assert_eq!(split(&["install", "npm:x", "--proxy"]).agent, ["install", "npm:x", "--proxy"]);
     }
 
     #[test]

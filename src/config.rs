@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{cli::Options, files::read_small, host::Host, image::Lang, report::Hinted};
+use crate::{cli::Options, files::read_small, host::Host, image::variant::Lang, report::Hinted};
 
 /// The commented default, which is also the documentation of every key.
 pub(crate) const DEFAULTS: &str = include_str!("../assets/config.toml");

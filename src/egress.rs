@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Config,
     docker::Secret,
-    domain::{self, Allowlist, Source, Upstream},
+    domain::{self, Allowlist, Source, upstream::Upstream},
     host::Host,
     plan::Text,
     report::{self, Hinted},
@@ -119,7 +119,7 @@ impl Sources {
 pub(crate) fn render(list: &Allowlist, host: &Host) -> anyhow::Result<Rendered> {
     let upstream = upstream(host)?;
     let lan = list.lan() + &upstream.as_ref().map(Upstream::lan).unwrap_or_default();
-    let conf = domain::conf(TEMPLATE, list, upstream.as_ref());
+    let conf = domain::upstream::conf(TEMPLATE, list, upstream.as_ref());
     let conf = if upstream.is_some() { Text::Secret(Secret::new(conf.into())) } else { Text::Plain(conf) };
     let closed =
         host.addresses.iter().fold(String::new(), |lines, address| lines + &address.to_string() + "\n");

@@ -1,24 +1,30 @@
 //! What of the host goes into a session, as far as it has to be looked at: reads files, changes nothing, decides little.
 
+mod git;
+mod mount;
+
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, Write as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, bail};
 
 use crate::{
     agent,
-    config::{Config, MountSpec, Network},
+    config::{Config, Network},
     docker::{Access, Mount, quote},
-    files::{Identity, read_small},
+    files::Identity,
     host::{EngineKind, Host, Owner},
-    report::{Hinted, Usage},
+    report::Hinted,
     workspace::Workspace,
+};
+
+use self::{
+    git::identity,
+    mount::{check_source, check_target, guard_settings, mount, mounted_below},
 };
 
 /// What was found on the host for one session.
@@ -50,46 +56,6 @@ pub(crate) struct AgentEntry {
     pub(crate) name: String,
     pub(crate) real: PathBuf,
 }
-
-/// Engines listen on one of these, besides the one in use.
-const SOCKETS: [&str; 6] = [
-    "/run/docker.sock",
-    "/var/run/docker.sock",
-    "/run/containerd/containerd.sock",
-    "/run/podman/podman.sock",
-    "/run/crio/crio.sock",
-    "/run/buildkit/buildkitd.sock",
-];
-
-/// The same below the user's own directories.
-const USER_SOCKETS: [&str; 6] = [
-    ".docker/run/docker.sock",
-    ".docker/desktop/docker.sock",
-    ".colima/default/docker.sock",
-    ".orbstack/run/docker.sock",
-    ".rd/docker.sock",
-    ".local/share/containers/podman/machine/podman.sock",
-];
-
-/// Mounting over one of these would replace what the sandbox itself consists of.
-const OURS: [&str; 16] = [
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib64",
-    "/etc",
-    "/usr/bin",
-    "/usr/sbin",
-    "/usr/lib",
-    "/usr/local/bin",
-    "/usr/local/lib",
-    "/usr/local/share/pi",
-    "/home/pi",
-    "/tmp",
-    "/run",
-    "/proc",
-    "/sys",
-];
 
 impl Facts {
     /// Looks at everything.
@@ -194,34 +160,6 @@ impl Facts {
     }
 }
 
-/// Refuses to let the agent write what decides about its next session: settings, allowlist, its own directory, and the
-/// launcher's notes.
-fn guard_settings(writable: &[&Path], host: &Host, agent_dir: &Path) -> anyhow::Result<()> {
-    let real = |path: PathBuf| fs::canonicalize(&path).unwrap_or(path);
-    let config = host.config_file();
-    let guarded = [
-        ("the launcher's settings", real(config.parent().map(Path::to_owned).unwrap_or(config))),
-        ("the default allowlist", real(host.home.join(".agents"))),
-        ("the agent's own directory", real(agent_dir.to_owned())),
-        ("the launcher's records", real(host.state_dir())),
-    ];
-    for dir in writable {
-        for (what, own) in &guarded {
-            if own.starts_with(dir) || dir.starts_with(own) {
-                return Err(Hinted::error(
-                    format!(
-                        "`{}` cannot be writable for the agent: {what} are in `{}`",
-                        dir.display(),
-                        own.display()
-                    ),
-                    "what the agent writes there would decide about its next session; work in another directory",
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Who the agent is inside its container, and what to say about it.
 pub(crate) fn who(host: &Host, workspace: &Workspace) -> (Owner, Option<String>) {
     if host.engine.kind == EngineKind::Rootless {
@@ -305,125 +243,6 @@ fn existing(path: PathBuf) -> Option<PathBuf> {
     fs::canonicalize(path).ok().filter(|path| path.is_dir())
 }
 
-fn mount(spec: &MountSpec, host: &Host) -> anyhow::Result<Mount> {
-    let real = fs::canonicalize(&spec.source).map_err(|error| {
-        let why = match error.kind() {
-            io::ErrorKind::NotFound => "there is no such file or directory".to_owned(),
-            _ => error.to_string(),
-        };
-        Hinted::error(
-            format!("could not mount `{}`: {why}", spec.source.display()),
-            "a mount's source must exist; create it, or correct `--mount` or `mounts` in the config",
-        )
-    })?;
-    check_source(&real, host)?;
-    let target = spec.target.clone().unwrap_or_else(|| spec.source.clone());
-    check_target(&target)?;
-    let access = if spec.read_only { Access::ReadOnly } else { Access::ReadWrite };
-    if access == Access::ReadOnly
-        && let Some(below) = mounted_below(&real)
-    {
-        bail!(
-            "could not mount `{}` read-only: `{}` is a mount below it, which old engines would leave writable",
-            real.display(),
-            below.display()
-        );
-    }
-    Ok(Mount::bind(real, target, access))
-}
-
-/// Refuses a source that is an engine's socket or holds one: who can write there is root on this machine.
-fn check_source(source: &Path, host: &Host) -> anyhow::Result<()> {
-    if source.to_str().is_none_or(|text| text.contains('\r')) {
-        bail!(
-            "could not mount `{}`: docker takes paths in UTF-8 without carriage returns only",
-            source.display()
-        );
-    }
-    if ["/proc", "/sys"].iter().any(|kernel| source.starts_with(kernel)) {
-        bail!(
-            "could not mount `{}`: through it the agent would see this machine's processes",
-            source.display()
-        );
-    }
-    let user = format!("/run/user/{}", host.uid);
-    let known = SOCKETS
-        .iter()
-        .map(PathBuf::from)
-        .chain(USER_SOCKETS.iter().map(|path| host.home.join(path)))
-        .chain(["docker.sock", "podman/podman.sock"].iter().map(|path| Path::new(&user).join(path)))
-        .chain([host.engine.socket().to_owned()]);
-    for socket in known {
-        let Ok(real) = fs::canonicalize(&socket) else { continue };
-        let same_file = || match (fs::metadata(&real), fs::metadata(source)) {
-            (Ok(a), Ok(b)) => a.dev() == b.dev() && a.ino() == b.ino(),
-            _ => false,
-        };
-        if real.starts_with(source) || same_file() {
-            return Err(Hinted::error(
-                format!("`{}` is or holds the engine's socket `{}`", source.display(), socket.display()),
-                "with that, the agent would be root on this machine; mount a smaller directory",
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn check_target(target: &Path) -> anyhow::Result<()> {
-    let turns = target.components().any(|part| part == std::path::Component::ParentDir);
-    let hides = OURS.iter().any(|ours| Path::new(ours).starts_with(target));
-    let inside = [
-        "/proc",
-        "/sys",
-        "/dev",
-        "/bin",
-        "/sbin",
-        "/lib",
-        "/lib64",
-        "/usr/bin",
-        "/usr/sbin",
-        "/usr/lib",
-        "/usr/share/perl",
-        "/usr/share/perl5",
-        "/usr/local/lib/pi",
-        "/usr/local/share/pi",
-        "/usr/local/share/perl",
-        "/etc/perl",
-        "/etc/ld.so.preload",
-        "/etc/ld.so.conf",
-        "/etc/ld.so.conf.d",
-        "/etc/ld.so.cache",
-    ]
-    .iter()
-    .any(|own| target.starts_with(own));
-    if turns || hides || inside || target.to_str().is_none_or(|text| text.contains('\r')) {
-        return Err(Usage::hinted(
-            format!(
-                "`{}` cannot be mounted there: it would hide what the sandbox consists of",
-                target.display()
-            ),
-            "name another place with `--mount SRC:DST`, or work in another directory",
-        ));
-    }
-    Ok(())
-}
-
-fn mounted_below(dir: &Path) -> Option<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|at| PathBuf::from(unescaped(at)))
-        .find(|at| at != dir && at.starts_with(dir))
-}
-
-/// The kernel writes a blank, a tab, a newline and a backslash in a path as three octal digits.
-fn unescaped(path: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(path.to_owned(), |path, (written, meant)| path.replace(written, meant))
-}
-
 /// What an enforcing `SELinux` needs before a container may touch the repository; we relabel nothing unasked.
 fn selinux(root: &Path) -> Option<String> {
     if fs::read_to_string("/sys/fs/selinux/enforce").ok()?.trim() != "1" {
@@ -460,84 +279,9 @@ fn credentials(host: &Host) -> anyhow::Result<(Credentials, Vec<String>)> {
     Ok((found, lost))
 }
 
-/// The host user's name and address, asked from outside of any repository's influence: a repository's own settings
-/// win inside the container, where git reads them itself.
-fn identity(host: &Host, workspace: &Workspace) -> anyhow::Result<Vec<(String, String)>> {
-    let own = match &workspace.git_config {
-        Some(config) => read_small(config)?.map(|text| user_settings(host, Some(text))).unwrap_or_default(),
-        None => vec![],
-    };
-    let mut all = user_settings(host, None);
-    all.retain(|(key, _)| !own.iter().any(|(set, _)| set == key));
-    Ok(all)
-}
-
-/// Name and address from the user's own settings, or from the text of a config.
-fn user_settings(host: &Host, text: Option<String>) -> Vec<(String, String)> {
-    let mut git = Command::new("git");
-    git.env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    for name in ["PATH", "HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"] {
-        if let Some(value) = host.env.get(std::ffi::OsStr::new(name)) {
-            git.env(name, value);
-        }
-    }
-    // With a git directory that is none, no repository can be found around `/`.
-    git.env("GIT_DIR", "/dev/null").arg("config").arg("--null");
-    if text.is_some() {
-        // Without `--includes`: what a repository says must not make us read elsewhere.
-        git.args(["--no-includes", "--file", "-"]).stdin(Stdio::piped());
-    }
-    let Ok(mut git) = git.args(["--get-regexp", r"^user\.(name|email)$"]).spawn() else {
-        return vec![];
-    };
-    if let (Some(text), Some(mut stdin)) = (text, git.stdin.take()) {
-        // Git may have seen enough before the end.
-        let _ = stdin.write_all(text.as_bytes());
-    }
-    let Ok(output) = git.wait_with_output() else { return vec![] };
-    let text = String::from_utf8_lossy(&output.stdout);
-    let mut found: Vec<(String, String)> = Vec::new();
-    for entry in text.split_terminator('\0') {
-        if let Some((key, value)) = entry.split_once('\n') {
-            // The last one wins, as it does for git.
-            found.retain(|(known, _)| known != key);
-            found.push((key.to_owned(), value.to_owned()));
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_directory_that_holds_an_engines_socket_is_refused_through_a_link_too() {
-        let dir = tempfile::tempdir().unwrap();
-        let real = fs::canonicalize(dir.path()).unwrap();
-        fs::create_dir(real.join("run")).unwrap();
-        fs::write(real.join("run/docker.sock"), "").unwrap();
-        let mut host = Host::for_tests();
-        host.engine.address = format!("unix://{}", real.join("run/docker.sock").display());
-        std::os::unix::fs::symlink(real.join("run"), real.join("link")).unwrap();
-        for source in ["run", "run/docker.sock", "link"] {
-            let spec = MountSpec { source: real.join(source), target: Some("/x".into()), read_only: true };
-            let error = mount(&spec, &host).unwrap_err().to_string();
-            assert!(error.contains("is or holds the engine's socket"), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_the_sandbox_consists_of_cannot_be_hidden() {
-        for target in
-            ["/", "/usr", "/usr/local", "/usr/local/lib/pi/x", "/proc/self", "/home", "/home/pi", "/etc"]
-        {
-            assert!(check_target(Path::new(target)).is_err(), "{target}");
-        }
-        for target in ["/home/pi/project", "/tmp/x", "/opt", "/srv/a", "/etc/foo.conf"] {
-            check_target(Path::new(target)).unwrap();
-        }
-    }
 
     #[test]
     fn a_link_out_of_the_agents_directory_is_not_followed() {

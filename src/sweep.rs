@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use crate::{
     docker::Docker,
     host::{Engine, Host},
-    plan::{Record, SessionId},
+    plan::session::{Record, SessionId},
     report, scratch, session,
 };
 

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::private_dir;
 use crate::{
     host::Host,
-    plan::{Plan, Record},
+    plan::{Plan, session::Record},
 };
 
 /// A session's directory and the lock in it. While the lock is held the session is alive; the kernel frees it when the

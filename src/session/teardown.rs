@@ -6,7 +6,7 @@ use super::{TEARDOWN, login::restore_login, sidecar::Sidecar, watcher::Watcher};
 use crate::{
     docker::{self, Cmd, Docker},
     host::Host,
-    plan::{SessionId, down},
+    plan::{down, session::SessionId},
     report,
 };
 

@@ -1,6 +1,6 @@
 //! `pi build`: makes images without running them.
 
-use crate::{docker::Docker, image::Effort, launcher::Launcher, report};
+use crate::{docker::Docker, image::build::Effort, launcher::Launcher, report};
 
 /// Builds the image that this repository needs, and the sidecar's where the network would be restricted; or all.
 pub(crate) fn run(launcher: &Launcher, all: bool) -> anyhow::Result<u8> {

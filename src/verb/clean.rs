@@ -2,9 +2,9 @@
 
 use crate::{
     docker::{self, Docker, list_images, remove_image},
-    image::{self, Image, Variant},
+    image::{self, Image, variant::Variant},
     launcher::Launcher,
-    plan::{SessionId, state_hash},
+    plan::{session::SessionId, state_hash},
     report, scratch, session, sweep,
 };
 

@@ -6,7 +6,7 @@ use crate::{
     cli::DryRun,
     docker::{self, Docker, Streams},
     launcher::Launcher,
-    plan::{self, Program, SessionId},
+    plan::{self, Program, session::SessionId},
     report::{self, FAILED},
     verb::ps,
 };

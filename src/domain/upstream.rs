@@ -1,0 +1,112 @@
+//! The proxy behind which the machine itself may stand, and how the sidecar is told of it.
+
+use std::{collections::BTreeSet, fmt};
+
+use super::{
+    Allowlist, HOST_NAME,
+    name::{Host, port_number, split_port, target_host},
+};
+
+/// A proxy that the machine itself must use to get out.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Upstream {
+    host: String,
+    port: u16,
+    login: Option<String>,
+    direct: Vec<String>,
+}
+
+// The login is a password.
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Upstream({}:{})", self.host, self.port)
+    }
+}
+
+impl Upstream {
+    /// From the machine's own `https_proxy` and `no_proxy`.
+    pub(crate) fn parse(proxy: &str, no_proxy: &str) -> Result<Upstream, String> {
+        let rest = match proxy.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+            Some(_) => {
+                return Err(
+                    "only a proxy that is itself spoken to by plain HTTP can be passed on to".to_owned()
+                );
+            }
+            None => proxy,
+        };
+        let rest = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+        let (login, authority) = match rest.rsplit_once('@') {
+            Some((login, authority)) => (Some(unescaped(login)), authority),
+            None => (None, rest),
+        };
+        if login.as_deref().is_some_and(|login| !login.contains(':') || login.chars().any(unfit_for_conf)) {
+            return Err("its user name and password cannot be passed on: it takes `USER:PASSWORD` without blanks, `@` and quotes".to_owned());
+        }
+        let (host, port) = split_port(authority)?;
+        let host = match target_host(host)?.as_str() {
+            // Inside the sidecar the machine's loopback is another one.
+            "localhost" | "127.0.0.1" | "[::1]" => HOST_NAME.to_owned(),
+            host => host.to_owned(),
+        };
+        let port = port.map_or(Ok(80), port_number)?;
+        let direct = no_proxy
+            .split([',', ' '])
+            .map(|name| name.trim().trim_start_matches('*').to_ascii_lowercase())
+            .filter(|name| {
+                name.bytes().any(|b| b != b'.')
+                    && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._/".contains(&b))
+            })
+            .collect();
+        Ok(Upstream { host, port, login, direct })
+    }
+
+    /// The line that it needs among the exceptions, since such a proxy mostly has a private address.
+    pub(crate) fn lan(&self) -> String {
+        format!("{} {}\n", self.host.trim_matches(['[', ']']), self.port)
+    }
+}
+
+/// The configuration of tinyproxy but for its port, its filter and what else a single run of it needs: the sidecar adds
+/// those. `template` is `proxy/tinyproxy.conf`.
+pub(crate) fn conf(template: &str, allowlist: &Allowlist, upstream: Option<&Upstream>) -> String {
+    let mut lines = Vec::new();
+    if let Some(Upstream { host, port, login, direct }) = upstream {
+        let login = login.as_ref().map(|login| format!("{login}@")).unwrap_or_default();
+        lines.push(format!("Upstream http {login}{host}:{port}\n"));
+        let local = allowlist.entries.iter().filter(|entry| entry.lan).map(|entry| match &entry.host {
+            Host::Name(name) | Host::AndBelow(name) => name.clone(),
+            Host::Address(address) => address.to_string(),
+        });
+        let direct: BTreeSet<String> = direct.iter().cloned().chain(local).collect();
+        lines.extend(direct.into_iter().map(|name| format!("Upstream none \"{name}\"\n")));
+    }
+    template.replace("@UPSTREAM@\n", &lines.concat())
+}
+
+/// Undoes `%40` and its like in a user name or password.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let code = tail
+            .get(..2)
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match code {
+            Some(code) if first == b'%' => {
+                bytes.push(code);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn unfit_for_conf(c: char) -> bool {
+    !c.is_ascii_graphic() || matches!(c, '"' | '@' | '#')
+}

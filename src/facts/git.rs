@@ -1,0 +1,56 @@
+//! The only module that runs `git`: who the user is in commits.
+
+use std::{
+    ffi::OsStr,
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use crate::{files::read_small, host::Host, workspace::Workspace};
+
+/// The host user's name and address, asked from outside of any repository's influence: a repository's own settings
+/// win inside the container, where git reads them itself.
+pub(super) fn identity(host: &Host, workspace: &Workspace) -> anyhow::Result<Vec<(String, String)>> {
+    let own = match &workspace.git_config {
+        Some(config) => read_small(config)?.map(|text| user_settings(host, Some(text))).unwrap_or_default(),
+        None => vec![],
+    };
+    let mut all = user_settings(host, None);
+    all.retain(|(key, _)| !own.iter().any(|(set, _)| set == key));
+    Ok(all)
+}
+
+/// Name and address from the user's own settings, or from the text of a config.
+fn user_settings(host: &Host, text: Option<String>) -> Vec<(String, String)> {
+    let mut git = Command::new("git");
+    git.env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    for name in ["PATH", "HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"] {
+        if let Some(value) = host.env.get(OsStr::new(name)) {
+            git.env(name, value);
+        }
+    }
+    // With a git directory that is none, no repository can be found around `/`.
+    git.env("GIT_DIR", "/dev/null").arg("config").arg("--null");
+    if text.is_some() {
+        // Without `--includes`: what a repository says must not make us read elsewhere.
+        git.args(["--no-includes", "--file", "-"]).stdin(Stdio::piped());
+    }
+    let Ok(mut git) = git.args(["--get-regexp", r"^user\.(name|email)$"]).spawn() else {
+        return vec![];
+    };
+    if let (Some(text), Some(mut stdin)) = (text, git.stdin.take()) {
+        // Git may have seen enough before the end.
+        let _ = stdin.write_all(text.as_bytes());
+    }
+    let Ok(output) = git.wait_with_output() else { return vec![] };
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut found: Vec<(String, String)> = Vec::new();
+    for entry in text.split_terminator('\0') {
+        if let Some((key, value)) = entry.split_once('\n') {
+            // The last one wins, as it does for git.
+            found.retain(|(known, _)| known != key);
+            found.push((key.to_owned(), value.to_owned()));
+        }
+    }
+    found
+}

@@ -1,0 +1,236 @@
+//! Which mounts are refused: for what they hold, for what they would hide, or for what the agent could then write.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Component, Path, PathBuf},
+};
+
+use anyhow::bail;
+
+use crate::{
+    config::MountSpec,
+    docker::{Access, Mount},
+    host::Host,
+    report::{Hinted, Usage},
+};
+
+pub(super) fn mount(spec: &MountSpec, host: &Host) -> anyhow::Result<Mount> {
+    let real = fs::canonicalize(&spec.source).map_err(|error| {
+        let why = match error.kind() {
+            io::ErrorKind::NotFound => "there is no such file or directory".to_owned(),
+            _ => error.to_string(),
+        };
+        Hinted::error(
+            format!("could not mount `{}`: {why}", spec.source.display()),
+            "a mount's source must exist; create it, or correct `--mount` or `mounts` in the config",
+        )
+    })?;
+    check_source(&real, host)?;
+    let target = spec.target.clone().unwrap_or_else(|| spec.source.clone());
+    check_target(&target)?;
+    let access = if spec.read_only { Access::ReadOnly } else { Access::ReadWrite };
+    if access == Access::ReadOnly
+        && let Some(below) = mounted_below(&real)
+    {
+        bail!(
+            "could not mount `{}` read-only: `{}` is a mount below it, which old engines would leave writable",
+            real.display(),
+            below.display()
+        );
+    }
+    Ok(Mount::bind(real, target, access))
+}
+
+/// Refuses a source that is an engine's socket or holds one: who can write there is root on this machine.
+pub(super) fn check_source(source: &Path, host: &Host) -> anyhow::Result<()> {
+    if source.to_str().is_none_or(|text| text.contains('\r')) {
+        bail!(
+            "could not mount `{}`: docker takes paths in UTF-8 without carriage returns only",
+            source.display()
+        );
+    }
+    if ["/proc", "/sys"].iter().any(|kernel| source.starts_with(kernel)) {
+        bail!(
+            "could not mount `{}`: through it the agent would see this machine's processes",
+            source.display()
+        );
+    }
+    let user = format!("/run/user/{}", host.uid);
+    let known = SOCKETS
+        .iter()
+        .map(PathBuf::from)
+        .chain(USER_SOCKETS.iter().map(|path| host.home.join(path)))
+        .chain(["docker.sock", "podman/podman.sock"].iter().map(|path| Path::new(&user).join(path)))
+        .chain([host.engine.socket().to_owned()]);
+    for socket in known {
+        let Ok(real) = fs::canonicalize(&socket) else { continue };
+        let same_file = || match (fs::metadata(&real), fs::metadata(source)) {
+            (Ok(a), Ok(b)) => a.dev() == b.dev() && a.ino() == b.ino(),
+            _ => false,
+        };
+        if real.starts_with(source) || same_file() {
+            return Err(Hinted::error(
+                format!("`{}` is or holds the engine's socket `{}`", source.display(), socket.display()),
+                "with that, the agent would be root on this machine; mount a smaller directory",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Engines listen on one of these, besides the one in use.
+const SOCKETS: [&str; 6] = [
+    "/run/docker.sock",
+    "/var/run/docker.sock",
+    "/run/containerd/containerd.sock",
+    "/run/podman/podman.sock",
+    "/run/crio/crio.sock",
+    "/run/buildkit/buildkitd.sock",
+];
+
+/// The same below the user's own directories.
+const USER_SOCKETS: [&str; 6] = [
+    ".docker/run/docker.sock",
+    ".docker/desktop/docker.sock",
+    ".colima/default/docker.sock",
+    ".orbstack/run/docker.sock",
+    ".rd/docker.sock",
+    ".local/share/containers/podman/machine/podman.sock",
+];
+
+pub(super) fn check_target(target: &Path) -> anyhow::Result<()> {
+    let turns = target.components().any(|part| part == Component::ParentDir);
+    let hides = OURS.iter().any(|ours| Path::new(ours).starts_with(target));
+    let inside = [
+        "/proc",
+        "/sys",
+        "/dev",
+        "/bin",
+        "/sbin",
+        "/lib",
+        "/lib64",
+        "/usr/bin",
+        "/usr/sbin",
+        "/usr/lib",
+        "/usr/share/perl",
+        "/usr/share/perl5",
+        "/usr/local/lib/pi",
+        "/usr/local/share/pi",
+        "/usr/local/share/perl",
+        "/etc/perl",
+        "/etc/ld.so.preload",
+        "/etc/ld.so.conf",
+        "/etc/ld.so.conf.d",
+        "/etc/ld.so.cache",
+    ]
+    .iter()
+    .any(|own| target.starts_with(own));
+    if turns || hides || inside || target.to_str().is_none_or(|text| text.contains('\r')) {
+        return Err(Usage::hinted(
+            format!(
+                "`{}` cannot be mounted there: it would hide what the sandbox consists of",
+                target.display()
+            ),
+            "name another place with `--mount SRC:DST`, or work in another directory",
+        ));
+    }
+    Ok(())
+}
+
+/// Mounting over one of these would replace what the sandbox itself consists of.
+const OURS: [&str; 16] = [
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib64",
+    "/etc",
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/lib",
+    "/usr/local/bin",
+    "/usr/local/lib",
+    "/usr/local/share/pi",
+    "/home/pi",
+    "/tmp",
+    "/run",
+    "/proc",
+    "/sys",
+];
+
+pub(super) fn mounted_below(dir: &Path) -> Option<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|at| PathBuf::from(unescaped(at)))
+        .find(|at| at != dir && at.starts_with(dir))
+}
+
+/// The kernel writes a blank, a tab, a newline and a backslash in a path as three octal digits.
+fn unescaped(path: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(path.to_owned(), |path, (written, meant)| path.replace(written, meant))
+}
+
+/// Refuses to let the agent write what decides about its next session: settings, allowlist, its own directory, and the
+/// launcher's notes.
+pub(super) fn guard_settings(writable: &[&Path], host: &Host, agent_dir: &Path) -> anyhow::Result<()> {
+    let real = |path: PathBuf| fs::canonicalize(&path).unwrap_or(path);
+    let config = host.config_file();
+    let guarded = [
+        ("the launcher's settings", real(config.parent().map(Path::to_owned).unwrap_or(config))),
+        ("the default allowlist", real(host.home.join(".agents"))),
+        ("the agent's own directory", real(agent_dir.to_owned())),
+        ("the launcher's records", real(host.state_dir())),
+    ];
+    for dir in writable {
+        for (what, own) in &guarded {
+            if own.starts_with(dir) || dir.starts_with(own) {
+                return Err(Hinted::error(
+                    format!(
+                        "`{}` cannot be writable for the agent: {what} are in `{}`",
+                        dir.display(),
+                        own.display()
+                    ),
+                    "what the agent writes there would decide about its next session; work in another directory",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_holds_an_engines_socket_is_refused_through_a_link_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = fs::canonicalize(dir.path()).unwrap();
+        fs::create_dir(real.join("run")).unwrap();
+        fs::write(real.join("run/docker.sock"), "").unwrap();
+        let mut host = Host::for_tests();
+        host.engine.address = format!("unix://{}", real.join("run/docker.sock").display());
+        std::os::unix::fs::symlink(real.join("run"), real.join("link")).unwrap();
+        for source in ["run", "run/docker.sock", "link"] {
+            let spec = MountSpec { source: real.join(source), target: Some("/x".into()), read_only: true };
+            let error = mount(&spec, &host).unwrap_err().to_string();
+            assert!(error.contains("is or holds the engine's socket"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_the_sandbox_consists_of_cannot_be_hidden() {
+        for target in
+            ["/", "/usr", "/usr/local", "/usr/local/lib/pi/x", "/proc/self", "/home", "/home/pi", "/etc"]
+        {
+            assert!(check_target(Path::new(target)).is_err(), "{target}");
+        }
+        for target in ["/home/pi/project", "/tmp/x", "/opt", "/srv/a", "/etc/foo.conf"] {
+            check_target(Path::new(target)).unwrap();
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! How an image comes to exist: what is pulled and built, what a failure means, and when an older image may do.
+
+use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path, sync::Mutex};
+
+use anyhow::Context as _;
+
+use super::{Image, Layer, files};
+use crate::{
+    config::{Images, Pull},
+    docker::{self, Docker},
+    host::Host,
+    report::{self, Hinted},
+    scratch::Scratch,
+    session::Signals,
+};
+
+/// How much is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// What does not exist.
+    Missing,
+    /// Everything, on the newest bases there are.
+    Everything,
+}
+
+/// The builder: an engine, and where its lock and its log are.
+#[derive(Debug)]
+pub(crate) struct Builder<'a> {
+    pub(crate) docker: &'a Docker,
+    pub(crate) host: &'a Host,
+    pub(crate) images: &'a Images,
+    pub(crate) ca: &'a [u8],
+    pub(crate) signals: &'a Signals,
+}
+
+impl Builder<'_> {
+    /// Makes an image exist and returns the tag to use, which is an older one where the user accepted that.
+    ///
+    /// Two launchers at once build once: the second waits for the first.
+    ///
+    /// # Errors
+    /// The build failed: the error has the last lines of the failing step and names the whole log.
+    pub(crate) fn ensure(&self, image: &Image, effort: Effort) -> anyhow::Result<String> {
+        let state = self.host.state_dir();
+        fs::create_dir_all(&state).with_context(|| format!("could not create `{}`", state.display()))?;
+        let path = state.join("build.lock");
+        let lock =
+            fs::File::create(&path).with_context(|| format!("could not create `{}`", path.display()))?;
+        if lock.try_lock().is_err() {
+            report::note("another `pi` is building an image; waiting for it");
+            lock.lock().with_context(|| format!("could not lock `{}`", path.display()))?;
+        }
+        if effort == Effort::Everything {
+            self.refresh(image)?;
+        }
+        let mut missing = image.layers.len();
+        if effort == Effort::Everything {
+            missing = 0;
+        } else {
+            // From the top: what exists needs nothing below it.
+            while missing > 0 && !self.exists(&image.layers[missing - 1].tag)? {
+                missing -= 1;
+            }
+        }
+        for layer in &image.layers[missing..] {
+            self.signals.check()?;
+            if let Err(error) = self.build(layer) {
+                self.signals.check()?;
+                return match self.previous(image) {
+                    Some(tag) => self.offer(&tag, error),
+                    None => Err(error),
+                };
+            }
+        }
+        Ok(image.tag().to_owned())
+    }
+
+    /// Asks the registries for newer bases; an unreachable registry is no reason not to work with what is there.
+    fn refresh(&self, image: &Image) -> anyhow::Result<()> {
+        if self.images.pull == Pull::Missing {
+            return Ok(());
+        }
+        for source in image.layers.iter().flat_map(|layer| &layer.sources) {
+            self.signals.check()?;
+            let pull = docker::pull(source);
+            let status =
+                self.docker.foreground(&pull, |child| self.signals.foreground(&child), report::progress)?;
+            self.signals.check()?;
+            if !status.success() {
+                if !self.exists(source)? {
+                    return Err(Hinted::error(
+                        format!("could not pull the base image `{source}`, and there is no local one"),
+                        "check the network, or name a mirror under `[images]` in `~/.config/pi/config.toml`",
+                    ));
+                }
+                report::warn(format_args!("could not pull `{source}`; using the one that is there"));
+            }
+        }
+        Ok(())
+    }
+
+    fn exists(&self, tag: &str) -> anyhow::Result<bool> {
+        match self.docker.try_run(&docker::image_exists(tag)) {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.is_missing() => Ok(false),
+            Err(failure) => Err(failure.explain(&format!("look for the image `{tag}`"))),
+        }
+    }
+
+    fn build(&self, layer: &Layer) -> anyhow::Result<()> {
+        let scratch = Scratch::new(self.host, "build-")?;
+        let context = scratch.path().join("context");
+        fs::create_dir(&context).with_context(|| format!("could not create `{}`", context.display()))?;
+        for (path, bytes) in files(layer.context) {
+            write_context_file(&context.join(path), bytes)?;
+        }
+        write_context_file(&context.join("ca.pem"), self.ca)?;
+        let log_path = self.host.state_dir().join("build.log");
+        let log = fs::File::create(&log_path)
+            .with_context(|| format!("could not create `{}`", log_path.display()))?;
+        let kept = Mutex::new((log, Vec::new()));
+        let user = self.host.uid.to_string();
+        let mut labels: Vec<(&str, &str)> =
+            layer.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        labels.push(("pi.user", &user));
+        let build = docker::build(&layer.tag, &context, &layer.args, &labels);
+        report::note(format_args!("building the image `{}`", layer.tag));
+        let status = self.docker.foreground(
+            &build,
+            |child| self.signals.foreground(&child),
+            |bytes| {
+                if !report::is_quiet() {
+                    report::progress(bytes);
+                }
+                if let Ok(mut kept) = kept.lock() {
+                    // The log is a help, not a promise: a full disk is reported by docker itself.
+                    let _ = kept.0.write_all(bytes);
+                    kept.1.extend_from_slice(bytes);
+                    let surplus = kept.1.len().saturating_sub(16_384);
+                    kept.1.drain(..surplus);
+                }
+            },
+        )?;
+        if status.success() {
+            return Ok(());
+        }
+        let tail = kept.into_inner().map(|kept| kept.1).unwrap_or_default();
+        Err(failed(layer, &String::from_utf8_lossy(&tail), &log_path))
+    }
+
+    /// The newest image of the same kind from before a change.
+    fn previous(&self, image: &Image) -> Option<String> {
+        let list = docker::list_images(&format!("{}:*", image.tag().split(':').next()?), None);
+        let kind = image.kind();
+        let variant = image.tag().rsplit_once('-').map_or("", |(name, _)| name);
+        let tags = self.docker.try_run(&list).ok()?;
+        tags.lines()
+            .filter(|tag| *tag != image.tag() && tag.starts_with(variant))
+            .find(|tag| {
+                self.docker.try_run(&docker::image_label(tag, "pi.image")).is_ok_and(|label| label == kind)
+            })
+            .map(str::to_owned)
+    }
+
+    fn offer(&self, tag: &str, error: anyhow::Error) -> anyhow::Result<String> {
+        let Host { terminal, .. } = self.host;
+        if self.host.var("PI_BOX_PREVIOUS_IMAGE").is_some() {
+            report::warn(format_args!("{error:#}"));
+            report::warn(format_args!("using the previous image `{tag}`, as `PI_BOX_PREVIOUS_IMAGE` says"));
+            return Ok(tag.to_owned());
+        }
+        if !(terminal.stdin && terminal.stderr) {
+            return Err(error.context(format!(
+                "the image could not be rebuilt (`PI_BOX_PREVIOUS_IMAGE=1` would use the previous one, `{tag}`)"
+            )));
+        }
+        report::warn(format_args!("{error:#}"));
+        if report::ask(&format!(
+            "The previous image `{tag}` is still there, built from older files. Use it? [y/N] "
+        )) {
+            Ok(tag.to_owned())
+        } else {
+            Err(error)
+        }
+    }
+}
+
+fn write_context_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("could not create `{}`", parent.display()))?;
+    }
+    fs::write(path, bytes).with_context(|| format!("could not write `{}`", path.display()))?;
+    // Modes count in docker's cache, so they must not depend on the user's umask.
+    let mode = if bytes.starts_with(b"#!") { 0o755 } else { 0o644 };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("could not write `{}`", path.display()))
+}
+
+/// Why a build failed, as docker's output has it.
+fn failed(layer: &Layer, output: &str, log: &Path) -> anyhow::Error {
+    let lower = output.to_ascii_lowercase();
+    let log = log.display();
+    if lower.contains("no space left on device") {
+        return Hinted::error(
+            format!("could not build the image `{}`: the disk is full", layer.tag),
+            "`pi clean --images --caches` and `docker system prune` make room",
+        );
+    }
+    let unreachable = [
+        "pull access denied",
+        "manifest unknown",
+        "failed to resolve",
+        "failed to do request",
+        "error from registry",
+        "error pulling image",
+        "no such host",
+        "get \"https://",
+    ];
+    let lines: Vec<&str> = output.lines().map(str::trim_end).filter(|line| !line.trim().is_empty()).collect();
+    let last = lines.last().copied().unwrap_or_default();
+    if unreachable.iter().any(|sign| last.to_ascii_lowercase().contains(sign))
+        && let Some(source) = layer.sources.first()
+    {
+        return Hinted::error(
+            format!("could not pull the base image `{source}`: {}", last.trim()),
+            "check the network, or name a mirror under `[images]` in `~/.config/pi/config.toml`",
+        );
+    }
+    if let Some(said) = lines
+        .iter()
+        .find(|line| line.contains("Cannot connect to the Docker daemon") || line.contains("daemon socket"))
+    {
+        return docker::Failure::Refused { code: None, stderr: (*said).to_owned() }
+            .explain(&format!("build the image `{}`", layer.tag));
+    }
+    let tail = lines[lines.len().saturating_sub(8)..].join("\n");
+    Hinted::error(
+        format!("could not build the image `{}`; the last lines were:\n{tail}", layer.tag),
+        format!("the whole log is in `{log}`"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cli::Options, config::Config};
+
+    #[test]
+    fn a_failed_step_shows_its_last_lines_and_the_log() {
+        let images = Config::load(&Options::default(), &Host::for_tests(), None).unwrap().images;
+        let image = Image::proxy(&images, b"");
+        let error = failed(
+            &image.layers[0],
+            "Step 2/9\nE: Unable to locate package nope\nexit 100\n",
+            Path::new("/l"),
+        );
+        assert!(error.to_string().ends_with("E: Unable to locate package nope\nexit 100"), "{error}");
+        let error =
+            failed(&image.layers[0], "failed to resolve source metadata: no such host\n", Path::new("/l"));
+        assert!(
+            error.to_string().starts_with("could not pull the base image `debian:trixie-slim`"),
+            "{error}"
+        );
+    }
+}
