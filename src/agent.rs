@@ -310,6 +310,25 @@ const fn optional(names: &'static [&'static str]) -> Flag {
     Flag { names, arity: Arity::Optional }
 }
 
+/// Why a user's own variable cannot reach an agent in any session: docker itself would read it, the sandbox sets it, or it
+/// would be loaded into the programs that check the sandbox before the agent runs.
+pub(crate) fn unfit(variable: &str) -> Option<&'static str> {
+    let is_name = !variable.is_empty()
+        && !variable.starts_with(|c: char| c.is_ascii_digit())
+        && variable.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !is_name {
+        Some("is not the name of a variable")
+    } else if ["DOCKER_", "BUILDKIT_", "BUILDX_", "COMPOSE_"].iter().any(|own| variable.starts_with(own)) {
+        Some("is read by docker itself")
+    } else if ["LD_", "PI_BOX_", "GIT_CONFIG_"].iter().any(|own| variable.starts_with(own))
+        || matches!(variable, "HOME" | "PATH" | "USER" | "LOGNAME" | "TMPDIR")
+    {
+        Some("is set by the sandbox")
+    } else {
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -2,13 +2,24 @@
 
 use std::{
     fs, io,
+    net::IpAddr,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Deserializer, Serialize};
+use toml::Spanned;
 
-use crate::{cli::Options, files::read_small, host::Host, image::variant::Lang, report::Hinted};
+use crate::{
+    agent,
+    cli::Options,
+    domain::{Allowlist, Source},
+    files::read_small,
+    host::Host,
+    image::variant::Lang,
+    report::Hinted,
+};
 
 /// The commented default, which is also the documentation of every key.
 pub(crate) const DEFAULTS: &str = include_str!("../assets/config.toml");
@@ -97,23 +108,26 @@ pub(crate) enum Pull {
     Missing,
 }
 
+/// Values which are checked after the file was read, and are then named by their place in it.
+type Values = Option<Vec<Spanned<String>>>;
+
 /// One file of settings: whatever it does not say is left to the layer below.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Layer {
     lang: Option<Lang>,
     proxy: Option<bool>,
-    allowed_domains: Option<String>,
-    lan: Option<Vec<String>>,
-    dns: Option<Vec<String>>,
-    mounts: Option<Vec<String>>,
-    env: Option<Vec<String>>,
-    packages: Option<Vec<String>>,
+    allowed_domains: Option<Spanned<String>>,
+    lan: Values,
+    dns: Values,
+    mounts: Values,
+    env: Values,
+    packages: Values,
     #[serde(default, deserialize_with = "memory")]
     memory: Option<String>,
     #[serde(default, deserialize_with = "cpus")]
     cpus: Option<Cpus>,
-    pids: Option<u32>,
+    pids: Option<Spanned<u32>>,
     runtime: Option<String>,
     agent_dir: Option<AgentDir>,
     docker: Option<String>,
@@ -131,7 +145,7 @@ struct ImagesLayer {
     agent_package: Option<String>,
     agent_version: Option<String>,
     acli: Option<bool>,
-    ca_certificates: Option<String>,
+    ca_certificates: Option<Spanned<String>>,
     pull: Option<Pull>,
 }
 
@@ -189,26 +203,20 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
     let (allowed_domains, allowed_domains_is_default) = match (&options.allowed_domains, user.allowed_domains)
     {
         (Some(path), _) => (host.cwd.join(path), false),
-        (None, Some(path)) if !path.is_empty() => (absolute("allowed_domains", &path, host)?, false),
+        (None, Some(path)) if !path.get_ref().is_empty() => (host.expand(path.get_ref()), false),
         _ => (host.home.join(".agents/proxy_allowed_domains.txt"), true),
     };
     let mut mounts = Vec::new();
-    for text in user.mounts.or(base.mounts).unwrap_or_default() {
-        absolute("mounts", &text, host)?;
+    for text in values(user.mounts, base.mounts) {
         mounts.push(MountSpec::parse(&text, host)?);
     }
     for text in &options.mount {
         let text = text.to_str().with_context(|| format!("the mount `{}` is not UTF-8", text.display()))?;
         mounts.push(MountSpec::parse(text, host)?);
     }
-    let mut env = user.env.or(base.env).unwrap_or_default();
+    let mut env = values(user.env, base.env);
     for text in &options.env {
         env.push(text.to_str().context("a value of `--env` is not UTF-8")?.to_owned());
-    }
-    for server in user.dns.iter().flatten() {
-        if server.parse::<std::net::IpAddr>().is_err() {
-            bail!("`dns` in the config: `{}` is not an address", server.escape_debug());
-        }
     }
     let images = user.images;
     let fallback = base.images;
@@ -219,12 +227,12 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         allowed_domains,
         allowed_domains_is_default,
         allow: options.allow.clone(),
-        lan: user.lan.or(base.lan).unwrap_or_default(),
-        dns: user.dns.or(base.dns).unwrap_or_default(),
+        lan: values(user.lan, base.lan),
+        dns: values(user.dns, base.dns),
         mounts,
         env,
         publish: options.publish.clone(),
-        packages: packages(user.packages.or(base.packages).unwrap_or_default())?,
+        packages: values(user.packages, base.packages),
         limits,
         runtime: options.runtime.clone().or(user.runtime).or(base.runtime).filter(|name| !name.is_empty()),
         agent_dir: user.agent_dir.or(base.agent_dir).unwrap_or(AgentDir::Guarded),
@@ -240,9 +248,8 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
             acli: images.acli.or(fallback.acli).unwrap_or_default(),
             ca_certificates: images
                 .ca_certificates
-                .filter(|path| !path.is_empty())
-                .map(|path| absolute("ca_certificates", &path, host))
-                .transpose()?,
+                .filter(|path| !path.get_ref().is_empty())
+                .map(|path| host.expand(path.get_ref())),
             pull: images.pull.or(fallback.pull).unwrap_or(Pull::Always),
         },
     })
@@ -268,35 +275,30 @@ fn limits(options: &Options, host: &Host, user: &Layer, base: &Layer) -> anyhow:
                 Some(Cpus(None)) | None => Some(host.cpus.min(2) as f64),
             },
         },
-        pids: match options.pids.or(user.pids).or(base.pids) {
-            Some(few @ 1..FEWEST_PROCESSES) => bail!(crate::report::Usage::error(format!(
-                "a limit of {few} processes is too small: take at least {FEWEST_PROCESSES}, or 0 for no limit"
-            ))),
-            Some(many) if many > 1 << 22 => bail!(crate::report::Usage::error(format!(
-                "a limit of {many} processes is more than a machine can have; 0 is no limit"
-            ))),
-            other => other.filter(|n| *n > 0),
-        },
+        pids: match options.pids {
+            Some(typed) => {
+                processes(typed).map_err(|error| crate::report::Usage::error(error.to_string()))?;
+                Some(typed)
+            }
+            None => user.pids.as_ref().or(base.pids.as_ref()).map(|n| *n.get_ref()),
+        }
+        .filter(|n| *n > 0),
     })
 }
 
-/// A path of the config: from a relative one, whoever writes the repository would choose the file.
-fn absolute(key: &str, path: &str, host: &Host) -> anyhow::Result<PathBuf> {
-    if path.starts_with('/') || path == "~" || path.starts_with("~/") {
-        return Ok(host.expand(path));
-    }
-    Err(Hinted::error(
-        format!(
-            "`{key}` in the config: `{}` is a relative path, which would mean another file in each repository",
-            path.escape_debug()
-        ),
-        "begin it with `/` or `~/`",
-    ))
+fn values(mine: Values, theirs: Values) -> Vec<String> {
+    mine.or(theirs).into_iter().flatten().map(Spanned::into_inner).collect()
 }
 
 impl MountSpec {
     /// `SRC[:DST][:ro]`; a colon inside a path cannot be told from a separator, so such a path needs a link to it.
     fn parse(text: &str, host: &Host) -> anyhow::Result<Self> {
+        let (source, target, read_only) =
+            Self::split(text).map_err(|error| crate::report::Usage::error(error.to_string()))?;
+        Ok(Self { source: host.expand(source), target: target.map(PathBuf::from), read_only })
+    }
+
+    fn split(text: &str) -> anyhow::Result<(&str, Option<&str>, bool)> {
         let (rest, read_only) = match text.strip_suffix(":ro") {
             Some(rest) => (rest, true),
             None => (text.strip_suffix(":rw").unwrap_or(text), false),
@@ -307,11 +309,9 @@ impl MountSpec {
         };
         if source.is_empty() || target.is_some_and(|target| !target.starts_with('/') || target.contains(':'))
         {
-            bail!(crate::report::Usage::error(format!(
-                "the mount `{text}` is not `SRC[:DST][:ro]` with an absolute DST"
-            )));
+            bail!("the mount `{}` is not `SRC[:DST][:ro]` with an absolute DST", text.escape_debug());
         }
-        Ok(Self { source: host.expand(source), target: target.map(PathBuf::from), read_only })
+        Ok((source, target, read_only))
     }
 }
 
@@ -326,16 +326,82 @@ fn read(path: &Path) -> anyhow::Result<Option<String>> {
 }
 
 fn layer(path: &Path, text: &str) -> anyhow::Result<Layer> {
-    toml::from_str(text).map_err(|error| located(path, text, &error))
+    let layer: Layer = toml::from_str(text).map_err(|error| located(path, text, &error))?;
+    check(&layer).map_err(|(span, error)| {
+        Hinted::error(
+            format!("{}:{}: {error}", path.display(), line_of(text, &span)),
+            match error.downcast_ref::<Relative>() {
+                Some(_) => "begin it with `/` or `~/`",
+                None => WHAT_IS_ALLOWED,
+            },
+        )
+    })?;
+    Ok(layer)
+}
+
+/// What the types cannot say of a file's values; the place of the first bad one.
+fn check(layer: &Layer) -> Result<(), (Range<usize>, anyhow::Error)> {
+    let each = |values: &Values, rule: fn(&str) -> anyhow::Result<()>| {
+        let mut values = values.iter().flatten();
+        values.try_for_each(|value| rule(value.get_ref()).map_err(|error| (value.span(), error)))
+    };
+    let paths = [&layer.allowed_domains, &layer.images.ca_certificates];
+    for path in paths.into_iter().flatten().filter(|path| !path.get_ref().is_empty()) {
+        absolute(path.get_ref()).map_err(|error| (path.span(), error))?;
+    }
+    if let Some(pids) = &layer.pids {
+        processes(*pids.get_ref()).map_err(|error| (pids.span(), error))?;
+    }
+    each(&layer.mounts, |text| MountSpec::split(text).and_then(|(source, _, _)| absolute(source)))?;
+    each(&layer.env, |text| variable(text.split_once('=').map_or(text, |(name, _)| name)))?;
+    each(&layer.packages, package)?;
+    each(&layer.dns, |text| match text.parse::<IpAddr>() {
+        Ok(_) => Ok(()),
+        Err(_) => bail!("`{}` is not the address of a resolver", text.escape_debug()),
+    })?;
+    each(&layer.lan, |text| match Allowlist::read(&[Source::Lan(text)]) {
+        Ok(_) => Ok(()),
+        Err(problems) => bail!("{problems}"),
+    })
+}
+
+/// From a relative path, whoever writes the repository would choose the file.
+fn absolute(path: &str) -> anyhow::Result<()> {
+    if path.starts_with('/') || path == "~" || path.starts_with("~/") {
+        return Ok(());
+    }
+    Err(Relative(path.escape_debug().to_string()).into())
+}
+
+#[derive(Debug)]
+struct Relative(String);
+
+impl std::fmt::Display for Relative {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "`{}` is a relative path, which would mean another file in each repository", self.0)
+    }
+}
+
+impl std::error::Error for Relative {}
+
+fn variable(name: &str) -> anyhow::Result<()> {
+    match agent::unfit(name) {
+        Some(why) => bail!("the variable `{}` cannot be given to the agent: it {why}", name.escape_debug()),
+        None => Ok(()),
+    }
+}
+
+const WHAT_IS_ALLOWED: &str =
+    "the commented default is `assets/config.toml` of the project, and `pi --help` names the keys";
+
+fn line_of(text: &str, span: &Range<usize>) -> usize {
+    1 + text[..span.start.min(text.len())].matches('\n').count()
 }
 
 fn located(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
-    let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+    let line = error.span().map_or(1, |span| line_of(text, &span));
     let message = error.message().trim().replace('\n', "; ");
-    Hinted::error(
-        format!("{}:{line}: {message}", path.display()),
-        "the commented default is `assets/config.toml` of the project, and `pi --help` names the keys",
-    )
+    Hinted::error(format!("{}:{line}: {message}", path.display()), WHAT_IS_ALLOWED)
 }
 
 /// Reads the one key that a repository may set. It is written by whoever writes the repository, the agent included,
@@ -353,26 +419,22 @@ fn project_lang(path: &Path) -> anyhow::Result<Option<Lang>> {
             format!("`{key}` belongs in your own `~/.config/pi/config.toml`"),
         ));
     }
-    let Some(value) = table.get("lang") else { return Ok(None) };
-    let lang = Lang::deserialize(value.clone()).map_err(|error| {
-        let error = error.message().trim().to_owned();
-        Hinted::error(
-            format!("{}: `lang`: {error}", path.display()),
-            "take one of base, go, php, php8.4, php8.5, auto",
-        )
-    })?;
-    Ok(Some(lang))
+    let project: Project = toml::from_str(&text).map_err(|error| located(path, &text, &error))?;
+    Ok(project.lang)
 }
 
-fn packages(names: Vec<String>) -> anyhow::Result<Vec<String>> {
-    for name in &names {
-        let ok = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric())
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || "+-.:=~".contains(c));
-        if !ok {
-            bail!("`packages`: `{}` is not the name of a Debian package", name.escape_debug());
-        }
+#[derive(Deserialize)]
+struct Project {
+    lang: Option<Lang>,
+}
+
+fn package(name: &str) -> anyhow::Result<()> {
+    let ok = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "+-.:=~".contains(c));
+    if !ok {
+        bail!("`{}` is not the name of a Debian package", name.escape_debug());
     }
-    Ok(names)
+    Ok(())
 }
 
 /// How many processors make sense; an engine takes less for no limit at all.
@@ -380,6 +442,16 @@ const PROCESSORS: std::ops::RangeInclusive<f64> = 0.01..=10_000.0;
 
 /// How few processes leave room for the init, the gate and a shell.
 const FEWEST_PROCESSES: u32 = 16;
+
+fn processes(limit: u32) -> anyhow::Result<()> {
+    match limit {
+        1..FEWEST_PROCESSES => bail!(
+            "a limit of {limit} processes is too small: take at least {FEWEST_PROCESSES}, or 0 for no limit"
+        ),
+        4_194_305.. => bail!("a limit of {limit} processes is more than a machine can have; 0 is no limit"),
+        _ => Ok(()),
+    }
+}
 
 /// A size as docker takes it, such as `512m`.
 fn size(text: &str) -> anyhow::Result<String> {
@@ -465,7 +537,30 @@ mod tests {
         assert!(text.starts_with("/c.toml:3: unknown variant `rust`, expected one of"), "{text}");
         let text = refusal("memory = \"lots\"");
         assert!(text.starts_with("/c.toml:1: `lots` is not a size"), "{text}");
-        assert!(refusal("packages = [\"a; rm -rf /\"]").contains("is not the name of a Debian package"));
+        for (value, said) in [
+            (
+                "packages = [\n  \"jq\",\n  \"a; rm -rf /\",\n]",
+                "/c.toml:4: `a; rm -rf /` is not the name of a Debian package",
+            ),
+            ("mounts = [\"~/in\",\n\"data\"]", "/c.toml:3: `data` is a relative path, which would"),
+            ("mounts = [\"/in:out\"]", "/c.toml:2: the mount `/in:out` is not `SRC[:DST][:ro]`"),
+            (
+                "env = [\"A=1\", \"1A\"]",
+                "/c.toml:2: the variable `1A` cannot be given to the agent: it is not the name",
+            ),
+            (
+                "env = [\"LD_PRELOAD=x\"]",
+                "/c.toml:2: the variable `LD_PRELOAD` cannot be given to the agent: it is set",
+            ),
+            ("dns = [\"one.one\"]", "/c.toml:2: `one.one` is not the address of a resolver"),
+            ("lan = [\"git.corp\"]", "/c.toml:2: `lan` in the configuration: `git.corp`: it needs a port"),
+            ("pids = 3", "/c.toml:2: a limit of 3 processes is too small"),
+            ("allowed_domains = \"list\"", "/c.toml:2: `list` is a relative path"),
+            ("[images]\nca_certificates = \"ca.pem\"", "/c.toml:3: `ca.pem` is a relative path"),
+        ] {
+            let text = refusal(&format!("# A comment.\n{value}"));
+            assert!(text.starts_with(said), "{text}");
+        }
     }
 
     #[test]
@@ -501,6 +596,12 @@ mod tests {
         fs::write(&path, "lang = \"go\"\nmounts = [\"/\"]").unwrap();
         let text = format!("{:#}", project_lang(&path).unwrap_err());
         assert!(text.ends_with(":2: a repository may set `lang` and nothing else, not `mounts`"), "{text}");
+        fs::write(&path, "# ours\nlang = \"cobol\"").unwrap();
+        let text = format!("{:#}", project_lang(&path).unwrap_err());
+        assert!(
+            text.contains("sandbox.toml:2: unknown variant `cobol`, expected one of `base`, `go`"),
+            "{text}"
+        );
     }
 
     #[test]

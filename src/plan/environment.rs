@@ -140,20 +140,10 @@ fn host_proxy(host: &Host, name: &str) -> Value {
     }
 }
 
-/// Refuses what docker itself would read from the variable, what the sandbox sets, and what would be loaded into the
-/// programs that check the sandbox before the agent runs.
+/// Refuses what no session can have, and what this one cannot.
 fn check_variable(name: &str, reach: &Reach) -> anyhow::Result<()> {
-    let valid = !name.is_empty()
-        && !name.starts_with(|c: char| c.is_ascii_digit())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    let why = if !valid {
-        "is not the name of a variable"
-    } else if ["DOCKER_", "BUILDKIT_", "BUILDX_", "COMPOSE_"].iter().any(|own| name.starts_with(own)) {
-        "is read by docker itself"
-    } else if ["LD_", "PI_BOX_", "GIT_CONFIG_"].iter().any(|own| name.starts_with(own))
-        || matches!(name, "HOME" | "PATH" | "USER" | "LOGNAME" | "TMPDIR")
-    {
-        "is set by the sandbox"
+    let why = if let Some(why) = agent::unfit(name) {
+        why
     } else if !matches!(reach, Reach::Open) && PROXY_VARIABLES.contains(&name.to_ascii_uppercase().as_str()) {
         "belongs to the restricted network"
     } else {
