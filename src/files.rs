@@ -1,11 +1,13 @@
-//! Files that somebody else may have written or may be exchanging at this moment: read without being led astray, made
-//! to wait or filled with endless text.
+//! Files that somebody else may have written, may be exchanging at this moment or may hold locked: used without being led
+//! astray, made to wait or filled with endless text.
 
 use std::{
-    fs::File,
+    fs::{File, TryLockError},
     io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
     path::Path,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
@@ -77,6 +79,29 @@ pub(crate) fn read_small(path: &Path) -> anyhow::Result<Option<String>> {
         bail!("could not read `{}`: it is larger than 1 MiB", path.display());
     }
     Ok(Some(text))
+}
+
+/// Takes a lock that another process may hold, within a time, and asks in between whether to go on.
+///
+/// # Errors
+/// The time is over, locks do not work here, or `go_on` said so.
+pub(crate) fn lock_within(
+    file: &File,
+    patience: Duration,
+    go_on: impl Fn() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+            Err(TryLockError::WouldBlock) => go_on()?,
+        }
+        if begun.elapsed() > patience {
+            bail!("another `pi` has held it for {} s", patience.as_secs());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[cfg(test)]

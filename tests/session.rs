@@ -283,6 +283,27 @@ fn a_signal_to_the_whole_terminal_ends_the_session() {
 }
 
 #[test]
+fn waiting_for_another_build_ends_with_a_signal_and_with_that_build() {
+    let world = world();
+    let lock = world.state().join("build.lock");
+    write(&lock, "");
+    let held = fs::File::open(&lock).unwrap();
+    held.lock().unwrap();
+    let waits = || {
+        let pi = world.start(&mut world.pi(&["build"]));
+        until_true("the wait", || pi.err().contains("another `pi` is building an image; waiting for it"));
+        pi
+    };
+    let pi = waits();
+    pi.signal(Signal::INT);
+    assert_eq!(pi.wait().code, Some(130));
+    let pi = waits();
+    held.unlock().unwrap();
+    assert_eq!(pi.wait().code, Some(0));
+    world.assert_nothing_left();
+}
+
+#[test]
 fn a_client_that_hangs_while_the_agent_is_shown_does_not_keep_the_launcher_from_ending() {
     let world = world();
     world.docker().rule("start-agent", "hang");

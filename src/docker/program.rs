@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use shared_child::SharedChild;
 
@@ -246,9 +246,13 @@ impl Docker {
     }
 
     /// Starts a long command in the foreground, so that a Ctrl-C simply ends it; what it prints goes to `sink`.
+    ///
+    /// # Errors
+    /// It could not be run, or took longer than `patience`, where there is a limit to it.
     pub(crate) fn foreground(
         &self,
         cmd: &Cmd,
+        patience: Option<Duration>,
         running: impl FnOnce(Arc<SharedChild>),
         sink: impl Fn(&[u8]) + Send + Sync,
     ) -> anyhow::Result<ExitStatus> {
@@ -266,7 +270,14 @@ impl Docker {
             if let Some(stderr) = child.take_stderr() {
                 scope.spawn(|| copy(stderr, &sink));
             }
-            child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose))
+            let lost = || format!("could not {}: lost the docker program", cmd.purpose);
+            let Some(patience) = patience else { return child.wait().with_context(lost) };
+            if let Some(status) = child.wait_timeout(patience).with_context(lost)? {
+                return Ok(status);
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+            bail!("could not {}: no end after {} minutes", cmd.purpose, patience.as_secs() / 60)
         })
     }
 }
@@ -315,3 +326,27 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
 
 /// How long an engine may take to answer, unless `PI_BOX_DEADLINE` (in seconds) says otherwise.
 const DEADLINE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_command_ends_where_its_time_does() {
+        let shell = Docker {
+            program: "/bin/sh".into(),
+            address: String::new(),
+            deadline: DEADLINE,
+            lock: None,
+            heard: Arc::default(),
+            late: Arc::default(),
+        };
+        let run = |script: &str, patience: f32| {
+            let patience = Some(Duration::from_secs_f32(patience));
+            shell.foreground(&Cmd::new("pull the image `x`", &["-c", script]), patience, |_| {}, |_| {})
+        };
+        assert_eq!(run("exit 3", 60.0).unwrap().code(), Some(3));
+        let error = run("exec sleep 600", 0.1).unwrap_err();
+        assert_eq!(error.to_string(), "could not pull the image `x`: no end after 0 minutes");
+    }
+}

@@ -1,6 +1,6 @@
 //! How an image comes to exist: what is pulled and built, what a failure means, and when an older image may do.
 
-use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path, sync::Mutex};
+use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path, sync::Mutex, time::Duration};
 
 use anyhow::Context as _;
 
@@ -8,11 +8,18 @@ use super::{Image, Layer, files};
 use crate::{
     config::{Images, Pull},
     docker::{self, Docker},
+    files::lock_within,
     host::Host,
     report::{self, Hinted},
     scratch::Scratch,
     session::Signals,
 };
+
+/// How long another launcher's build is waited for.
+const LONGEST_BUILD: Duration = Duration::from_secs(3600);
+
+/// How long a base image may take to come from its registry.
+const LONGEST_PULL: Duration = Duration::from_secs(3600);
 
 /// How much is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +55,8 @@ impl Builder<'_> {
             fs::File::create(&path).with_context(|| format!("could not create `{}`", path.display()))?;
         if lock.try_lock().is_err() {
             report::note("another `pi` is building an image; waiting for it");
-            lock.lock().with_context(|| format!("could not lock `{}`", path.display()))?;
+            lock_within(&lock, LONGEST_BUILD, || self.signals.check())
+                .with_context(|| format!("could not lock `{}`", path.display()))?;
         }
         if effort == Effort::Everything {
             self.refresh(image)?;
@@ -83,10 +91,21 @@ impl Builder<'_> {
         for source in image.layers.iter().flat_map(|layer| &layer.sources) {
             self.signals.check()?;
             let pull = docker::pull(source);
-            let status =
-                self.docker.foreground(&pull, |child| self.signals.foreground(&child), report::progress)?;
+            let pulled = self.docker.foreground(
+                &pull,
+                Some(LONGEST_PULL),
+                |child| self.signals.foreground(&child),
+                report::progress,
+            );
             self.signals.check()?;
-            if !status.success() {
+            let pulled = match pulled {
+                Ok(status) => status.success(),
+                Err(error) => {
+                    report::warn(format_args!("{error:#}"));
+                    false
+                }
+            };
+            if !pulled {
                 if !self.exists(source)? {
                     return Err(Hinted::error(
                         format!("could not pull the base image `{source}`, and there is no local one"),
@@ -127,6 +146,7 @@ impl Builder<'_> {
         report::note(format_args!("building the image `{}`", layer.tag));
         let status = self.docker.foreground(
             &build,
+            None,
             |child| self.signals.foreground(&child),
             |bytes| {
                 if !report::is_quiet() {

@@ -1,14 +1,18 @@
 //! A session's directory on the host: its lock and its record.
 
-use std::{fs, os::unix::fs::OpenOptionsExt as _, path::PathBuf, sync::Arc};
+use std::{fs, os::unix::fs::OpenOptionsExt as _, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 
 use super::private_dir;
 use crate::{
+    files::lock_within,
     host::Host,
     plan::{Plan, session::Record},
 };
+
+/// How long others may hold the directory's lock: a stopped process must not stop all others.
+const MOMENTS: Duration = Duration::from_secs(10);
 
 /// A session's directory and the lock in it. While the lock is held the session is alive; the kernel frees it when the
 /// process ends, however it ends.
@@ -35,7 +39,7 @@ pub(crate) fn directory_lock(host: &Host) -> anyhow::Result<fs::File> {
         .mode(0o600)
         .open(&path)
         .with_context(|| format!("could not open `{}`", path.display()))?;
-    file.lock().with_context(|| format!("could not lock `{}`", path.display()))?;
+    lock_within(&file, MOMENTS, || Ok(())).with_context(|| format!("could not lock `{}`", path.display()))?;
     Ok(file)
 }
 
