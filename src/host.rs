@@ -309,8 +309,13 @@ fn context_address(config: &Path, name: &str) -> anyhow::Result<String> {
         return Ok(DEFAULT_ADDRESS.to_owned());
     }
     let path = config.join("contexts/meta").join(hex(&Sha256::digest(name))).join("meta.json");
-    let text = fs::read_to_string(&path)
-        .with_context(|| format!("could not read docker's context `{name}` from `{}`", path.display()))?;
+    let text = fs::read_to_string(&path).map_err(|error| {
+        let name = name.escape_debug();
+        Hinted::error(
+            format!("could not read docker's context `{name}` from `{}`: {error}", path.display()),
+            "`docker context ls` names those that are there; `DOCKER_CONTEXT` or `docker context use` chooses one",
+        )
+    })?;
     let meta: Meta =
         serde_json::from_str(&text).with_context(|| format!("could not understand `{}`", path.display()))?;
     meta.endpoints
