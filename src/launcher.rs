@@ -80,11 +80,9 @@ impl Launcher {
                 }
                 if !self.host.filters_sources {
                     // A fact of the machine, which nobody wants to read at each start.
-                    let tell = if is_first_time(&self.host, "told-of-rp-filter") {
-                        report::warn
-                    } else {
-                        report::detail
-                    };
+                    let first =
+                        self.options.dry_run.is_none() && is_first_time(&self.host, "told-of-rp-filter");
+                    let tell = if first { report::warn } else { report::detail };
                     tell(
                         "rp_filter is 0 on this machine: an agent can send single UDP datagrams to its listeners, without \
                          an answer; `sysctl net.ipv4.conf.all.rp_filter=2` closes that",

@@ -930,13 +930,21 @@ fn the_real_agent_reaches_a_model_in_the_local_network_and_is_refused_elsewhere(
 #[test]
 fn a_machine_that_does_not_check_where_datagrams_come_from_is_told_of_once() {
     let (world, list) = restricted("", ALLOWLIST);
-    let dry = |more: &[&str]| world.run(&mut pi(&world, &[&[&*list, "--dry-run=json"], more].concat()));
-    assert_eq!(dry(&[]).about_kernel.is_none(), internet().checks_sources);
-    assert_eq!(dry(&[]).about_kernel, None);
-    assert_eq!(dry(&["--verbose"]).err.contains("rp_filter is 0"), !internet().checks_sources);
+    let run = |more: &[&str]| {
+        let outcome = world.run(&mut pi(&world, &[&[&*list], more, &["shell", "--", "true"]].concat()));
+        outcome.has_code(0);
+        outcome
+    };
+    assert_eq!(run(&["--dry-run"]).about_kernel, None);
+    assert_eq!(run(&[]).about_kernel.is_none(), internet().checks_sources);
+    assert_eq!(run(&[]).about_kernel, None);
+    assert_eq!(run(&["--verbose"]).err.contains("rp_filter is 0"), !internet().checks_sources);
     // The other networks have no such promise.
     let open = World::real();
-    assert_eq!(open.run(&mut pi(&open, &["--dry-run=json"])).about_kernel, None);
+    let outcome = open.run(&mut pi(&open, &["shell", "--", "true"]));
+    assert_eq!((outcome.code, outcome.about_kernel), (Some(0), None));
+    open.assert_nothing_left();
+    world.assert_nothing_left();
 }
 
 #[test]
