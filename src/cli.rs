@@ -23,7 +23,9 @@ use self::split::Split;
        pi [OPTIONS] AGENT_COMMAND ...   install remove uninstall update list config auth mcp: the agent's own
        pi VERB ...                      the launcher's own verbs, below",
     after_help = "The agent's own flags (`pi -p \"fix it\"`, `pi -c`, `pi --model M`) need no `--`; `pi -- --help` shows \
-                  them all. Options of the launcher stand before the first word for the agent."
+                  them all. Options of the launcher stand before the first word for the agent.\n\n\
+                  Exit status: the agent's own; 128+n when signal n ended the run; 125 when the launcher failed; 2 for a \
+                  usage error."
 )]
 struct Parsed {
     #[command(flatten)]

@@ -659,6 +659,35 @@ fn a_build_that_fails_shows_its_last_lines_and_the_log() {
 }
 
 #[test]
+fn where_a_changed_image_cannot_be_built_the_previous_one_is_named_and_used_on_demand() {
+    let world = World::fake();
+    world.docker().rule("image-inspect", "refuse Error: No such image: x");
+    world.run_pi(&["build"]).has_code(0);
+    let builds = world.docker().calls().into_iter().filter(|call| call.kind() == "build");
+    let words = builds.map(|call| call.words).find(|words| words.iter().any(|word| word.starts_with("UID=")));
+    let label = words.unwrap().into_iter().find(|word| word.starts_with("pi.image=")).unwrap();
+    let kind = label.strip_prefix("pi.image=").unwrap();
+
+    let old = "pi-agent:base-000000000000";
+    world.docker().rule("image-ls", &format!("echo pi-agent:go-000000000000; echo {old}; finish 0"));
+    let labelled = format!("case $* in *Labels*) echo {}; finish 0;; esac", shell(kind));
+    world.docker().rule("image-inspect", &format!("{labelled}; refuse Error: No such image: x"));
+    let refuse = "refuse Error: No such image: pi-agent:x";
+    world.docker().rule("create-agent", &format!("case $* in *{old}*) return 0;; esac; {refuse}"));
+    world.docker().rule("build", "say no network; exit 1");
+
+    let outcome = world.run_pi(&["-p", "x"]);
+    outcome.has_code(125);
+    let offer = format!("(`PI_BOX_PREVIOUS_IMAGE=1` would use the previous one, `{old}`)");
+    assert!(outcome.err.contains(&offer), "{}", outcome.err);
+    let outcome = world.run(world.pi(&["-p", "x"]).env("PI_BOX_PREVIOUS_IMAGE", "1"));
+    outcome.has_code(0);
+    let loudly = format!("pi: warning: using the previous image `{old}`, as `PI_BOX_PREVIOUS_IMAGE` says\n");
+    assert!(outcome.err.contains(&loudly), "{}", outcome.err);
+    world.assert_nothing_left();
+}
+
+#[test]
 fn a_base_image_that_cannot_be_pulled_is_an_error_only_where_there_is_no_local_one() {
     let world = World::fake();
     world.docker().rule("pull", "refuse Error response from daemon: no such host");
