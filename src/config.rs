@@ -1,25 +1,19 @@
 //! What was meant: the layers of settings, and the one function that resolves them.
 
-use std::{
-    fs, io,
-    net::IpAddr,
-    ops::Range,
-    path::{Path, PathBuf},
-};
+mod file;
+mod value;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::{
-    agent,
-    cli::Options,
-    domain::{Allowlist, Source},
-    files::read_small,
-    host::Host,
-    image::variant::Lang,
-    report::Hinted,
+use self::{
+    file::{Cpus, Layer, Values, layer, project_lang, read},
+    value::{PROCESSORS, processes, session_name, size},
 };
+use crate::{cli::Options, host::Host, image::variant::Lang};
 
 /// The commented default, which is also the documentation of every key.
 pub(crate) const DEFAULTS: &str = include_str!("../assets/config.toml");
@@ -107,50 +101,6 @@ pub(crate) enum Pull {
     Always,
     Missing,
 }
-
-/// Values which are checked after the file was read, and are then named by their place in it.
-type Values = Option<Vec<Spanned<String>>>;
-
-/// One file of settings: whatever it does not say is left to the layer below.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Layer {
-    lang: Option<Lang>,
-    proxy: Option<bool>,
-    allowed_domains: Option<Spanned<String>>,
-    lan: Values,
-    dns: Values,
-    mounts: Values,
-    env: Values,
-    packages: Values,
-    #[serde(default, deserialize_with = "memory")]
-    memory: Option<String>,
-    #[serde(default, deserialize_with = "cpus")]
-    cpus: Option<Cpus>,
-    pids: Option<Spanned<u32>>,
-    runtime: Option<String>,
-    agent_dir: Option<AgentDir>,
-    docker: Option<String>,
-    #[serde(default)]
-    images: ImagesLayer,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ImagesLayer {
-    base: Option<String>,
-    go: Option<String>,
-    proxy: Option<String>,
-    php_apt: Option<String>,
-    agent_package: Option<String>,
-    agent_version: Option<String>,
-    acli: Option<bool>,
-    ca_certificates: Option<Spanned<String>>,
-    pull: Option<Pull>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Cpus(Option<f64>);
 
 impl Config {
     /// Reads the files and resolves them with what was typed.
@@ -315,193 +265,10 @@ impl MountSpec {
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok(None)
-        }
-        Err(error) => Err(error).with_context(|| format!("could not read `{}`", path.display())),
-    }
-}
-
-fn layer(path: &Path, text: &str) -> anyhow::Result<Layer> {
-    let layer: Layer = toml::from_str(text).map_err(|error| located(path, text, &error))?;
-    check(&layer).map_err(|(span, error)| {
-        Hinted::error(
-            format!("{}:{}: {error}", path.display(), line_of(text, &span)),
-            match error.downcast_ref::<Relative>() {
-                Some(_) => "begin it with `/` or `~/`",
-                None => WHAT_IS_ALLOWED,
-            },
-        )
-    })?;
-    Ok(layer)
-}
-
-/// What the types cannot say of a file's values; the place of the first bad one.
-fn check(layer: &Layer) -> Result<(), (Range<usize>, anyhow::Error)> {
-    let each = |values: &Values, rule: fn(&str) -> anyhow::Result<()>| {
-        let mut values = values.iter().flatten();
-        values.try_for_each(|value| rule(value.get_ref()).map_err(|error| (value.span(), error)))
-    };
-    let paths = [&layer.allowed_domains, &layer.images.ca_certificates];
-    for path in paths.into_iter().flatten().filter(|path| !path.get_ref().is_empty()) {
-        absolute(path.get_ref()).map_err(|error| (path.span(), error))?;
-    }
-    if let Some(pids) = &layer.pids {
-        processes(*pids.get_ref()).map_err(|error| (pids.span(), error))?;
-    }
-    each(&layer.mounts, |text| MountSpec::split(text).and_then(|(source, _, _)| absolute(source)))?;
-    each(&layer.env, |text| variable(text.split_once('=').map_or(text, |(name, _)| name)))?;
-    each(&layer.packages, package)?;
-    each(&layer.dns, |text| match text.parse::<IpAddr>() {
-        Ok(_) => Ok(()),
-        Err(_) => bail!("`{}` is not the address of a resolver", text.escape_debug()),
-    })?;
-    each(&layer.lan, |text| match Allowlist::read(&[Source::Lan(text)]) {
-        Ok(_) => Ok(()),
-        Err(problems) => bail!("{problems}"),
-    })
-}
-
-/// From a relative path, whoever writes the repository would choose the file.
-fn absolute(path: &str) -> anyhow::Result<()> {
-    if path.starts_with('/') || path == "~" || path.starts_with("~/") {
-        return Ok(());
-    }
-    Err(Relative(path.escape_debug().to_string()).into())
-}
-
-#[derive(Debug)]
-struct Relative(String);
-
-impl std::fmt::Display for Relative {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "`{}` is a relative path, which would mean another file in each repository", self.0)
-    }
-}
-
-impl std::error::Error for Relative {}
-
-fn variable(name: &str) -> anyhow::Result<()> {
-    match agent::unfit(name) {
-        Some(why) => bail!("the variable `{}` cannot be given to the agent: it {why}", name.escape_debug()),
-        None => Ok(()),
-    }
-}
-
-const WHAT_IS_ALLOWED: &str =
-    "the commented default is `assets/config.toml` of the project, and `pi --help` names the keys";
-
-fn line_of(text: &str, span: &Range<usize>) -> usize {
-    1 + text[..span.start.min(text.len())].matches('\n').count()
-}
-
-fn located(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
-    let line = error.span().map_or(1, |span| line_of(text, &span));
-    let message = error.message().trim().replace('\n', "; ");
-    Hinted::error(format!("{}:{line}: {message}", path.display()), WHAT_IS_ALLOWED)
-}
-
-/// Reads the one key that a repository may set. It is written by whoever writes the repository, the agent included,
-/// so it has no struct with more keys that could be filled by mistake.
-fn project_lang(path: &Path) -> anyhow::Result<Option<Lang>> {
-    let Some(text) = read_small(path)? else { return Ok(None) };
-    let table: toml::Table = toml::from_str(&text).map_err(|error| located(path, &text, &error))?;
-    if let Some(key) = table.keys().find(|key| *key != "lang") {
-        let line = 1 + text
-            .lines()
-            .take_while(|line| !line.trim_start().trim_start_matches('[').starts_with(key))
-            .count();
-        return Err(Hinted::error(
-            format!("{}:{line}: a repository may set `lang` and nothing else, not `{key}`", path.display()),
-            format!("`{key}` belongs in your own `~/.config/pi/config.toml`"),
-        ));
-    }
-    let project: Project = toml::from_str(&text).map_err(|error| located(path, &text, &error))?;
-    Ok(project.lang)
-}
-
-#[derive(Deserialize)]
-struct Project {
-    lang: Option<Lang>,
-}
-
-fn package(name: &str) -> anyhow::Result<()> {
-    let ok = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "+-.:=~".contains(c));
-    if !ok {
-        bail!("`{}` is not the name of a Debian package", name.escape_debug());
-    }
-    Ok(())
-}
-
-/// How many processors make sense; an engine takes less for no limit at all.
-const PROCESSORS: std::ops::RangeInclusive<f64> = 0.01..=10_000.0;
-
-/// How few processes leave room for the init, the gate and a shell.
-const FEWEST_PROCESSES: u32 = 16;
-
-fn processes(limit: u32) -> anyhow::Result<()> {
-    match limit {
-        1..FEWEST_PROCESSES => bail!(
-            "a limit of {limit} processes is too small: take at least {FEWEST_PROCESSES}, or 0 for no limit"
-        ),
-        4_194_305.. => bail!("a limit of {limit} processes is more than a machine can have; 0 is no limit"),
-        _ => Ok(()),
-    }
-}
-
-/// A size as docker takes it, such as `512m`.
-fn size(text: &str) -> anyhow::Result<String> {
-    let digits = text.trim_end_matches(|c: char| "bkmgBKMG".contains(c));
-    if digits.is_empty() || text.len() - digits.len() > 1 || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        bail!("`{text}` is not a size: write a number and one of b, k, m, g, as in `512m`");
-    }
-    let unit: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "k" => 1 << 10,
-        "m" => 1 << 20,
-        "g" => 1 << 30,
-        _ => 1,
-    };
-    match digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)) {
-        Some(0) => Ok("0".to_owned()),
-        // Docker's own least is 6 MiB; nothing of ours fits into less than this.
-        Some(bytes) if (16 << 20..1 << 62).contains(&bytes) => Ok(text.to_ascii_lowercase()),
-        _ => bail!("`{text}` is no size to work with: take at least `16m`, or `0` for no limit"),
-    }
-}
-
-fn session_name(text: &str) -> anyhow::Result<String> {
-    let ok = !text.is_empty()
-        && text.len() <= 64
-        && text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
-    if !ok {
-        bail!(crate::report::Usage::error(
-            "a session's name is up to 64 letters, digits, `.`, `_` and `-`, and begins with a letter or digit"
-        ));
-    }
-    Ok(text.to_owned())
-}
-
-fn memory<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    size(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
-}
-
-fn cpus<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cpus>, D::Error> {
-    match toml::Value::deserialize(from)? {
-        toml::Value::String(text) if text.is_empty() => Ok(Some(Cpus(None))),
-        #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 processors")]
-        toml::Value::Integer(n) if (0..=10_000).contains(&n) => Ok(Some(Cpus(Some(n as f64)))),
-        toml::Value::Float(n) if n == 0.0 || PROCESSORS.contains(&n) => Ok(Some(Cpus(Some(n)))),
-        _ => Err(serde::de::Error::custom("`cpus` is a number of processors, or \"\" for the default")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn host() -> Host {
