@@ -167,13 +167,14 @@ pub(crate) fn stop(name: &str) -> Cmd {
     Cmd::new("stop the agent", &["stop", "-t", "5", name])
 }
 
-/// What became of a container since `since`, oldest first; the engine remembers its last events.
+/// What became of a container since `since`, oldest first, a line each: `NAME ACTION STATUS`. The engine remembers its last
+/// events, and takes the name for the beginning of one, so others' events come along.
 pub(crate) fn events(name: &str, since: &str, until: &str) -> Cmd {
     Cmd::new("ask the engine how the agent ended", &["events"])
         .pair("--since", since)
         .pair("--until", until)
         .pair("--filter", format!("container={name}"))
-        .pair("--format", "{{.Action}} {{.Actor.Attributes.exitCode}}")
+        .pair("--format", "{{.Actor.Attributes.name}} {{.Action}} {{.Actor.Attributes.exitCode}}")
 }
 
 /// Runs a command in a running container.

@@ -332,26 +332,26 @@ fn judge(
     }
     let agent = &plan.agent;
     let since = plan.record.started.saturating_sub(60).to_string();
-    let now = seconds(SystemTime::now());
-    let mut said = String::new();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut said: Vec<String> = Vec::new();
     // An engine's clock may be a little ahead, so a silent one is asked once more.
-    for until in [now, now + 1] {
-        said =
-            docker.try_run(&docker::events(&agent.name, &since, &until.to_string())).map_err(|failure| {
-                signals.check().err().unwrap_or_else(|| {
-                    failure
-                        .explain("learn how the agent ended")
-                        .context("lost the engine; the session is over")
-                })
-            })?;
+    for until in [now, now + Duration::from_secs(1)] {
+        let until = format!("{}.{:09}", until.as_secs(), until.subsec_nanos());
+        let events = docker.try_run(&docker::events(&agent.name, &since, &until)).map_err(|failure| {
+            signals.check().err().unwrap_or_else(|| {
+                failure.explain("learn how the agent ended").context("lost the engine; the session is over")
+            })
+        })?;
+        let own = events.lines().filter_map(|line| line.strip_prefix(&*agent.name)?.strip_prefix(' '));
+        said = own.map(str::to_owned).collect();
         // Not `exec_die`, which is the end of a command that was run beside the agent.
-        if said.lines().any(|line| line.starts_with("die ")) {
+        if said.iter().any(|line| line.starts_with("die ")) {
             break;
         }
     }
     signals.check()?;
-    let died = said.lines().rev().find_map(|line| line.strip_prefix("die ")?.trim().parse::<u8>().ok());
-    let started = said.lines().any(|line| line.starts_with("start"));
+    let died = said.iter().rev().find_map(|line| line.strip_prefix("die ")?.trim().parse::<u8>().ok());
+    let started = said.iter().any(|line| line.starts_with("start"));
     if died.is_some() {
         report::progress(complaint.as_bytes());
     } else if !complaint.is_empty() {

@@ -483,8 +483,16 @@ impl<'a> Session<'a> {
     }
 
     /// Lets the agent end.
-    pub(crate) fn end(mut self) -> Outcome {
-        write(&self.world.repo().join("end"), "");
+    pub(crate) fn end(self) -> Outcome {
+        self.end_with("")
+    }
+
+    /// The same, with a status of its own.
+    pub(crate) fn end_with(mut self, status: &str) -> Outcome {
+        let (next, end) = (self.world.repo().join("next"), self.world.repo().join("end"));
+        write(&next, status);
+        own(&next);
+        fs::rename(next, end).unwrap();
         self.running.take().unwrap().wait()
     }
 

@@ -1,4 +1,5 @@
-# The agent of a network test: makes the attempts of `cases.1`, `cases.2`, … as they appear, until there is an `end`.
+# The agent of a network test: makes the attempts of `cases.1`, `cases.2`, … as they appear, until there is an `end`, in
+# which its status may stand.
 touch up
 n=1
 until [ -e end ]; do
@@ -10,3 +11,5 @@ until [ -e end ]; do
         sleep 0.02
     fi
 done
+status=$(cat end)
+exit "${status:-0}"
