@@ -73,7 +73,6 @@ pub(crate) const FLAGS: &[Flag] = &[
 ];
 
 /// The agent's own commands. One counts only as the very first word: after any flag it is a prompt.
-/// Release 0.87 has no `mcp`: there it is a prompt as well.
 pub(crate) const COMMANDS: &[&str] =
     &["install", "remove", "uninstall", "update", "list", "config", "auth", "mcp"];
 
@@ -257,15 +256,40 @@ pub(crate) fn nearest<'a>(arg: &str, also: &[&'a str]) -> Option<&'a str> {
         .or_else(|| names().find(|name| bare(name).starts_with(&meant)))
 }
 
-/// The agent's command that `args` begin with.
-pub(crate) fn command<S: AsRef<OsStr>>(args: &[S]) -> Option<&'static str> {
+/// The command of this version of the agent that `args` begin with.
+fn command<S: AsRef<OsStr>>(args: &[S], version: &str) -> Option<&'static str> {
     let first = args.first()?.as_ref();
-    COMMANDS.iter().copied().find(|name| first == *name)
+    // Releases before 0.99 have no `mcp`: there it begins a prompt. What is no number, such as a tag, is newer.
+    let numbers: Vec<u32> = version.split('.').map_while(|part| part.parse().ok()).collect();
+    let is_old = matches!(numbers[..], [0, minor, ..] if minor < 99);
+    COMMANDS.iter().copied().find(|name| first == *name && !(is_old && *name == "mcp"))
 }
 
+/// Whether `args` change the agent's own set-up, rather than that of a project (`--local`), or run a model.
+pub(crate) fn changes_its_setup(args: &[String], version: &str) -> bool {
+    let changes = match command(args, version) {
+        Some("install" | "remove" | "uninstall" | "update" | "config") => true,
+        Some("mcp") => args.get(1).is_some_and(|word| word != "list"),
+        _ => false,
+    };
+    changes && !args.iter().any(|arg| arg == "-l" || arg == "--local")
+}
+
+/// Whether `args` install or remove something that lies in a directory, rather than what is fetched.
+pub(crate) fn names_a_path(args: &[String]) -> bool {
+    const FETCHED: [&str; 6] = ["npm:", "git:", "http://", "https://", "ssh://", "builtin:"];
+    let [command, sources @ ..] = args else { return false };
+    let is_path =
+        |word: &String| !word.starts_with('-') && !FETCHED.iter().any(|kind| word.starts_with(kind));
+    matches!(command.as_str(), "install" | "remove" | "uninstall") && sources.iter().any(is_path)
+}
+
+/// Has such a command pass over what the repository itself would load.
+pub(crate) const WITHOUT_PROJECT: &str = "--no-approve";
+
 /// Whether `args` start a session, so that `--append-system-prompt` may stand before them.
-pub(crate) fn runs_a_model<S: AsRef<OsStr>>(args: &[S]) -> bool {
-    command(args).is_none() && !options(args).any(|flag| ANSWERED.contains(&flag.names[0]))
+pub(crate) fn runs_a_model<S: AsRef<OsStr>>(args: &[S], version: &str) -> bool {
+    command(args, version).is_none() && !options(args).any(|flag| ANSWERED.contains(&flag.names[0]))
 }
 
 /// The flags in `args`, their values passed over as the agent does it.
@@ -452,7 +476,7 @@ mod tests {
             &["--mode", "rpc"],
             &["-p", "--", "-v"],
         ] {
-            assert!(runs_a_model(args), "{args:?}");
+            assert!(runs_a_model(args, "1.5.0"), "{args:?}");
         }
         for args in [
             &["install", "npm:x"] as &[&str],
@@ -464,7 +488,39 @@ mod tests {
             &["--list-models", "sonnet"],
             &["--export", "a.jsonl", "a.html"],
         ] {
-            assert!(!runs_a_model(args), "{args:?}");
+            assert!(!runs_a_model(args, "1.5.0"), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn the_set_up_is_changed_by_its_own_commands_where_there_are_any() {
+        let changes = |text: &str, version| {
+            let args: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            changes_its_setup(&args, version)
+        };
+        for text in ["install npm:x", "remove x", "uninstall x", "update", "config", "mcp add x"] {
+            assert!(changes(text, "1.5.0"), "{text}");
+        }
+        for text in [
+            "install -l npm:x",
+            "config --local",
+            "list",
+            "mcp list",
+            "mcp",
+            "auth login",
+            "fix it",
+            "-c install",
+        ] {
+            assert!(!changes(text, "1.5.0"), "{text}");
+        }
+        let path = |text: &str| names_a_path(&text.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert!(path("install ./x.ts") && path("remove --force ext") && path("uninstall /a"));
+        assert!(
+            !path("install npm:./x") && !path("install git:a.b/c -l") && !path("update x") && !path("remove")
+        );
+        for (version, knows) in [("0.87.1", false), ("0.99.1", true), ("1.5.0", true), ("latest", true)] {
+            assert_eq!(changes("mcp add x", version), knows, "{version}");
+            assert_eq!(runs_a_model(&["mcp", "list"], version), !knows, "{version}");
         }
     }
 
@@ -474,7 +530,7 @@ mod tests {
         use std::os::unix::ffi::OsStrExt as _;
 
         let odd = OsStr::from_bytes(b"\xff");
-        assert!(runs_a_model(&[odd]));
-        assert!(!runs_a_model(&[OsStr::new("--name"), odd, OsStr::new("--help")]));
+        assert!(runs_a_model(&[odd], "1.5.0"));
+        assert!(!runs_a_model(&[OsStr::new("--name"), odd, OsStr::new("--help")], "1.5.0"));
     }
 }

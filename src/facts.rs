@@ -20,11 +20,12 @@ use crate::{
     host::{EngineKind, Host, Owner},
     report::Hinted,
     workspace::Workspace,
+    written::Written,
 };
 
 use self::{
     git::identity,
-    mount::{check_source, check_target, guard_settings, mount, mounted_below},
+    mount::{check_no_link_on_the_way, check_source, check_target, guard_settings, mount, mounted_below},
 };
 
 /// What was found on the host for one session.
@@ -58,22 +59,35 @@ pub(crate) struct AgentEntry {
 }
 
 impl Facts {
-    /// Looks at everything.
+    /// Looks at everything; `settings` is the file that the user's settings come from.
     ///
     /// # Errors
-    /// A mount's source is missing, or it is or holds an engine's socket.
+    /// A mount's source is missing, is or holds an engine's socket, or is reached through a link that an agent may have
+    /// made; what decides about sessions could be written in this one.
     pub(crate) fn gather(
         config: &Config,
         host: &Host,
         workspace: &Workspace,
         who: Owner,
+        settings: &Path,
     ) -> anyhow::Result<Self> {
         let mut warnings = Vec::new();
+        let workspace_dirs =
+            || std::iter::once(&workspace.root).chain(&workspace.git_dirs).map(PathBuf::as_path);
+        let written = Written::load(host).and(workspace_dirs());
         let (agent_dir, note) = agent_dir(host, who);
         warnings.extend(note);
-        let mut mounts = Vec::new();
+        written.follow(&agent_dir).map_err(|astray| {
+            Hinted::error(astray.to_string(), "`~/.pi/agent` must not depend on it; remove the link")
+        })?;
+        let mut mounts: Vec<Mount> = Vec::new();
         for spec in &config.mounts {
-            mounts.push(mount(spec, host)?);
+            mounts.push(mount(spec, host, &written)?);
+        }
+        for mount in &mounts {
+            let writable = mounts.iter().filter(|other| other.access == Access::ReadWrite);
+            let holders = writable.filter_map(|other| Some((other.path()?, other.target.as_path())));
+            check_no_link_on_the_way(&mount.target, workspace_dirs().map(|dir| (dir, dir)).chain(holders))?;
         }
         for path in std::iter::once(&workspace.root).chain(&workspace.git_dirs) {
             check_source(path, host)?;
@@ -98,14 +112,14 @@ impl Facts {
                 ));
             }
         }
-        let (credentials, lost) = credentials(host)?;
+        let (credentials, lost) = credentials(host, &written)?;
         warnings.extend(lost);
         warnings.extend(selinux(&workspace.root));
         let mut writable: Vec<&Path> = vec![&workspace.root];
         writable.extend(workspace.git_dirs.iter().map(PathBuf::as_path));
         writable
             .extend(mounts.iter().filter(|mount| mount.access == Access::ReadWrite).filter_map(Mount::path));
-        guard_settings(&writable, host, &agent_dir)?;
+        guard_settings(&writable, host, &agent_dir, settings)?;
         if config.network == Network::Proxy
             && let Some(holds) = writable.iter().find(|dir| config.allowed_domains.starts_with(dir))
         {
@@ -117,15 +131,34 @@ impl Facts {
         }
         let (agent_entries, links) = entries(&agent_dir)?;
         warnings.extend(links);
+        let mut existing = |path: &str| match written.follow(&host.home.join(path)) {
+            Ok(real) => Some(real).filter(|real| real.is_dir()),
+            Err(astray) => {
+                warnings.push(format!("{astray}: the agent does not have `~/{path}`"));
+                None
+            }
+        };
+        let skills = existing(".agents/skills");
+        // A credential: only for those who have the program in the image.
+        let acli = if config.images.acli { existing(".config/acli") } else { None };
+        if let Some((skills, dir)) = skills
+            .as_ref()
+            .and_then(|skills| Some((skills, writable.iter().find(|dir| skills.starts_with(dir))?)))
+        {
+            warnings.push(format!(
+                "`{}` lies in `{}`, which the agent can write: what it changes there is loaded by other sessions",
+                skills.display(),
+                dir.display()
+            ));
+        }
         Self {
             agent_entries,
             agent_dir,
-            skills: existing(host.home.join(".agents/skills")),
-            // A credential: only for those who have the program in the image.
-            acli: existing(host.home.join(".config/acli")).filter(|_| config.images.acli),
+            skills,
+            acli,
             mounts,
             credentials,
-            identity: identity(host, workspace)?,
+            identity: identity(host, workspace, &written)?,
             identities: BTreeMap::new(),
             warnings,
         }
@@ -239,10 +272,6 @@ fn entries(dir: &Path) -> anyhow::Result<(Vec<AgentEntry>, Vec<String>)> {
     Ok((found, warnings))
 }
 
-fn existing(path: PathBuf) -> Option<PathBuf> {
-    fs::canonicalize(path).ok().filter(|path| path.is_dir())
-}
-
 /// What an enforcing `SELinux` needs before a container may touch the repository; we relabel nothing unasked.
 fn selinux(root: &Path) -> Option<String> {
     if fs::read_to_string("/sys/fs/selinux/enforce").ok()?.trim() != "1" {
@@ -261,17 +290,18 @@ fn selinux(root: &Path) -> Option<String> {
 
 type Credentials = Vec<(&'static str, PathBuf)>;
 
-fn credentials(host: &Host) -> anyhow::Result<(Credentials, Vec<String>)> {
+fn credentials(host: &Host, written: &Written) -> anyhow::Result<(Credentials, Vec<String>)> {
     let mut found = Vec::new();
     let mut lost = Vec::new();
     for &variable in agent::CREDENTIAL_PATHS {
         let Some(value) = host.var(variable) else { continue };
-        match fs::canonicalize(host.expand(value)) {
+        match written.follow(&host.expand(value)) {
+            Err(astray) => lost.push(format!("{astray}: the agent does not have what `{variable}` names")),
             Ok(path) if path.is_file() => {
                 check_source(&path, host)?;
                 found.push((variable, path));
             }
-            _ => lost.push(format!(
+            Ok(_) => lost.push(format!(
                 "`{variable}` names `{value}`, which is not a file: the agent does not have it"
             )),
         }

@@ -65,20 +65,29 @@ pub(crate) fn open_small(path: &Path, links: Links, write: bool) -> io::Result<F
 /// # Errors
 /// It is no small regular file, or not UTF-8.
 pub(crate) fn read_small(path: &Path) -> anyhow::Result<Option<String>> {
+    let Some(bytes) = read_small_bytes(path)? else { return Ok(None) };
+    String::from_utf8(bytes).map(Some).with_context(|| format!("could not read `{}`", path.display()))
+}
+
+/// The same, whatever stands in it.
+///
+/// # Errors
+/// It is no small regular file.
+pub(crate) fn read_small_bytes(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     let file = match open_small(path, Links::Follow, false) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(None);
         }
         other => other.with_context(|| format!("could not read `{}`", path.display()))?,
     };
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     file.take(SMALL + 1)
-        .read_to_string(&mut text)
+        .read_to_end(&mut bytes)
         .with_context(|| format!("could not read `{}`", path.display()))?;
-    if text.len() as u64 > SMALL {
+    if bytes.len() as u64 > SMALL {
         bail!("could not read `{}`: it is larger than 1 MiB", path.display());
     }
-    Ok(Some(text))
+    Ok(Some(bytes))
 }
 
 /// Takes a lock that another process may hold, within a time, and asks in between whether to go on.

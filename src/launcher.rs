@@ -1,11 +1,11 @@
 //! What every verb starts from: the options, the machine, the settings, the engine.
 
-use std::{fs, sync::Mutex, time::SystemTime};
+use std::{fs, path::PathBuf, sync::Mutex, time::SystemTime};
 
 use crate::{
     cli::Options,
     config::{Config, Network},
-    docker::Docker,
+    docker::{Access, Docker, Mount},
     egress::{self, Sources},
     facts::{self, Facts},
     host::{Host, Owner},
@@ -15,10 +15,11 @@ use crate::{
         variant::Variant,
     },
     plan::{Inputs, Plan, Program, ProxyFiles, Reach, session::SessionId, subnet::Subnet},
-    report,
+    report::{self, Hinted},
     session::{self, Needs, Signals},
     sweep,
     workspace::Workspace,
+    written::Written,
 };
 
 /// The options and the machine.
@@ -44,16 +45,47 @@ pub(crate) struct Prepared {
 impl Launcher {
     /// Settings for verbs that are not about a repository.
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        self.settings()?;
         Config::load(&self.options, &self.host, None)
+    }
+
+    /// The file that the user's settings come from.
+    ///
+    /// # Errors
+    /// An agent can have written it.
+    fn settings(&self) -> anyhow::Result<PathBuf> {
+        let path = match &self.options.config {
+            Some(path) => self.host.cwd.join(path),
+            None => self.host.config_file(),
+        };
+        let written = Written::load(&self.host);
+        let refused = match written.follow(&path) {
+            Err(astray) => Some(astray.to_string()),
+            Ok(real) => written.holds(&real).filter(|_| real.exists()).map(|dir| {
+                format!(
+                    "the settings `{}` lie in `{}`, where agents can write",
+                    path.display(),
+                    dir.display()
+                )
+            }),
+        };
+        match refused {
+            None => Ok(path),
+            Some(why) => Err(Hinted::error(
+                why,
+                "settings decide what runs on this machine: keep them elsewhere, such as in `~/.config/pi/config.toml`",
+            )),
+        }
     }
 
     /// Looks at the repository and decides what its session is made from.
     pub(crate) fn prepare(&self) -> anyhow::Result<Prepared> {
         self.host.engine.check()?;
+        let settings = self.settings()?;
         let workspace = Workspace::find(&self.host)?;
         let config = Config::load(&self.options, &self.host, Some(&workspace.root))?;
         let (who, warning) = facts::who(&self.host, &workspace);
-        let facts = Facts::gather(&config, &self.host, &workspace, who)?;
+        let facts = Facts::gather(&config, &self.host, &workspace, who, &settings)?;
         for warning in workspace.warnings.iter().chain(&warning).chain(&facts.warnings) {
             report::warn(warning);
         }
@@ -149,6 +181,13 @@ impl Launcher {
             self.build_everything(prepared, &docker)?;
         }
         self.signals.check()?;
+        let Prepared { workspace, facts, .. } = prepared;
+        // The repository of a demonstration does not last.
+        if !workspace.root.starts_with(self.host.cache_dir()) {
+            let own = std::iter::once(&workspace.root).chain(&workspace.git_dirs).map(PathBuf::as_path);
+            let mounts = facts.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
+            Written::remember(&self.host, own.chain(mounts.filter_map(Mount::path)))?;
+        }
         let id = SessionId::random()?;
         let plan = self.plan(prepared, &id, program, 0)?;
         if let Some(sources) = &prepared.sources {

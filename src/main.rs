@@ -22,7 +22,7 @@
 //! |---|---|
 //! | [`cli`], [`agent`] | what can be said, to the launcher and to the agent |
 //! | [`config`] | what was meant: layers of settings, one resolver |
-//! | [`host`], [`workspace`], [`facts`], [`files`] | what is so: the process, the repository, what of the home goes along; files that others may exchange |
+//! | [`host`], [`workspace`], [`facts`], [`files`], [`written`] | what is so: the process, the repository, what of the home goes along; files that others may exchange; where agents could write |
 //! | [`domain`], [`egress`], [`refused`] | the allowlist's language, what the sidecar gets, what it refused |
 //! | [`image`] | variants, build contexts, tags, how an image comes to exist |
 //! | [`plan`] | what a session consists of |
@@ -63,6 +63,7 @@ mod session;
 mod sweep;
 mod verb;
 mod workspace;
+mod written;
 
 use std::{ffi::OsString, process::ExitCode};
 

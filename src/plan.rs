@@ -224,7 +224,7 @@ impl Plan {
         let mut directories = Vec::new();
         let owner = (host.uid == 0 && who.uid != 0).then_some(who);
         let mut mounts = agent_mounts(facts, access, host, &mut directories, &mut files, owner);
-        mounts.extend(workspace_mounts(&inputs, &labels));
+        mounts.extend(workspace_mounts(&inputs, access, &labels));
         let mounts = unique(mounts);
         let agent = Container {
             name: id.agent(),
@@ -243,9 +243,12 @@ impl Plan {
             runtime: config.runtime.clone(),
             streams,
             hosts: reach.hosts(subnet),
-            workdir: Some(workspace.cwd.clone()),
+            workdir: Some(match access {
+                AgentDirAccess::SetUp => PathBuf::from(HOME),
+                _ => workspace.cwd.clone(),
+            }),
             entrypoint: None,
-            command: command(program, reach, facts),
+            command: command(&inputs, access),
         };
         let network = matches!(reach, Reach::Proxy(_) | Reach::Demo).then(|| NetworkSpec {
             name: id.network(),
@@ -396,17 +399,19 @@ fn briefing(reach: &Reach) -> String {
     };
     format!(
         "You run inside a locked-down container: no root, no capabilities, a read-only system. You can write the \
-         repository, your home directory and /tmp; all but the repository is gone when the session ends. The user's \
+         repository, your home directory and /tmp; only the repository, the agent's login and transcripts and the \
+         caches of packages outlast the session. The user's \
          other files, the container engine and `sudo` are not there. {network}"
     )
 }
 
-fn command(program: &Program, reach: &Reach, facts: &Facts) -> Vec<String> {
+fn command(inputs: &Inputs<'_>, access: AgentDirAccess) -> Vec<String> {
+    let Inputs { program, reach, facts, config, .. } = inputs;
     match program {
         Program::Command(words) => words.clone(),
         Program::Agent(args) => {
             let mut words = vec!["pi".to_owned()];
-            if agent::runs_a_model(args) {
+            if agent::runs_a_model(args, &config.images.agent_version) {
                 // The flag replaces the user's own file, so that is passed along, unless the user's flags do the same.
                 let own = facts.agent_entries.iter().any(|entry| entry.name == "APPEND_SYSTEM.md");
                 if own && !args.iter().any(|arg| arg == "--append-system-prompt") {
@@ -417,6 +422,9 @@ fn command(program: &Program, reach: &Reach, facts: &Facts) -> Vec<String> {
                 words.push(briefing(reach));
             }
             words.extend(args.iter().cloned());
+            if access == AgentDirAccess::SetUpFromRepository {
+                words.push(agent::WITHOUT_PROJECT.to_owned());
+            }
             words
         }
     }

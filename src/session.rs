@@ -34,7 +34,7 @@ use self::{
 };
 pub(crate) use self::{
     claim::{directory_lock, sessions_dir},
-    login::restore_login,
+    login::mend_login,
     sidecar::{LAST_REFUSED, PROXY_LOG, REFUSED},
     signals::Signals,
     teardown::take_down_dead,
@@ -109,7 +109,7 @@ fn live(
 ) -> anyhow::Result<u8> {
     let Needs { docker, signals, .. } = needs;
     prepare(plan)?;
-    back_up(&plan.record.login, &claim.dir);
+    back_up(&plan.record.login, &claim.dir)?;
     teardown.watcher = Watcher::start(&claim.dir, docker)?;
     up(needs, plan, claim)?;
     if let (Some(network), Some(sidecar), Some(address)) =
@@ -292,7 +292,8 @@ pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     replace_bytes(path, text.as_bytes())
 }
 
-fn replace_bytes(path: &Path, text: &[u8]) -> io::Result<()> {
+/// The same for what is not text.
+pub(crate) fn replace_bytes(path: &Path, text: &[u8]) -> io::Result<()> {
     // Of its own for each process: several sessions may end at once.
     let next = path.with_extension(format!("next-{}", std::process::id()));
     fs::write(&next, text)?;

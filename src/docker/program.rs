@@ -1,7 +1,6 @@
 //! The docker program as a subprocess: with a deadline, on the launcher's own streams, or held.
 
 use std::{
-    env,
     ffi::OsStr,
     fs::File,
     io::{self, Read},
@@ -25,6 +24,7 @@ use super::{Cmd, Failure};
 use crate::{
     host::Host,
     report::{self, Hinted},
+    written::Written,
 };
 
 /// The docker program, bound to one engine.
@@ -48,15 +48,18 @@ impl Docker {
     /// There is none, or its engine is not one for sessions.
     pub(crate) fn find(name: &str, host: &Host) -> anyhow::Result<Self> {
         host.engine.check()?;
-        // From a relative entry of the path, whoever writes the repository would choose the program.
-        let path = host.env.get(OsStr::new("PATH")).cloned().unwrap_or_default();
-        let fixed =
-            env::join_paths(env::split_paths(&path).filter(|dir| dir.is_absolute())).unwrap_or_default();
-        let program = which::which_in(name, Some(fixed), "/").map_err(|_| {
-            Hinted::error(
-                format!("there is no program `{name}` on the `PATH`"),
-                "install Docker Engine 20.10 or newer: docs.docker.com/engine/install",
-            )
+        let program = Written::load(host).program(name, host).ok_or_else(|| {
+            let path = host.env.get(OsStr::new("PATH"));
+            match which::which_in(name, path, "/") {
+                Ok(program) => Hinted::error(
+                    format!("`{}` lies where agents can write, so it is not run", program.display()),
+                    "put the directory of the real one on the `PATH`, or name it as `docker` in the settings",
+                ),
+                Err(_) => Hinted::error(
+                    format!("there is no program `{name}` on the `PATH`"),
+                    "install Docker Engine 20.10 or newer: docs.docker.com/engine/install",
+                ),
+            }
         })?;
         let deadline = host
             .var("PI_BOX_DEADLINE")

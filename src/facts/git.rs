@@ -3,26 +3,34 @@
 use std::{
     ffi::OsStr,
     io::Write as _,
+    path::Path,
     process::{Command, Stdio},
 };
 
-use crate::{files::read_small, host::Host, workspace::Workspace};
+use crate::{files::read_small, host::Host, workspace::Workspace, written::Written};
 
 /// The host user's name and address, asked from outside of any repository's influence: a repository's own settings
 /// win inside the container, where git reads them itself.
-pub(super) fn identity(host: &Host, workspace: &Workspace) -> anyhow::Result<Vec<(String, String)>> {
+pub(super) fn identity(
+    host: &Host,
+    workspace: &Workspace,
+    written: &Written,
+) -> anyhow::Result<Vec<(String, String)>> {
+    let Some(git) = written.program("git", host) else { return Ok(vec![]) };
     let own = match &workspace.git_config {
-        Some(config) => read_small(config)?.map(|text| user_settings(host, Some(text))).unwrap_or_default(),
+        Some(config) => {
+            read_small(config)?.map(|text| user_settings(&git, host, Some(text))).unwrap_or_default()
+        }
         None => vec![],
     };
-    let mut all = user_settings(host, None);
+    let mut all = user_settings(&git, host, None);
     all.retain(|(key, _)| !own.iter().any(|(set, _)| set == key));
     Ok(all)
 }
 
 /// Name and address from the user's own settings, or from the text of a config.
-fn user_settings(host: &Host, text: Option<String>) -> Vec<(String, String)> {
-    let mut git = Command::new("git");
+fn user_settings(program: &Path, host: &Host, text: Option<String>) -> Vec<(String, String)> {
+    let mut git = Command::new(program);
     git.env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     for name in ["PATH", "HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"] {
         if let Some(value) = host.env.get(OsStr::new(name)) {

@@ -13,10 +13,20 @@ use crate::{
     docker::{Access, Mount},
     host::Host,
     report::{Hinted, Usage},
+    written::Written,
 };
 
-pub(super) fn mount(spec: &MountSpec, host: &Host) -> anyhow::Result<Mount> {
-    let real = fs::canonicalize(&spec.source).map_err(|error| {
+pub(super) fn mount(spec: &MountSpec, host: &Host, written: &Written) -> anyhow::Result<Mount> {
+    let real = written.follow(&spec.source).map_err(|astray| {
+        Hinted::error(
+            format!("could not mount `{}`: {astray}", spec.source.display()),
+            format!(
+                "if that is your own link, name what it leads to: `{}`",
+                fs::canonicalize(&spec.source).unwrap_or_default().display()
+            ),
+        )
+    })?;
+    let real = fs::canonicalize(real).map_err(|error| {
         let why = match error.kind() {
             io::ErrorKind::NotFound => "there is no such file or directory".to_owned(),
             _ => error.to_string(),
@@ -118,6 +128,9 @@ pub(super) fn check_target(target: &Path) -> anyhow::Result<()> {
         "/usr/local/lib/pi",
         "/usr/local/share/pi",
         "/usr/local/share/perl",
+        // What lasts there was written by agents, links included.
+        "/home/pi/.cache/lang",
+        "/home/pi/.pi",
         "/etc/perl",
         "/etc/ld.so.preload",
         "/etc/ld.so.conf",
@@ -174,23 +187,63 @@ fn unescaped(path: &str) -> String {
         .fold(path.to_owned(), |path, (written, meant)| path.replace(written, meant))
 }
 
+/// Refuses a target on whose way an agent can have made a link: the engine would follow it inside the container, and mount
+/// over something of the sandbox's own. `writable` are the source and the target of each mount that can be written.
+pub(super) fn check_no_link_on_the_way<'a>(
+    target: &Path,
+    writable: impl Iterator<Item = (&'a Path, &'a Path)>,
+) -> anyhow::Result<()> {
+    for (source, at) in writable {
+        let Ok(rest) = target.strip_prefix(at) else { continue };
+        let mut path = source.to_owned();
+        for part in rest.components() {
+            path.push(part);
+            if path.is_symlink() {
+                return Err(Usage::hinted(
+                    format!(
+                        "nothing can be mounted at `{}`: `{}` is a link, and could lead anywhere in the sandbox",
+                        target.display(),
+                        path.display()
+                    ),
+                    "remove the link, or name another place with `--mount SRC:DST`",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Refuses to let the agent write what decides about its next session: settings, allowlist, its own directory, and the
 /// launcher's notes.
-pub(super) fn guard_settings(writable: &[&Path], host: &Host, agent_dir: &Path) -> anyhow::Result<()> {
-    let real = |path: PathBuf| fs::canonicalize(&path).unwrap_or(path);
+pub(super) fn guard_settings(
+    writable: &[&Path],
+    host: &Host,
+    agent_dir: &Path,
+    settings: &Path,
+) -> anyhow::Result<()> {
+    // Also where it would be, if it is not there yet.
+    let real = |path: &Path| Written::default().follow(path).unwrap_or_else(|_| path.to_owned());
+    let above = |path: &Path| real(path.parent().unwrap_or(path));
     let config = host.config_file();
+    let list = host.home.join(".agents/proxy_allowed_domains.txt");
     let guarded = [
-        ("the launcher's settings", real(config.parent().map(Path::to_owned).unwrap_or(config))),
-        ("the default allowlist", real(host.home.join(".agents"))),
-        ("the agent's own directory", real(agent_dir.to_owned())),
-        ("the launcher's records", real(host.state_dir())),
+        ("the launcher's settings", real(settings)),
+        ("the launcher's settings", real(&config)),
+        ("the launcher's settings", above(&config)),
+        ("the default allowlist", real(&list)),
+        ("the default allowlist", above(&list)),
+        ("the agent's own directory", real(agent_dir)),
+        ("the launcher's records", real(&host.state_dir())),
+        ("the launcher's scratch files", real(&host.cache_dir())),
     ];
     for dir in writable {
         for (what, own) in &guarded {
-            if own.starts_with(dir) || dir.starts_with(own) {
+            // A demonstration has its repository among the scratch files.
+            let inside = dir.starts_with(own) && *own != guarded[7].1;
+            if own.starts_with(dir) || inside {
                 return Err(Hinted::error(
                     format!(
-                        "`{}` cannot be writable for the agent: {what} are in `{}`",
+                        "`{}` cannot be writable for the agent: it holds {what} `{}`",
                         dir.display(),
                         own.display()
                     ),
@@ -217,7 +270,7 @@ mod tests {
         std::os::unix::fs::symlink(real.join("run"), real.join("link")).unwrap();
         for source in ["run", "run/docker.sock", "link"] {
             let spec = MountSpec { source: real.join(source), target: Some("/x".into()), read_only: true };
-            let error = mount(&spec, &host).unwrap_err().to_string();
+            let error = mount(&spec, &host, &Written::default()).unwrap_err().to_string();
             assert!(error.contains("is or holds the engine's socket"), "{error}");
         }
     }

@@ -21,22 +21,29 @@ use crate::{
 /// How much of the agent's directory can be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AgentDirAccess {
+    /// Login and sessions.
     Guarded,
-    Whole,
+    /// Everything, as the user's settings say.
+    Shared,
+    /// Everything, for a command that changes the agent's own set-up. There is no repository beside it, whose settings and
+    /// extensions would run there as well.
+    SetUp,
+    /// The same for a command that names a path in the repository, which is there to be read.
+    SetUpFromRepository,
 }
 
 impl AgentDirAccess {
     /// What the user types to change the agent's set-up must be able to change it.
     pub(super) fn of(config: &Config, program: &Program) -> Self {
-        let unlocks = |args: &[String]| {
-            matches!(
-                agent::command(args),
-                Some("install" | "remove" | "uninstall" | "update" | "config" | "mcp")
-            )
-        };
         match program {
-            Program::Agent(args) if unlocks(args) => Self::Whole,
-            _ if config.agent_dir == AgentDir::Shared => Self::Whole,
+            Program::Agent(args) if agent::changes_its_setup(args, &config.images.agent_version) => {
+                if agent::names_a_path(args) {
+                    Self::SetUpFromRepository
+                } else {
+                    Self::SetUp
+                }
+            }
+            _ if config.agent_dir == AgentDir::Shared => Self::Shared,
             _ => Self::Guarded,
         }
     }
@@ -75,7 +82,7 @@ pub(super) fn agent_mounts(
         owner,
     });
     match access {
-        AgentDirAccess::Whole => {
+        AgentDirAccess::Shared | AgentDirAccess::SetUp | AgentDirAccess::SetUpFromRepository => {
             // Programs are kept per platform: those of a Mac are of no use here, and ours none there.
             let bin = host.state_dir().join("agent-bin");
             needed(dir.join("bin"));
@@ -99,7 +106,11 @@ pub(super) fn agent_mounts(
     mounts
 }
 
-pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, String>) -> Vec<Mount> {
+pub(super) fn workspace_mounts(
+    inputs: &Inputs<'_>,
+    access: AgentDirAccess,
+    labels: &BTreeMap<String, String>,
+) -> Vec<Mount> {
     let Inputs { id, workspace, facts, who, reach, .. } = inputs;
     let home = Path::new(HOME);
     let volume = |name, role: &str, labels: &BTreeMap<String, String>| {
@@ -107,14 +118,19 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
         labels.insert("pi.role".to_owned(), role.to_owned());
         Source::Volume { name, labels }
     };
-    let mut mounts = vec![
-        Mount::same(&workspace.root, Access::ReadWrite),
-        Mount {
-            source: volume(id.home(), "home", labels),
-            target: home.to_owned(),
-            access: Access::ReadWrite,
-        },
-    ];
+    let own_home = Mount {
+        source: volume(id.home(), "home", labels),
+        target: home.to_owned(),
+        access: Access::ReadWrite,
+    };
+    match access {
+        AgentDirAccess::SetUp => return vec![own_home],
+        AgentDirAccess::SetUpFromRepository => {
+            return vec![Mount::same(&workspace.root, Access::ReadOnly), own_home];
+        }
+        AgentDirAccess::Guarded | AgentDirAccess::Shared => {}
+    }
+    let mut mounts = vec![Mount::same(&workspace.root, Access::ReadWrite), own_home];
     // The scratch repository of a demonstration is gone with it, and nobody would come back to its cache.
     if !matches!(reach, Reach::Demo) {
         // The cache outlives the session, so it carries none of its labels.

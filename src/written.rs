@@ -1,0 +1,208 @@
+//! Where agents of this user have been able to write. A link found there may lead anywhere, and a program found there
+//! may be an agent's.
+
+use std::{
+    collections::VecDeque,
+    ffi::{OsStr, OsString},
+    fmt, fs,
+    os::unix::ffi::OsStrExt as _,
+    path::{Component, Path, PathBuf},
+};
+
+use anyhow::Context as _;
+
+use crate::{
+    files::read_small_bytes,
+    host::Host,
+    session::{directory_lock, replace_bytes},
+};
+
+/// How many links one path may lead through; the kernel's own limit.
+const LINKS: usize = 40;
+
+/// At how many bytes the list forgets what does not exist any more.
+const MANY: usize = 1 << 19;
+
+/// Directories in which an agent may have planted something.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Written {
+    dirs: Vec<PathBuf>,
+}
+
+/// A path that an agent may have bent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Astray {
+    link: PathBuf,
+    dir: PathBuf,
+}
+
+impl fmt::Display for Astray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is a link in `{}`, where an agent can write", self.link.display(), self.dir.display())
+    }
+}
+
+impl std::error::Error for Astray {}
+
+impl Written {
+    /// What sessions of this machine have had, and the repository around the current directory.
+    pub(crate) fn load(host: &Host) -> Self {
+        let text = read_small_bytes(&list(host)).ok().flatten().unwrap_or_default();
+        let known = text.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+        let mut dirs: Vec<PathBuf> = known.map(|path| OsStr::from_bytes(path).into()).collect();
+        dirs.extend(repository_around(host));
+        Self { dirs }
+    }
+
+    /// These too.
+    pub(crate) fn and<'a>(mut self, dirs: impl IntoIterator<Item = &'a Path>) -> Self {
+        self.dirs.extend(dirs.into_iter().map(Path::to_owned));
+        self
+    }
+
+    /// Notes that a session is about to have these, for good.
+    pub(crate) fn remember<'a>(host: &Host, dirs: impl IntoIterator<Item = &'a Path>) -> anyhow::Result<()> {
+        let path = list(host);
+        let known = |text: &[u8], dir: &Path| text.split(|byte| *byte == 0).any(|one| one == bytes(dir));
+        let read = || read_small_bytes(&path).map(Option::unwrap_or_default);
+        let dirs: Vec<&Path> = dirs.into_iter().collect();
+        let text = read()?;
+        if dirs.iter().all(|dir| known(&text, dir)) {
+            return Ok(());
+        }
+        let _directory = directory_lock(host)?;
+        let mut text = read()?;
+        if text.len() > MANY {
+            let there = |path: &&[u8]| !path.is_empty() && Path::new(OsStr::from_bytes(path)).exists();
+            let kept: Vec<&[u8]> = text.split(|byte| *byte == 0).filter(there).collect();
+            text = kept.iter().flat_map(|path| path.iter().chain(&[0])).copied().collect();
+        }
+        for dir in dirs {
+            if !known(&text, dir) {
+                text.extend_from_slice(bytes(dir));
+                text.push(0);
+            }
+        }
+        replace_bytes(&path, &text).with_context(|| format!("could not write `{}`", path.display()))
+    }
+
+    /// The directory of these that holds a path without links.
+    pub(crate) fn holds(&self, real: &Path) -> Option<&Path> {
+        self.dirs.iter().map(PathBuf::as_path).find(|dir| real.starts_with(dir))
+    }
+
+    /// Where a path leads, through links that no agent can have made; what does not exist keeps its name.
+    pub(crate) fn follow(&self, path: &Path) -> Result<PathBuf, Astray> {
+        let mut rest: VecDeque<OsString> = parts(path).collect();
+        let mut real = PathBuf::from("/");
+        let mut links = 0;
+        while let Some(part) = rest.pop_front() {
+            if part == ".." {
+                real.pop();
+                continue;
+            }
+            let next = real.join(&part);
+            let Ok(target) = fs::read_link(&next) else {
+                real = next;
+                continue;
+            };
+            links += 1;
+            if let Some(dir) = self.holds(&real) {
+                return Err(Astray { link: next, dir: dir.to_owned() });
+            }
+            if links > LINKS {
+                return Err(Astray { link: next, dir: real });
+            }
+            if target.is_absolute() {
+                real = PathBuf::from("/");
+            }
+            for part in parts(&target).collect::<Vec<_>>().into_iter().rev() {
+                rest.push_front(part);
+            }
+        }
+        Ok(real)
+    }
+
+    /// A program on the `PATH`, or by its absolute path, that no agent can have put there.
+    pub(crate) fn program(&self, name: &str, host: &Host) -> Option<PathBuf> {
+        let is_fit = |path: &Path| self.follow(path).is_ok_and(|real| self.holds(&real).is_none());
+        let path = host.env.get(OsStr::new("PATH")).cloned().unwrap_or_default();
+        // From a relative entry, whoever writes the repository would choose the program.
+        let dirs = std::env::split_paths(&path).filter(|dir| dir.is_absolute() && is_fit(dir));
+        let dirs = std::env::join_paths(dirs).unwrap_or_default();
+        which::which_in_all(name, Some(dirs), "/").ok()?.find(|program| is_fit(program))
+    }
+}
+
+fn list(host: &Host) -> PathBuf {
+    host.state_dir().join("written")
+}
+
+fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
+}
+
+fn parts(path: &Path) -> impl Iterator<Item = OsString> {
+    path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    })
+}
+
+/// No session has had it yet, perhaps; but whoever wrote it could put the same things there. A repository at the home
+/// directory or above it is not a workspace.
+fn repository_around(host: &Host) -> Option<PathBuf> {
+    let home = fs::canonicalize(&host.home).unwrap_or_else(|_| host.home.clone());
+    let cwd = fs::canonicalize(&host.cwd).ok()?;
+    let root = cwd.ancestors().find(|dir| dir.join(".git").symlink_metadata().is_ok())?;
+    (!home.starts_with(root)).then(|| root.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_are_followed_but_for_those_that_an_agent_may_have_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = fs::canonicalize(dir.path()).unwrap();
+        fs::create_dir_all(base.join("repo/data/deep")).unwrap();
+        fs::create_dir_all(base.join("keys")).unwrap();
+        symlink("repo/data", base.join("mine")).unwrap();
+        symlink("../keys", base.join("repo/planted")).unwrap();
+        symlink("round", base.join("round")).unwrap();
+        let written = Written::default().and([base.join("repo").as_path()]);
+        let follow = |path: &str| written.follow(&base.join(path));
+        assert_eq!(follow("mine/deep/../new"), Ok(base.join("repo/data/new")));
+        assert_eq!(Written::default().follow(&base.join("repo/planted/id")), Ok(base.join("keys/id")));
+        let astray = Astray { link: base.join("repo/planted"), dir: base.join("repo") };
+        assert_eq!(follow("repo/planted/id"), Err(astray.clone()));
+        assert_eq!(follow("mine/../planted"), Err(astray));
+        assert!(follow("round").is_err());
+    }
+
+    #[test]
+    fn a_program_that_an_agent_may_have_put_there_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = fs::canonicalize(dir.path()).unwrap();
+        let programs = ["repo/bin/tool", "own/tool", "repo/other"].map(|path| base.join(path));
+        for program in &programs {
+            fs::create_dir_all(program.parent().unwrap()).unwrap();
+            fs::write(program, "").unwrap();
+            let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            fs::set_permissions(program, all).unwrap();
+        }
+        symlink("../repo/other", base.join("own/other")).unwrap();
+        let mut host = Host::for_tests();
+        let path = format!("{0}/repo/bin:bin:{0}/own", base.display());
+        host.env.insert("PATH".into(), path.into());
+        let written = Written::default().and([base.join("repo").as_path()]);
+        assert_eq!(written.program("tool", &host), Some(base.join("own/tool")));
+        assert_eq!(Written::default().program("tool", &host), Some(base.join("repo/bin/tool")));
+        assert_eq!(written.program("other", &host), None);
+        assert_eq!(written.program(programs[0].to_str().unwrap(), &host), None);
+    }
+}

@@ -1,0 +1,163 @@
+//! What an agent could leave behind for a later session, or for the launcher itself, and that it does not work. The engine
+//! is a script.
+
+mod common;
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+};
+
+use common::{World, write};
+use serde_json::Value;
+
+/// A program that leaves a mark when it runs.
+fn plant(program: &Path, mark: &Path) {
+    write(program, &format!("#!/bin/sh\n: >'{}'\n", mark.display()));
+    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn mounts(plan: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let all = plan["agent"]["mounts"].as_array().unwrap();
+    all.iter().map(|mount| (text(&mount["target"]), text(&mount["access"]).to_lowercase())).collect()
+}
+
+#[test]
+fn programs_in_a_repository_are_not_run_whatever_the_path_says() {
+    let world = World::fake();
+    let (mark, bin) = (world.root().join("mark"), world.repo().join(".venv/bin"));
+    for program in ["docker", "git"] {
+        plant(&bin.join(program), &mark);
+    }
+    let path = |command: &mut std::process::Command| {
+        let old = command.get_envs().find(|(name, _)| *name == "PATH").unwrap().1.unwrap().to_owned();
+        command.env("PATH", format!("{}:{}", bin.display(), old.to_str().unwrap()));
+    };
+    let mut pi = world.pi(&["-p", "x"]);
+    path(&mut pi);
+    world.run(&mut pi).has_code(0);
+    // From elsewhere too, now that a session has had the repository.
+    let mut pi = world.pi_in(&world.repository("other"), &["-p", "x"]);
+    path(&mut pi);
+    world.run(&mut pi).has_code(0);
+    assert!(!mark.exists());
+    world.assert_nothing_left();
+}
+
+#[test]
+fn settings_that_an_agent_could_write_are_not_read() {
+    let world = World::fake();
+    let evil = world.repo().join("evil");
+    let mark = world.root().join("mark");
+    plant(&evil, &mark);
+    let settings = world.repo().join("pi.toml");
+    write(&settings, &format!("docker = \"{}\"\n", evil.display()));
+    let said = "where agents can write\npi: hint: settings decide what runs on this machine";
+    let outcome = world.run_pi(&["--config", "pi.toml", "-p", "x"]);
+    outcome.has_code(125);
+    assert!(outcome.err.contains(said), "{}", outcome.err);
+    // A link into the repository, as one who keeps settings there has it.
+    let own = world.root().join("config/pi/config.toml");
+    let _ = fs::remove_file(&own);
+    fs::create_dir_all(own.parent().unwrap()).unwrap();
+    symlink(&settings, &own).unwrap();
+    for words in [&["-p", "x"] as &[&str], &["clean"], &["check", "a.example"]] {
+        let outcome = world.run_pi(words);
+        outcome.has_code(125);
+        assert!(outcome.err.contains(said), "{}", outcome.err);
+    }
+    assert!(!mark.exists());
+}
+
+#[test]
+fn what_decides_about_sessions_cannot_lie_where_one_writes() {
+    for (kind, linked) in [
+        ("settings", "config"),
+        ("records", "state"),
+        ("scratch files", "home/.cache"),
+        ("allowlist", "home/.agents"),
+    ] {
+        let world = World::fake();
+        let place = world.root().join(linked);
+        let _ = fs::remove_dir_all(&place);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        // Nothing is there yet, so there is only a name to compare.
+        symlink(world.repo().join("planted"), &place).unwrap();
+        let outcome = world.run_pi(&["-p", "x"]);
+        outcome.has_code(125);
+        assert!(
+            outcome.err.contains("cannot be writable for the agent: it holds "),
+            "{kind}: {}",
+            outcome.err
+        );
+        assert!(outcome.err.contains(kind), "{kind}: {}", outcome.err);
+    }
+}
+
+#[test]
+fn a_mount_is_not_followed_through_a_link_that_an_agent_may_have_made() {
+    let world = World::fake();
+    let keys = world.home().join(".ssh");
+    write(&keys.join("id"), "secret");
+    symlink("../home/.ssh", world.repo().join("data")).unwrap();
+    let outcome = world.run_pi(&["--mount", "./data:/data", "-p", "x"]);
+    outcome.has_code(125);
+    assert!(outcome.err.contains("/data` is a link in `"), "{}", outcome.err);
+    // Nor in another session, now that one has had the repository.
+    world.run_pi(&["-p", "x"]).has_code(0);
+    let other = world.repository("other");
+    let data = world.repo().join("data");
+    let outcome = world
+        .run(world.pi(&["--mount", &format!("{}:/data:ro", data.display()), "-p", "x"]).current_dir(&other));
+    outcome.has_code(125);
+    let outcome = world.run(
+        world.pi(&["-p", "x"]).env("GOOGLE_APPLICATION_CREDENTIALS", data.join("id")).current_dir(&other),
+    );
+    outcome.has_code(0);
+    assert!(outcome.err.contains("the agent does not have what `GOOGLE_APPLICATION_CREDENTIALS` names"));
+    // A link of the user's own, outside of every repository, is the user's.
+    let own = world.root().join("own");
+    symlink(&keys, &own).unwrap();
+    let plan = world.plan(&["--mount", &format!("{}:/data", own.display()), "-p", "x"]);
+    assert!(mounts(&plan).iter().any(|(target, _)| target == "/data"));
+    world.assert_nothing_left();
+}
+
+#[test]
+fn nothing_is_mounted_over_what_a_link_in_the_repository_leads_to() {
+    let world = World::fake();
+    let data = world.root().join("data");
+    fs::create_dir_all(&data).unwrap();
+    symlink("/usr/local/lib/pi", world.repo().join("data")).unwrap();
+    for below in ["data", "data/deeper"] {
+        let target = world.repo().join(below);
+        let outcome =
+            world.run_pi(&["--mount", &format!("{}:{}", data.display(), target.display()), "-p", "x"]);
+        outcome.has_code(2);
+        assert!(outcome.err.contains("is a link, and could lead anywhere in the sandbox"), "{}", outcome.err);
+    }
+}
+
+#[test]
+fn what_changes_the_agents_set_up_runs_without_the_repository() {
+    let world = World::fake();
+    let repo = world.repo().to_str().unwrap().to_owned();
+    let of = |words: &[&str]| {
+        let plan = world.plan(words);
+        let access = mounts(&plan).into_iter().find(|(target, _)| *target == repo).map(|(_, access)| access);
+        let whole = mounts(&plan).iter().any(|(target, _)| target == "/home/pi/.pi/agent");
+        let last = plan["agent"]["command"].as_array().unwrap().last().unwrap().as_str().unwrap().to_owned();
+        (access, whole, last)
+    };
+    let write = || Some("read-write".to_owned());
+    assert_eq!(of(&["install", "npm:x"]), (None, true, "npm:x".to_owned()));
+    assert_eq!(of(&["update"]), (None, true, "update".to_owned()));
+    let from_here = (Some("read-only".to_owned()), true, "--no-approve".to_owned());
+    assert_eq!(of(&["install", "./x"]), from_here);
+    assert_eq!(of(&["install", "-l", "npm:x"]), (write(), false, "npm:x".to_owned()));
+    assert_eq!(of(&["list"]), (write(), false, "list".to_owned()));
+    // The pinned release has no such command, so this is a prompt.
+    assert_eq!(of(&["mcp", "add", "x"]), (write(), false, "x".to_owned()));
+}
