@@ -269,13 +269,13 @@ fn is_foreign(socket: &Path) -> bool {
 
 #[cfg(target_os = "linux")]
 fn listener_is_outside(socket: &Path) -> bool {
+    use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+
     // A refused connection is docker's own to report, with its own words.
     UnixStream::connect(socket)
         .ok()
-        .and_then(|stream| {
-            rustix::net::sockopt::socket_peercred(&stream).map(|peer| peer.pid.as_raw_pid() == 0).ok()
-        })
-        .unwrap_or(false)
+        .and_then(|stream| getsockopt(&stream, PeerCredentials).ok())
+        .is_some_and(|peer| peer.pid() == 0)
 }
 
 #[cfg(not(target_os = "linux"))]
