@@ -16,7 +16,7 @@ use crate::{
     },
     plan::{Inputs, Plan, Program, ProxyFiles, Reach, session::SessionId, subnet::Subnet},
     report::{self, Hinted},
-    session::{self, Needs, Signals},
+    session::{self, Naming, Needs, Signals},
     sweep,
     workspace::Workspace,
     written::Written,
@@ -201,6 +201,10 @@ impl Launcher {
             replan: &|attempt| self.plan(prepared, &id, program, attempt),
             agent_image: &|| builder.ensure(&prepared.image, Effort::Missing),
             sidecar_image: &|| builder.ensure(&prepared.proxy, Effort::Missing),
+            naming: match self.options.session_name {
+                Some(_) => Naming::Chosen,
+                None => Naming::Repository,
+            },
             capture,
         };
         std::thread::scope(|scope| {

@@ -33,7 +33,7 @@ use self::{
     watcher::Watcher,
 };
 pub(crate) use self::{
-    claim::{directory_lock, sessions_dir},
+    claim::{Naming, directory_lock, sessions_dir},
     login::mend_login,
     sidecar::{LAST_REFUSED, PROXY_LOG, REFUSED},
     signals::Signals,
@@ -69,6 +69,7 @@ pub(crate) struct Needs<'a> {
     pub(crate) agent_image: &'a (dyn Fn() -> anyhow::Result<String> + Sync),
     /// Makes the sidecar's image exist and names it.
     pub(crate) sidecar_image: &'a (dyn Fn() -> anyhow::Result<String> + Sync),
+    pub(crate) naming: Naming,
     /// Keeps what the agent prints on stdout, instead of printing it.
     pub(crate) capture: Option<&'a Mutex<Vec<u8>>>,
 }
@@ -81,7 +82,7 @@ const SUBNET_ATTEMPTS: u32 = 16;
 /// # Errors
 /// Any step failed, or a signal came; everything is taken down all the same.
 pub(crate) fn run(needs: &Needs<'_>, mut plan: Plan) -> anyhow::Result<u8> {
-    let claim = Claim::take(needs.host, &plan)?;
+    let claim = Claim::take(needs.host, &mut plan, needs.naming)?;
     let docker = needs.docker.clone().holding(claim.lock.clone());
     let needs = &Needs { docker: &docker, ..*needs };
     let mut teardown = Teardown {
@@ -215,7 +216,9 @@ fn networked(needs: &Needs<'_>, plan: &mut Plan, claim: &Claim) -> anyhow::Resul
                 needs.signals.check()?;
                 let images =
                     (plan.agent.image.clone(), plan.sidecar.as_ref().map(|sidecar| sidecar.image.clone()));
+                let name = std::mem::take(&mut plan.record.name);
                 *plan = (needs.replan)(attempt)?;
+                plan.record.name = name;
                 plan.agent.image = images.0;
                 if let (Some(sidecar), Some(image)) = (plan.sidecar.as_mut(), images.1) {
                     sidecar.image = image;
@@ -256,7 +259,8 @@ fn prepare(plan: &Plan) -> anyhow::Result<()> {
                 match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
                     Ok(mut file) => {
                         chown(path, *owner)?;
-                        file.write_all(text.bytes())
+                        // An empty file, as a full disk leaves one, would be taken for the user's own.
+                        file.write_all(text.bytes()).inspect_err(|_| drop(fs::remove_file(path)))
                     }
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                     Err(error) => Err(error),
@@ -296,9 +300,8 @@ pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
 pub(crate) fn replace_bytes(path: &Path, text: &[u8]) -> io::Result<()> {
     // Of its own for each process: several sessions may end at once.
     let next = path.with_extension(format!("next-{}", std::process::id()));
-    fs::write(&next, text)?;
-    set_mode(&next, 0o644)?;
-    fs::rename(next, path)
+    let written = fs::write(&next, text).and_then(|()| set_mode(&next, 0o644));
+    written.and_then(|()| fs::rename(&next, path)).inspect_err(|_| drop(fs::remove_file(&next)))
 }
 
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
@@ -332,8 +335,9 @@ fn judge(
         return Ok(0);
     }
     let agent = &plan.agent;
-    let since = plan.record.started.saturating_sub(60).to_string();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // The clock may have been set back since.
+    let since = plan.record.started.min(now.as_secs()).saturating_sub(60).to_string();
     let mut said: Vec<String> = Vec::new();
     // An engine's clock may be a little ahead, so a silent one is asked once more.
     for until in [now, now + Duration::from_secs(1)] {

@@ -73,11 +73,18 @@ impl Dead {
             }
             let docker = docker.at(&record.engine).within(Duration::from_secs(30));
             session::take_down_dead(&docker, &self.id)?;
-            session::restore_login(&record.login, &self.dir);
+            // Its agent may have lived until now.
+            self.mend_login(host);
         }
         match fs::remove_dir_all(&self.dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
+        }
+    }
+
+    fn mend_login(&self, host: &Host) {
+        if let Some(record) = &self.record {
+            session::mend_login(&record.login, &self.dir, host);
         }
     }
 }
@@ -90,6 +97,11 @@ pub(crate) fn sweep(host: &Host, docker: &Docker) {
         Ok((_, dead)) => dead,
         Err(error) => return report::warn(format_args!("could not look for dead sessions: {error:#}")),
     };
+    // First of all, and at once for all of them: the session that begins beside this reads the login in a moment, and an
+    // engine may take long.
+    for session in &dead {
+        session.mend_login(host);
+    }
     for session in dead {
         let id = session.id.clone();
         if let Err(error) = session.take_down(docker, host) {

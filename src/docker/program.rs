@@ -17,7 +17,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+use rustix::{
+    process::{Pid, Signal, kill_process_group},
+    termios::{OptionalActions, tcgetattr, tcsetattr},
+};
 use shared_child::SharedChild;
 
 use super::{Cmd, Failure};
@@ -164,6 +167,10 @@ impl Docker {
         let status = match child.wait_timeout(deadline) {
             Ok(Some(status)) => status,
             Ok(None) => {
+                // The whole group: the program may be a script, whose own child would hold the session's lock.
+                if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+                    let _ = kill_process_group(group, Signal::KILL);
+                }
                 let _ = child.kill();
                 let _ = child.wait();
                 if cmd.makes_something() {

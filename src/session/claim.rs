@@ -1,6 +1,8 @@
 //! A session's directory on the host: its lock and its record.
 
-use std::{fs, os::unix::fs::OpenOptionsExt as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet, fs, os::unix::fs::OpenOptionsExt as _, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use anyhow::Context as _;
 
@@ -9,6 +11,7 @@ use crate::{
     files::lock_within,
     host::Host,
     plan::{Plan, session::Record},
+    report::Hinted,
 };
 
 /// How long others may hold the directory's lock: a stopped process must not stop all others.
@@ -43,12 +46,43 @@ pub(crate) fn directory_lock(host: &Host) -> anyhow::Result<fs::File> {
     Ok(file)
 }
 
+/// Where a session's name comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// The user typed it.
+    Chosen,
+    /// It is the repository's.
+    Repository,
+}
+
 impl Claim {
-    /// Makes the session's directory, takes its lock and writes its record, before anything else of it exists.
-    pub(super) fn take(host: &Host, plan: &Plan) -> anyhow::Result<Self> {
+    /// Makes the session's directory, takes its lock and writes its record, before anything else of it exists. No two
+    /// sessions that live have one name: a chosen one is refused, the repository's gets a number.
+    pub(super) fn take(host: &Host, plan: &mut Plan, name: Naming) -> anyhow::Result<Self> {
         let _directory = directory_lock(host)?;
+        let taken = live_names(host);
+        let record = &mut plan.record;
+        if taken.contains(&record.name) {
+            if name == Naming::Chosen {
+                return Err(Hinted::error(
+                    format!("a session named `{}` is running", record.name),
+                    "take another name, or end that one with `pi stop`",
+                ));
+            }
+            // One more than are taken besides the plain name, so one of them is free.
+            let mut numbered = (2..=taken.len() + 1).map(|n| format!("{}-{n}", record.name));
+            record.name = numbered.find(|name| !taken.contains(name)).unwrap_or_default();
+        }
         let dir = plan.state.clone();
         private_dir(&dir)?;
+        let claim = Self::fill(dir.clone(), record);
+        if claim.is_err() {
+            let _ = fs::remove_dir_all(dir);
+        }
+        claim
+    }
+
+    fn fill(dir: PathBuf, record: &Record) -> anyhow::Result<Self> {
         let lock = fs::OpenOptions::new()
             .create(true)
             .truncate(true)
@@ -59,7 +93,7 @@ impl Claim {
             .with_context(|| format!("could not write in `{}`", dir.display()))?;
         lock.lock().with_context(|| format!("could not lock `{}`", dir.display()))?;
         let claim = Self { dir, lock: Arc::new(lock) };
-        claim.write(&plan.record)?;
+        claim.write(record)?;
         Ok(claim)
     }
 
@@ -68,4 +102,18 @@ impl Claim {
         let text = serde_json::to_string(record).context("could not render the session's record")?;
         fs::write(&path, text).with_context(|| format!("could not write `{}`", path.display()))
     }
+}
+
+/// The names of the sessions that somebody runs; to be asked while the directory's lock is held.
+fn live_names(host: &Host) -> BTreeSet<String> {
+    let list = fs::read_dir(sessions_dir(host)).into_iter().flatten().flatten();
+    list.filter_map(|entry| {
+        let lock = fs::File::open(entry.path().join("lock")).ok()?;
+        if lock.try_lock().is_ok() {
+            return None;
+        }
+        let text = fs::read_to_string(entry.path().join("session.json")).ok()?;
+        serde_json::from_str::<Record>(&text).ok().map(|record| record.name)
+    })
+    .collect()
 }

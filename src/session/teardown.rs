@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, thread, time::Duration};
 
-use super::{TEARDOWN, login::restore_login, sidecar::Sidecar, watcher::Watcher};
+use super::{TEARDOWN, login::mend_login, sidecar::Sidecar, watcher::Watcher};
 use crate::{
     docker::{self, Cmd, Docker},
     host::Host,
@@ -51,7 +51,7 @@ impl Teardown<'_> {
         if let Some(sidecar) = sidecar {
             sidecar.finish(self.host);
         }
-        restore_login(&self.login, &self.dir);
+        mend_login(&self.login, &self.dir, self.host);
         match left {
             Ok(()) if self.docker.was_late() => report::warn_hinted(
                 "the engine left a command of this session without an answer, and may still carry it out",
