@@ -47,7 +47,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "LANG")]
     pub(crate) lang: Option<Lang>,
     /// Rebuild every image, then run
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dry_run")]
     pub(crate) build: bool,
     /// Restrict the network to an allowlist
     ///
@@ -333,9 +333,13 @@ fn refused(error: &clap::Error, verb: Option<&str>) -> anyhow::Result<Cli> {
             UnknownArgument | InvalidSubcommand | TooManyValues | InvalidValue | ValueValidation,
         ) => Usage::hinted(
             format!("`pi {verb}`: {message}"),
-            format!(
-                "`{verb}` is a verb of the launcher; to say this to the agent, quote it or write `pi -- …`"
-            ),
+            if verb == "shell" {
+                "a command stands after `--`, as in `pi shell -- ls`".to_owned()
+            } else {
+                format!(
+                    "`{verb}` is a verb of the launcher; to say this to the agent, quote it or write `pi -- …`"
+                )
+            },
         ),
         (Some(verb), _) => {
             Usage::hinted(format!("`pi {verb}`: {message}"), format!("see `pi {verb} --help`"))

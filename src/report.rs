@@ -129,8 +129,18 @@ fn fail(error: &anyhow::Error) -> u8 {
     }
     if let Some(hinted) = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()) {
         hint(&hinted.hint);
+    } else if error.chain().any(is_full_disk) {
+        hint(
+            "make room on that disk; `pi clean --images --caches` and `docker system prune` remove what can be made again",
+        );
     }
     FAILED
+}
+
+fn is_full_disk(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.downcast_ref::<io::Error>().is_some_and(|error| {
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    })
 }
 
 fn line(prefix: &str, message: &dyn Display) {

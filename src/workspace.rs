@@ -70,7 +70,10 @@ impl Workspace {
                 root.display(),
                 cwd.display()
             ),
-            None => format!("`{}`: {reason}; the session has this directory and no undo", cwd.display()),
+            None => format!(
+                "`{}`: {reason}; the session has this directory and no undo (`git init` makes it a repository)",
+                cwd.display()
+            ),
         }));
         let root = root.filter(|_| fit.is_none());
         let Some(root) = root else {

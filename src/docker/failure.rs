@@ -63,7 +63,11 @@ impl Failure {
                     })
                     .collect::<Vec<_>>()
                     .join("; ");
-                if said.is_empty() { format!("docker ended with {code:?} and said nothing") } else { said }
+                match code {
+                    _ if !said.is_empty() => said,
+                    Some(code) => format!("docker ended with status {code} and said nothing"),
+                    None => "docker was killed and said nothing".to_owned(),
+                }
             }
         };
         match hint(&said) {

@@ -216,8 +216,19 @@ fn write_context_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         .with_context(|| format!("could not write `{}`", path.display()))
 }
 
+/// `text` without what sets a terminal's colours, with which old builders mark what goes to stderr.
+fn without_colours(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |plain, part| {
+        let end = part.find(|c: char| c.is_ascii_alphabetic()).map_or(0, |at| at + 1);
+        plain + &part[end..]
+    })
+}
+
 /// Why a build failed, as docker's output has it.
 fn failed(layer: &Layer, output: &str, log: &Path) -> anyhow::Error {
+    let output = &without_colours(output);
     let lower = output.to_ascii_lowercase();
     let log = log.display();
     if lower.contains("no space left on device") {
