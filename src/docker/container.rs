@@ -236,6 +236,8 @@ impl Container {
                 for capability in ["NET_ADMIN", "SETUID", "SETGID", "SETPCAP"] {
                     cmd = cmd.arg(format!("--cap-add={capability}"));
                 }
+                // It is on two networks, and passes on connections but no packets.
+                cmd = cmd.arg("--sysctl=net.ipv4.ip_forward=0");
             }
         }
         cmd = cmd_network(cmd, network);
