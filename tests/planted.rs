@@ -161,3 +161,20 @@ fn what_changes_the_agents_set_up_runs_without_the_repository() {
     // The pinned release has no such command, so this is a prompt.
     assert_eq!(of(&["mcp", "add", "x"]), (write(), false, "x".to_owned()));
 }
+
+#[test]
+fn settings_of_git_that_wait_for_ever_are_not_waited_for() {
+    let world = World::fake();
+    let pipe = world.repo().join("pipe");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o644),
+        0,
+    )
+    .unwrap();
+    write(&world.home().join(".gitconfig"), &format!("[include]\n\tpath = {}\n", pipe.display()));
+    world.run_pi(&["-p", "x"]).has_code(0);
+    world.assert_nothing_left();
+}

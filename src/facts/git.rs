@@ -2,12 +2,20 @@
 
 use std::{
     ffi::OsStr,
-    io::Write as _,
+    io::{Read as _, Write as _},
     path::Path,
     process::{Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
+use shared_child::SharedChild;
+
 use crate::{files::read_small, host::Host, workspace::Workspace, written::Written};
+
+/// How long git may take to read a few files.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The host user's name and address, asked from outside of any repository's influence: a repository's own settings
 /// win inside the container, where git reads them itself.
@@ -43,15 +51,29 @@ fn user_settings(program: &Path, host: &Host, text: Option<String>) -> Vec<(Stri
         // Without `--includes`: what a repository says must not make us read elsewhere.
         git.args(["--no-includes", "--file", "-"]).stdin(Stdio::piped());
     }
-    let Ok(mut git) = git.args(["--get-regexp", r"^user\.(name|email)$"]).spawn() else {
+    let Ok(git) = SharedChild::spawn(git.args(["--get-regexp", r"^user\.(name|email)$"])) else {
         return vec![];
     };
-    if let (Some(text), Some(mut stdin)) = (text, git.stdin.take()) {
+    if let (Some(text), Some(mut stdin)) = (text, git.take_stdin()) {
         // Git may have seen enough before the end.
         let _ = stdin.write_all(text.as_bytes());
     }
-    let Ok(output) = git.wait_with_output() else { return vec![] };
-    let text = String::from_utf8_lossy(&output.stdout);
+    let (sender, answer) = mpsc::channel();
+    if let Some(mut stdout) = git.take_stdout() {
+        thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = stdout.read_to_end(&mut bytes);
+            sender.send(bytes)
+        });
+    }
+    // What the user's own settings include may be a pipe by now.
+    let Ok(bytes) = answer.recv_timeout(PATIENCE) else {
+        let _ = git.kill();
+        let _ = git.wait();
+        return vec![];
+    };
+    let _ = git.wait();
+    let text = String::from_utf8_lossy(&bytes);
     let mut found: Vec<(String, String)> = Vec::new();
     for entry in text.split_terminator('\0') {
         if let Some((key, value)) = entry.split_once('\n') {
