@@ -4,15 +4,17 @@
 pub(crate) mod build;
 pub(crate) mod variant;
 
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use include_dir::{Dir, include_dir};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     config::Images,
+    files::read_small_bytes,
     host::{Owner, hex},
+    report::Hinted,
 };
 
 use self::variant::Variant;
@@ -182,10 +184,12 @@ fn files(context: &str) -> Vec<(String, &'static [u8])> {
 /// The file cannot be read or holds no certificate.
 pub(crate) fn certificates(images: &Images) -> anyhow::Result<Vec<u8>> {
     let Some(path) = &images.ca_certificates else { return Ok(vec![]) };
-    let bytes = fs::read(path)
-        .with_context(|| format!("could not read `ca_certificates` from `{}`", path.display()))?;
+    let hint = "`ca_certificates` under `[images]` in the settings names a file of certificates, such as your company's";
+    let bytes = read_small_bytes(path)
+        .and_then(|bytes| bytes.context("there is no such file"))
+        .map_err(|error| Hinted::error(format!("could not read `{}`: {error:#}", path.display()), hint))?;
     if !bytes.windows(27).any(|window| window == b"-----BEGIN CERTIFICATE-----") {
-        bail!("`ca_certificates`: `{}` holds no certificate in PEM form", path.display());
+        return Err(Hinted::error(format!("`{}` holds no certificate in PEM form", path.display()), hint));
     }
     Ok(bytes)
 }
