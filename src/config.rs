@@ -1,6 +1,7 @@
 //! What was meant: the layers of settings, and the one function that resolves them.
 
 mod file;
+mod place;
 mod value;
 
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use toml::Spanned;
 
 use self::{
     file::{Cpus, Layer, Values, layer, project_lang, read},
-    value::{PROCESSORS, processes, session_name, size},
+    value::{PROCESSORS, processes, runtime, session_name, size},
 };
 use crate::{cli::Options, host::Host, image::variant::Lang};
 
@@ -108,24 +109,22 @@ impl Config {
     /// # Errors
     /// A file cannot be read, or says something unknown: the error names file, line and what is allowed.
     pub(crate) fn load(options: &Options, host: &Host, project: Option<&Path>) -> anyhow::Result<Self> {
-        let user = match &options.config {
-            Some(path) => {
-                let path = host.cwd.join(path);
-                layer(
-                    &path,
-                    &read(&path)?.with_context(|| format!("there is no config file `{}`", path.display()))?,
-                )?
-            }
-            None => match read(&host.config_file())? {
-                Some(text) => layer(&host.config_file(), &text)?,
-                None => Layer::default(),
-            },
+        let path = Self::path(options, host);
+        let user = match read(&path)? {
+            Some(text) => layer(&path, &text)?,
+            None if options.config.is_none() => Layer::default(),
+            None => bail!("there is no config file `{}`", path.display()),
         };
         let chosen = match project {
-            Some(root) => project_lang(&root.join(PROJECT_FILE))?,
+            Some(root) => project_lang(&root.join(PROJECT_FILE), &Self::path(options, host))?,
             None => None,
         };
         resolve(options, host, chosen, user)
+    }
+
+    /// The user's file of settings, whether it exists or not.
+    pub(crate) fn path(options: &Options, host: &Host) -> PathBuf {
+        options.config.as_ref().map_or_else(|| host.config_file(), |path| host.cwd.join(path))
     }
 }
 
@@ -170,7 +169,9 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
     }
     let images = user.images;
     let fallback = base.images;
-    let text = |mine: Option<String>, theirs: Option<String>| mine.or(theirs).unwrap_or_default();
+    let text = |mine: Option<Spanned<String>>, theirs: Option<Spanned<String>>| {
+        mine.or(theirs).map(Spanned::into_inner).unwrap_or_default()
+    };
     Ok(Config {
         lang: options.lang.or(project).or(user.lang).or(base.lang).unwrap_or(Lang::Auto),
         network,
@@ -184,9 +185,15 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         publish: options.publish.clone(),
         packages: values(user.packages, base.packages),
         limits,
-        runtime: options.runtime.clone().or(user.runtime).or(base.runtime).filter(|name| !name.is_empty()),
+        runtime: match &options.runtime {
+            Some(typed) => {
+                runtime(typed).map_err(|error| crate::report::Usage::error(error.to_string()))?;
+                Some(typed.clone())
+            }
+            None => user.runtime.or(base.runtime).map(Spanned::into_inner).filter(|name| !name.is_empty()),
+        },
         agent_dir: user.agent_dir.or(base.agent_dir).unwrap_or(AgentDir::Guarded),
-        docker: text(user.docker.filter(|name| !name.is_empty()), base.docker),
+        docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,
         images: Images {
             base: text(images.base, fallback.base),
@@ -241,144 +248,50 @@ fn values(mine: Values, theirs: Values) -> Vec<String> {
 }
 
 impl MountSpec {
-    /// `SRC[:DST][:ro]`; a colon inside a path cannot be told from a separator, so such a path needs a link to it.
+    /// `SRC[:DST][:ro]`; a colon within a path is written `\:`, and a backslash before a colon or another one `\\`.
     fn parse(text: &str, host: &Host) -> anyhow::Result<Self> {
         let (source, target, read_only) =
             Self::split(text).map_err(|error| crate::report::Usage::error(error.to_string()))?;
-        Ok(Self { source: host.expand(source), target: target.map(PathBuf::from), read_only })
+        Ok(Self { source: host.expand(&source), target: target.map(PathBuf::from), read_only })
     }
 
-    fn split(text: &str) -> anyhow::Result<(&str, Option<&str>, bool)> {
-        let (rest, read_only) = match text.strip_suffix(":ro") {
-            Some(rest) => (rest, true),
-            None => (text.strip_suffix(":rw").unwrap_or(text), false),
-        };
-        let (source, target) = match rest.split_once(':') {
-            Some((source, target)) => (source, Some(target)),
-            None => (rest, None),
-        };
-        if source.is_empty() || target.is_some_and(|target| !target.starts_with('/') || target.contains(':'))
-        {
-            bail!("the mount `{}` is not `SRC[:DST][:ro]` with an absolute DST", text.escape_debug());
+    fn split(text: &str) -> anyhow::Result<(String, Option<String>, bool)> {
+        let mut parts = fields(text);
+        let last = if parts.len() > 1 { parts.last().map(String::as_str) } else { None };
+        let read_only = last == Some("ro");
+        if matches!(last, Some("ro" | "rw")) {
+            parts.pop();
+        }
+        let mut parts = parts.into_iter();
+        let (source, target) = (parts.next().unwrap_or_default(), parts.next());
+        let shown = crate::report::one_line(text);
+        if parts.next().is_some() {
+            bail!(
+                "the mount `{shown}` has more parts than `SRC[:DST][:ro]`; a colon within a path is written `\\:`"
+            );
+        }
+        if source.is_empty() || target.as_ref().is_some_and(|target| !target.starts_with('/')) {
+            bail!("the mount `{shown}` is not `SRC[:DST][:ro]` with an absolute DST");
         }
         Ok((source, target, read_only))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    fn host() -> Host {
-        Host::for_tests()
-    }
-
-    fn user(text: &str) -> anyhow::Result<Config> {
-        resolve(&Options::default(), &host(), None, layer(Path::new("/c.toml"), text)?)
-    }
-
-    fn refusal(text: &str) -> String {
-        format!("{:#}", user(text).unwrap_err())
-    }
-
-    #[test]
-    fn the_defaults_are_a_file_that_parses_and_says_everything() {
-        let config = user("").unwrap();
-        assert_eq!(config.network, Network::Open);
-        assert_eq!(config.limits, Limits { memory: Some("4g".into()), cpus: Some(2.0), pids: Some(1024) });
-        assert_eq!(config.images.agent_version, "0.87.1");
-        assert_eq!(config.agent_dir, AgentDir::Guarded);
-    }
-
-    #[test]
-    fn an_unknown_key_is_an_error_with_file_line_and_what_is_allowed() {
-        let text = refusal("lang = \"go\"\nlangg = 1\n");
-        assert!(text.starts_with("/c.toml:2: unknown field `langg`, expected one of `lang`"), "{text}");
-    }
-
-    #[test]
-    fn a_bad_value_is_an_error_with_file_line_and_what_is_allowed() {
-        let text = refusal("\n\nlang = \"rust\"");
-        assert!(text.starts_with("/c.toml:3: unknown variant `rust`, expected one of"), "{text}");
-        let text = refusal("memory = \"lots\"");
-        assert!(text.starts_with("/c.toml:1: `lots` is not a size"), "{text}");
-        for (value, said) in [
-            (
-                "packages = [\n  \"jq\",\n  \"a; rm -rf /\",\n]",
-                "/c.toml:4: `a; rm -rf /` is not the name of a Debian package",
-            ),
-            ("mounts = [\"~/in\",\n\"data\"]", "/c.toml:3: `data` is a relative path, which would"),
-            ("mounts = [\"/in:out\"]", "/c.toml:2: the mount `/in:out` is not `SRC[:DST][:ro]`"),
-            (
-                "env = [\"A=1\", \"1A\"]",
-                "/c.toml:2: the variable `1A` cannot be given to the agent: it is not the name",
-            ),
-            (
-                "env = [\"LD_PRELOAD=x\"]",
-                "/c.toml:2: the variable `LD_PRELOAD` cannot be given to the agent: it is set",
-            ),
-            ("dns = [\"one.one\"]", "/c.toml:2: `one.one` is not the address of a resolver"),
-            ("lan = [\"git.corp\"]", "/c.toml:2: `lan` in the configuration: `git.corp`: it needs a port"),
-            ("pids = 3", "/c.toml:2: a limit of 3 processes is too small"),
-            ("allowed_domains = \"list\"", "/c.toml:2: `list` is a relative path"),
-            ("[images]\nca_certificates = \"ca.pem\"", "/c.toml:3: `ca.pem` is a relative path"),
-        ] {
-            let text = refusal(&format!("# A comment.\n{value}"));
-            assert!(text.starts_with(said), "{text}");
+/// What stands between the colons, escaped ones not counted.
+fn fields(text: &str) -> Vec<String> {
+    let mut fields = Vec::new();
+    let mut field = String::new();
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            ':' => fields.push(std::mem::take(&mut field)),
+            '\\' => field.push(chars.next_if(|next| matches!(next, ':' | '\\')).unwrap_or(c)),
+            _ => field.push(c),
         }
     }
-
-    #[test]
-    fn zero_is_no_limit() {
-        let config = user("memory = \"0\"\ncpus = 0\npids = 0").unwrap();
-        assert_eq!(config.limits, Limits { memory: None, cpus: None, pids: None });
-    }
-
-    #[test]
-    fn the_command_line_wins_over_the_repository_and_the_repository_over_the_user() {
-        let file = layer(Path::new("/c"), "lang = \"go\"").unwrap();
-        let typed = Options { lang: Some(Lang::Base), ..Options::default() };
-        assert_eq!(resolve(&typed, &host(), Some(Lang::Php), file.clone()).unwrap().lang, Lang::Base);
-        assert_eq!(
-            resolve(&Options::default(), &host(), Some(Lang::Php), file.clone()).unwrap().lang,
-            Lang::Php
-        );
-        assert_eq!(resolve(&Options::default(), &host(), None, file).unwrap().lang, Lang::Go);
-    }
-
-    #[test]
-    fn an_allowlist_implies_the_proxy() {
-        let typed = Options { allow: vec!["example.com".into()], ..Options::default() };
-        assert_eq!(resolve(&typed, &host(), None, Layer::default()).unwrap().network, Network::Proxy);
-    }
-
-    #[test]
-    fn a_repository_may_choose_its_language_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("sandbox.toml");
-        fs::write(&path, "lang = \"go\"").unwrap();
-        assert_eq!(project_lang(&path).unwrap(), Some(Lang::Go));
-        fs::write(&path, "lang = \"go\"\nmounts = [\"/\"]").unwrap();
-        let text = format!("{:#}", project_lang(&path).unwrap_err());
-        assert!(text.ends_with(":2: a repository may set `lang` and nothing else, not `mounts`"), "{text}");
-        fs::write(&path, "# ours\nlang = \"cobol\"").unwrap();
-        let text = format!("{:#}", project_lang(&path).unwrap_err());
-        assert!(
-            text.contains("sandbox.toml:2: unknown variant `cobol`, expected one of `base`, `go`"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn mounts_are_read_from_the_right() {
-        let parse = |text: &str| MountSpec::parse(text, &host()).unwrap();
-        assert_eq!(
-            parse("/a:/b:ro"),
-            MountSpec { source: "/a".into(), target: Some("/b".into()), read_only: true }
-        );
-        assert_eq!(parse("~/x").source, host().home.join("x"));
-        assert!(MountSpec::parse("/a:b", &host()).is_err());
-    }
+    fields.push(field);
+    fields
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,12 +69,9 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// What a user types to `--allow` and `pi allow`.
-    pub(crate) fn parse(text: &str) -> Result<Entry, Problem> {
-        match option(text) {
-            Ok(entry) => Ok(entry),
-            Err(reason) => Err(Problem { origin: Origin::Option, text: printable(text), reason }),
-        }
+    /// What a user types to `--allow` and `pi allow`; an error is the reason alone.
+    pub(crate) fn parse(text: &str) -> Result<Entry, String> {
+        option(text)
     }
 
     /// Whether reaching it needs a route of its own, which a sidecar gets at its start and never later.
@@ -168,6 +165,13 @@ impl std::error::Error for Problem {}
 /// All refused entries, in the order in which they were written; one a line when shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// Whether no file is to be edited, only another command to be typed.
+    pub(crate) fn are_of_the_command_line(&self) -> bool {
+        self.0.iter().all(|problem| problem.origin == Origin::Option)
+    }
+}
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -270,6 +274,22 @@ impl Allowlist {
     pub(crate) fn permits(&self, target: &Target) -> Option<&Entry> {
         let Target { host, port, plain } = target;
         self.entries.iter().find(|entry| entry.admits(host, *port) && (!plain || entry.lan || *port == 80))
+    }
+
+    /// What this list has and `before` had not, and what is no longer admitted, each as one would write it.
+    pub(crate) fn difference<'a>(&'a self, before: &'a Allowlist) -> (Vec<&'a Entry>, Vec<&'a Entry>) {
+        let written = |list: &'a Allowlist| -> BTreeMap<String, &'a Entry> {
+            list.merged().into_iter().map(|entry| (entry.to_string(), entry)).collect()
+        };
+        let (now, then) = (written(self), written(before));
+        let came =
+            now.iter().filter(|(text, _)| !then.contains_key(*text)).map(|(_, entry)| *entry).collect();
+        let gone = then
+            .iter()
+            .filter(|(text, entry)| !now.contains_key(*text) && !now.values().any(|new| new.covers(entry)))
+            .map(|(_, entry)| *entry)
+            .collect();
+        (came, gone)
     }
 
     /// The filter file of the proxy. Entries which another one covers are left out.

@@ -1,6 +1,11 @@
 //! The restricted network's configuration: which files and words make up the allowlist, and what of it the sidecar gets.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -8,12 +13,18 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::Config,
     docker::Secret,
-    domain::{self, Allowlist, Source, upstream::Upstream},
+    domain::{self, Allowlist, Problems, Source, upstream::Upstream},
     host::Host,
     plan::Text,
-    report::{self, Hinted},
+    report::{self, Hinted, Usage},
     session,
 };
+
+/// How messages call the list that holds where there is no file yet.
+const BUILT_IN: &str = "the built-in list";
+
+/// What is said below every list with bad entries.
+const FORMS: &str = "an entry is `example.com`, `*.example.com` or `host:port`";
 
 const TEMPLATE: &str = include_str!("../proxy/tinyproxy.conf");
 
@@ -66,8 +77,28 @@ impl Sources {
         if let Some(dir) = self.file.parent() {
             session::private_dir(dir)?;
         }
-        fs::write(&self.file, domain::DEFAULT).with_context(|| format!("could not write `{path}`"))?;
+        if self.file.is_symlink() {
+            return Err(Hinted::error(
+                format!("the allowlist `{path}` is a link which leads nowhere"),
+                "correct the link, or remove it to have a commented default written",
+            ));
+        }
+        self.write_default().with_context(|| format!("could not write `{path}`"))?;
         report::note(format_args!("wrote a commented allowlist to `{path}`; edit it as you like"));
+        Ok(())
+    }
+
+    /// Writes the whole file or none: half of it would be a list by which nearly everything is refused.
+    fn write_default(&self) -> io::Result<()> {
+        let dir = self.file.parent().unwrap_or(Path::new("/"));
+        let mut file = tempfile::Builder::new()
+            .prefix(".proxy_allowed_domains")
+            .permissions(fs::Permissions::from_mode(0o666))
+            .tempfile_in(dir)?;
+        file.as_file_mut().write_all(domain::DEFAULT.as_bytes())?;
+        // A disk that turns out to be full at a later moment says so here.
+        file.as_file().sync_all()?;
+        file.persist(&self.file)?;
         Ok(())
     }
 
@@ -83,35 +114,62 @@ impl Sources {
     /// # Errors
     /// All bad entries at once, each with file, line and reason.
     pub(crate) fn read(&mut self, default_if_missing: bool) -> anyhow::Result<Allowlist> {
-        let text = match fs::read(&self.file) {
+        let (name, text) = match fs::read(&self.file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && default_if_missing => {
-                domain::DEFAULT.as_bytes().to_vec()
+                (BUILT_IN.to_owned(), domain::DEFAULT.as_bytes().to_vec())
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.missing()),
-            other => {
-                other.with_context(|| format!("could not read the allowlist `{}`", self.file.display()))?
-            }
+            other => (
+                self.file.display().to_string(),
+                other.with_context(|| format!("could not read the allowlist `{}`", self.file.display()))?,
+            ),
         };
+        let list = self.parse(&name, &text).map_err(|problems| {
+            if problems.are_of_the_command_line() {
+                return Usage::hinted(problems.to_string(), FORMS);
+            }
+            Hinted::error(format!("the allowlist has entries that cannot be used\n{problems}"), FORMS)
+        })?;
         self.text = Some(String::from_utf8_lossy(&text).into_owned());
-        self.parse(&text)
+        Ok(list)
+    }
+
+    /// Reads the file once more, for a session that has begun with it.
+    ///
+    /// # Errors
+    /// It is gone or has bad entries: then the session keeps its list.
+    pub(crate) fn reread(&mut self) -> anyhow::Result<Allowlist> {
+        let path = self.file.display();
+        let text = match fs::read(&self.file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Hinted::error(
+                    format!("the allowlist `{path}` is gone; the session keeps what it held"),
+                    "write the file again and then `pi allow`, or name entries with `pi allow DOMAIN`",
+                ));
+            }
+            other => other.with_context(|| format!("could not read the allowlist `{path}`"))?,
+        };
+        let list = self.parse(&path.to_string(), &text).map_err(|problems| {
+            Hinted::error(
+                format!("the allowlist has entries that cannot be used\n{problems}"),
+                format!("{FORMS}; until they are corrected, the session keeps the list that it has"),
+            )
+        })?;
+        self.text = Some(String::from_utf8_lossy(&text).into_owned());
+        Ok(list)
     }
 
     /// Checks every entry of what was read before.
     pub(crate) fn again(&self) -> anyhow::Result<Allowlist> {
-        self.parse(self.text.as_deref().unwrap_or_default().as_bytes())
+        let name = self.file.display().to_string();
+        Ok(self.parse(&name, self.text.as_deref().unwrap_or_default().as_bytes())?)
     }
 
-    fn parse(&self, text: &[u8]) -> anyhow::Result<Allowlist> {
-        let name = self.file.display().to_string();
-        let mut sources = vec![Source::File { name: &name, text }];
+    fn parse(&self, name: &str, text: &[u8]) -> Result<Allowlist, Problems> {
+        let mut sources = vec![Source::File { name, text }];
         sources.extend(self.allow.iter().map(|text| Source::Option(text)));
         sources.extend(self.lan.iter().map(|text| Source::Lan(text)));
-        Allowlist::read(&sources).map_err(|problems| {
-            Hinted::error(
-                format!("the allowlist has entries that cannot be used\n{problems}"),
-                "an entry is `example.com`, `*.example.com` or `host:port`; nothing was started",
-            )
-        })
+        Allowlist::read(&sources)
     }
 }
 

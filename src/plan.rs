@@ -400,8 +400,8 @@ fn briefing(reach: &Reach) -> String {
     format!(
         "You run inside a locked-down container: no root, no capabilities, a read-only system. You can write the \
          repository, your home directory and /tmp; only the repository, the agent's login and transcripts and the \
-         caches of packages outlast the session. The user's \
-         other files, the container engine and `sudo` are not there. {network}"
+         caches of packages outlast the session. The user's other files, the container engine and `sudo` are not \
+         there. {network}"
     )
 }
 

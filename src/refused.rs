@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::domain::Entry;
 
 /// Stands for a destination that is not safe to show.
 pub(crate) const ODD: &str = "<non-printable>";
@@ -112,11 +115,32 @@ fn is_made_up(destination: &str) -> bool {
     })
 }
 
-/// What to give `pi allow` for it, if there is anything to give: not for an address, and not for what cannot be shown.
-pub(crate) fn suggestion(destination: &str) -> Option<String> {
-    let (host, port) = destination.rsplit_once(':')?;
-    let entry = crate::domain::Entry::parse(&format!("{host}:{port}")).ok()?;
-    (!entry.is_lan()).then(|| entry.to_string())
+/// How a refused destination can be allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// By this word to `pi allow`, while the session runs.
+    Live(String),
+    /// By this value of `pi --allow`, for a session to come: it needs a route, which is laid at the start.
+    AtStart(String),
+}
+
+/// What to type to have it allowed, if there is anything: not for what cannot be shown, and not for the addresses where
+/// a cloud tells a machine its own secrets.
+pub(crate) fn suggestion(destination: &str) -> Option<Way> {
+    let (host, _) = destination.rsplit_once(':')?;
+    if is_of_a_cloud(host) {
+        return None;
+    }
+    let entry = Entry::parse(destination).ok()?;
+    Some(if entry.is_lan() { Way::AtStart(entry.to_string()) } else { Way::Live(entry.to_string()) })
+}
+
+fn is_of_a_cloud(host: &str) -> bool {
+    match host.trim_matches(['[', ']']).parse() {
+        Ok(IpAddr::V4(v4)) => v4.is_link_local() || v4 == Ipv4Addr::new(100, 100, 100, 200),
+        Ok(IpAddr::V6(v6)) => v6.is_unicast_link_local() || v6.segments()[..2] == [0xfd00, 0xec2],
+        Err(_) => false,
+    }
 }
 
 /// Seconds since 1970 as `2025-11-21T19:40:22Z`.
@@ -282,11 +306,27 @@ mod tests {
     }
 
     #[test]
-    fn a_suggestion_is_what_pi_allow_takes() {
-        assert_eq!(suggestion("a.example:443").as_deref(), Some("a.example"));
-        assert_eq!(suggestion("a.example:8443").as_deref(), Some("a.example:8443"));
-        for nothing in [ODD, OTHERS, "10.0.0.1:80", "[::1]:443", "a..b:443", "0x7f.1:443", "a.example:99999"]
+    fn a_suggestion_is_what_pi_allow_takes_or_what_a_new_session_is_given() {
+        let live = |text: &str| Some(Way::Live(text.to_owned()));
+        assert_eq!(suggestion("a.example:443"), live("a.example"));
+        assert_eq!(suggestion("a.example:8443"), live("a.example:8443"));
+        for route in
+            ["10.0.0.1:80", "[fd00::7]:443", "host.docker.internal:11434", "host.docker.internal:443"]
         {
+            assert_eq!(suggestion(route), Some(Way::AtStart(route.to_owned())));
+        }
+        for nothing in [
+            ODD,
+            OTHERS,
+            "[::1]:443",
+            "a..b:443",
+            "0x7f.1:443",
+            "a.example:99999",
+            "169.254.169.254:80",
+            "100.100.100.200:80",
+            "[fd00:ec2::254]:80",
+            "[fe80::1]:80",
+        ] {
             assert_eq!(suggestion(nothing), None, "{nothing}");
         }
     }

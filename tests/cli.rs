@@ -146,6 +146,12 @@ fn bad_values_of_options_are_usage_errors() {
     misuse(&["--lang"], "`--lang` needs a value", see);
     misuse(&["--mount", "/a:b"], "the mount `/a:b` is not `SRC[:DST][:ro]` with an absolute DST", "");
     misuse(
+        &["--mount", "/a:/b:/c"],
+        "the mount `/a:/b:/c` has more parts than `SRC[:DST][:ro]`; a colon within a path is written `\\:`",
+        "",
+    );
+    misuse(&["--runtime", "a b"], "`a b` is not the name of a runtime", "");
+    misuse(
         &["--session-name", ".x"],
         "a session's name is up to 64 letters, digits, `.`, `_` and `-`, and begins with a letter or digit",
         "",
@@ -174,6 +180,7 @@ fn contradictions_are_usage_errors() {
         "the argument '--no-proxy' cannot be used with '--allow <HOST[:PORT]>'",
         see,
     );
+    misuse(&["--build", "--dry-run"], "the argument '--build' cannot be used with '--dry-run[=<FORM>]'", see);
     misuse(&["--proxy", "--no-network"], "the argument '--proxy' cannot be used with '--no-network'", see);
     misuse(
         &["--proxy", "--publish", "80"],
@@ -290,7 +297,7 @@ fn a_directory_without_a_repository_works_with_a_warning() {
         0,
         "",
         &format!(
-            "pi: warning: `{}`: it is not in a git repository; the session has this directory and no undo\n",
+            "pi: warning: `{}`: it is not in a git repository; the session has this directory and no undo (`git init` makes it a repository)\n",
             plain.display()
         ),
     );
@@ -380,8 +387,10 @@ fn a_config_that_says_something_unknown_is_refused_with_file_and_line() {
     let file = world.config_file();
     for (text, line, contains) in [
         ("lang = \"go\"\nlangg = 1\n", 2, "unknown field `langg`, expected one of `lang`"),
-        ("\n\nlang = \"rust\"\n", 3, "unknown variant `rust`, expected one of `base`"),
-        ("memory = \"lots\"\n", 1, "`lots` is not a size"),
+        ("\n\nlang = \"rust\"\n", 3, "`lang`: unknown variant `rust`, expected one of `base`"),
+        ("memory = \"lots\"\n", 1, "`memory`: `lots` is not a size"),
+        ("pids = -1\n", 1, "`pids`: invalid value: integer `-1`, expected a whole number"),
+        ("runtime = \"a b\"\n", 1, "`a b` is not the name of a runtime"),
         ("[images]\nbases = \"x\"\n", 2, "unknown field `bases`, expected one of `base`"),
         ("proxy = maybe\n", 1, ""),
     ] {
@@ -407,15 +416,18 @@ fn a_repository_may_set_its_language_and_nothing_else() {
     let file = world.repo().join(".pi/sandbox.toml");
     write(&file, "lang = \"go\"\n");
     assert!(world.plan(&[])["agent"]["image"].as_str().unwrap().starts_with("pi-agent:go-"));
-    for (text, line, key) in
-        [("lang = \"go\"\nmounts = [\"/\"]\n", 2, "mounts"), ("[images]\nbase = \"x\"\n", 1, "images")]
-    {
+    let only = "a repository may set `lang` to one of \"base\", \"go\", \"php\", \"php8.4\", \"php8.5\" and \"auto\"";
+    let own = |key: &str| format!("`{key}` belongs in your own `{}`", world.config_file().display());
+    let other = |key: &str| format!("a repository may set `lang` and nothing else, not `{key}`");
+    for (text, line, message, hint) in [
+        ("lang = \"go\"\nmounts = [\"/\"]\n", 2, other("mounts"), own("mounts")),
+        ("[images]\nbase = \"x\"\n", 1, other("images"), own("images")),
+        ("# ours\n\"langs\" = 1\n", 2, other("langs"), only.to_owned()),
+        ("lang = 5\n", 1, "`lang`: invalid type: integer `5`, expected a string".to_owned(), only.to_owned()),
+        ("\nlang\n", 2, "key with no value, expected `=`".to_owned(), only.to_owned()),
+    ] {
         write(&file, text);
-        failure(
-            &world.run_pi(&["-p", "x"]),
-            &format!("{}:{line}: a repository may set `lang` and nothing else, not `{key}`", file.display()),
-            &format!("`{key}` belongs in your own `~/.config/pi/config.toml`"),
-        );
+        failure(&world.run_pi(&["-p", "x"]), &format!("{}:{line}: {message}", file.display()), &hint);
     }
     assert_eq!(world.docker().kinds(), [""; 0]);
 }
@@ -463,6 +475,89 @@ fn a_missing_allowlist_is_written_only_where_nobody_named_it() {
     assert!(text.lines().any(|line| line.starts_with('#')), "{text}");
     world.run_pi(&["--proxy", "-p", "x"]).is(0, "", "");
     assert_eq!(fs::read_to_string(&default).unwrap(), text);
+}
+
+#[test]
+fn a_default_allowlist_is_written_whole_or_not_at_all() {
+    let world = World::fake();
+    let dir = world.home().join(".agents");
+    let file = dir.join("proxy_allowed_domains.txt");
+    fs::create_dir(&dir).unwrap();
+    symlink("/nonexistent/list", &file).unwrap();
+    failure(
+        &world.run_pi(&["--proxy", "-p", "x"]),
+        &format!("the allowlist `{}` is a link which leads nowhere", file.display()),
+        "correct the link, or remove it to have a commented default written",
+    );
+    fs::remove_file(&file).unwrap();
+    // No file may grow beyond a size that the default does not fit into.
+    let pi = world.pi(&["--proxy", "-p", "x"]);
+    let mut sh = Command::new("sh");
+    world.surround(&mut sh);
+    sh.args(["-c", "trap '' XFSZ; ulimit -f 2; exec \"$0\" --proxy -p x"]).arg(pi.get_program());
+    let outcome = world.run(sh.current_dir(world.repo()));
+    outcome.has_code(125);
+    let message = format!("pi: error: could not write `{}`: ", file.display());
+    assert!(outcome.err.starts_with(&message), "{}", outcome.err);
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+}
+
+#[test]
+fn a_bad_word_for_the_allowlist_is_a_usage_error() {
+    let form = "an entry is `example.com`, `*.example.com` or `host:port`";
+    let why = "it has a scheme; write the host alone, with `:PORT` if it is not 443";
+    misuse(&["--allow", "http://bad", "-p", "x"], &format!("`--allow`: `http://bad`: {why}"), form);
+    misuse(
+        &["allow", "http://bad"],
+        &format!("`pi allow`: `http://bad`: {why}"),
+        &format!("{form}; nothing was changed"),
+    );
+}
+
+#[test]
+fn nothing_is_saved_into_a_list_with_bad_lines() {
+    let world = World::fake();
+    let file = world.root().join("list.txt");
+    write(&file, "a.example\nnot a line\n");
+    let list = file.to_str().unwrap();
+    failure(
+        &world.run_pi(&["--allowed-domains", list, "allow", "--save", "d.example"]),
+        &format!(
+            "nothing was changed: the allowlist has entries that cannot be used\n  {list}:2: `not a line`: there is \
+             more than one word; write one entry a line"
+        ),
+        "an entry is `example.com`, `*.example.com` or `host:port`",
+    );
+    assert_eq!(fs::read_to_string(&file).unwrap(), "a.example\nnot a line\n");
+    write(&file, "a.example");
+    world.run_pi(&["--allowed-domains", list, "allow", "--save", "d.example", "a.example"]).is(0, "", "");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "a.example\nd.example\n");
+}
+
+#[test]
+fn a_cache_is_named_by_its_repository_and_one_in_use_is_a_failure() {
+    let world = World::fake();
+    world.docker().rule(
+        "volume-ls",
+        "case $* in *pi.repo*) printf 'pi-cache-1\\t/src/project\\n';; *pi.role*) printf 'pi-cache-1\\tcache\\n';; \
+         esac; finish 0",
+    );
+    world.docker().rule("volume-rm", "refuse Error response from daemon: volume is in use");
+    let cache = "the cache `pi-cache-1` of `/src/project`";
+    world.run_pi(&["clean", "--dry-run", "--caches"]).is(0, &format!("would remove {cache}\n"), "");
+    let outcome = world.run_pi(&["clean", "--caches"]);
+    assert_eq!((outcome.code, outcome.out.as_str()), (Some(125), ""), "{outcome:?}");
+    assert!(outcome.err.starts_with(&format!("pi: error: could not remove {cache}: ")), "{}", outcome.err);
+}
+
+#[test]
+fn check_names_the_built_in_list_where_there_is_no_file() {
+    let world = World::fake();
+    let outcome = world.run_pi(&["check", "github.com"]);
+    outcome.has_code(0);
+    let line = include_str!("../assets/allowed_domains.txt").lines().position(|line| line == "*.github.com");
+    let by = format!("by `*.github.com` (the built-in list:{})\n", line.unwrap() + 1);
+    assert!(outcome.out.ends_with(&by), "{}", outcome.out);
 }
 
 #[test]
@@ -720,8 +815,8 @@ fn paths_of_every_kind_become_one_mount() {
 fn a_relative_config_file_is_the_users_wherever_the_session_stands() {
     for words in [&["demo"][..], &["-p", "x"], &["shell", "--", "true"]] {
         let world = World::fake();
-        write(&world.repo().join("own.toml"), "memory = \"3g\"\n");
-        world.run_pi(&[&["--config", "own.toml"], words].concat());
+        write(&world.root().join("own.toml"), "memory = \"3g\"\n");
+        world.run_pi(&[&["--config", "../own.toml"], words].concat());
         let create = world.docker().called("create-agent");
         assert!(create.words.windows(2).any(|pair| pair == ["--memory", "3g"]), "{create:?}");
         world.assert_nothing_left();

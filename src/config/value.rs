@@ -39,6 +39,70 @@ pub(super) fn package(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The name of an image, as far as its characters go; whether there is such an image, docker says.
+pub(super) fn image(name: &str) -> anyhow::Result<()> {
+    let ok = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:@+[]".contains(c));
+    if !ok {
+        bail!("`{}` is not the name of an image", name.escape_debug());
+    }
+    Ok(())
+}
+
+/// `NAME` or `@SCOPE/NAME`. Whatever else npm takes, a file or an address, would not be the agent of a version.
+pub(super) fn npm_package(name: &str) -> anyhow::Result<()> {
+    let part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "._~-".contains(c))
+    };
+    let ok = match name.strip_prefix('@') {
+        Some(scoped) => scoped.split_once('/').is_some_and(|(scope, name)| part(scope) && part(name)),
+        None => part(name),
+    };
+    if !ok {
+        bail!("`{}` is not the name of an npm package", name.escape_debug());
+    }
+    Ok(())
+}
+
+/// A version, a tag, or a range such as `^1.2`.
+pub(super) fn npm_version(text: &str) -> anyhow::Result<()> {
+    let ok = !text.is_empty()
+        && text.trim() == text
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-+^~<>=*| ".contains(c));
+    if !ok {
+        bail!("`{}` is not a version of an npm package", text.escape_debug());
+    }
+    Ok(())
+}
+
+/// Suites with blanks between them, a whole `deb …` line, or nothing.
+pub(super) fn apt_source(text: &str) -> anyhow::Result<()> {
+    let ok = match text.strip_prefix("deb ") {
+        Some(line) => {
+            line.split(' ').filter(|word| !word.is_empty()).count() >= 2
+                && line.chars().all(|c| c.is_ascii_alphanumeric() || " :/._~+=,@%[]-".contains(c))
+        }
+        None => text.split(' ').all(|suite| {
+            suite.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c)) && !suite.starts_with('-')
+        }),
+    };
+    if !ok {
+        bail!("`{}` is neither suites of a Debian mirror nor a `deb …` line", text.escape_debug());
+    }
+    Ok(())
+}
+
+/// A name that the engine knows, or the path of a program.
+pub(super) fn runtime(name: &str) -> anyhow::Result<()> {
+    let ok = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c));
+    if !ok {
+        bail!("`{}` is not the name of a runtime", name.escape_debug());
+    }
+    Ok(())
+}
+
 /// How many processors make sense; an engine takes less for no limit at all.
 pub(super) const PROCESSORS: std::ops::RangeInclusive<f64> = 0.01..=10_000.0;
 

@@ -132,15 +132,20 @@ pub(super) fn pattern(text: &str) -> Result<Host, String> {
     if !name.contains('.') {
         return Err("a whole top-level domain is too wide".to_owned());
     }
-    // Only suffixes under which registries sell names: `githubusercontent.com` is on the list too, but has one owner.
-    let suffix = psl::suffix(name.as_bytes());
-    if suffix
-        .is_some_and(|suffix| suffix.typ() == Some(psl::Type::Icann) && suffix.as_bytes() == name.as_bytes())
-    {
-        return Err("it is a public suffix, under which anybody can own a domain".to_owned());
+    // What registries sell, and what companies hand out to their customers: `github.io` no less than `co.uk`.
+    let is_suffix = psl::suffix(name.as_bytes())
+        .is_some_and(|suffix| suffix.typ().is_some() && suffix.as_bytes() == name.as_bytes());
+    if is_suffix && !OF_ONE_OWNER.contains(&name.as_str()) {
+        return Err(
+            "it is a public suffix, under which anybody can own a name; list the names themselves".to_owned()
+        );
     }
     Ok(Host::AndBelow(name))
 }
+
+/// What stands among the public suffixes for the sake of browsers' cookies alone: one owner serves every name below,
+/// whoever wrote what is served.
+const OF_ONE_OWNER: [&str; 1] = ["githubusercontent.com"];
 
 /// A name in the form in which it is looked up.
 fn name(text: &str) -> Result<String, String> {

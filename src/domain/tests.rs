@@ -95,6 +95,12 @@ fn what_is_not_a_host_is_refused_with_the_reason() {
         ("*.co.uk", "it is a public suffix"),
         ("*.公司.cn", "it is a public suffix"),
         ("*.xn--55qx5d.cn", "it is a public suffix"),
+        ("*.github.io", "it is a public suffix"),
+        ("*.vercel.app:8443", "it is a public suffix"),
+        ("*.herokuapp.com", "it is a public suffix"),
+        ("*.workers.dev", "it is a public suffix"),
+        ("*.s3.amazonaws.com", "it is a public suffix"),
+        ("*.us-east-1.elb.amazonaws.com", "it is a public suffix"),
         ("*.10.0.0.1", "not before an address"),
         ("..", "it has an empty label"),
         (".", "it has no host"),
@@ -238,7 +244,7 @@ fn an_exception_for_the_local_network_names_one_place_and_its_port() {
             "{text}: {message}"
         );
     }
-    assert!(Entry::parse("10.0.0.7").unwrap_err().to_string().contains("it needs a port"));
+    assert!(Entry::parse("10.0.0.7").unwrap_err().contains("it needs a port"));
     assert!(!Entry::parse("10.0.0.7:80").unwrap().fits_a_file());
     assert!(Entry::parse("host.docker.internal:80").unwrap().fits_a_file());
     assert!(Entry::parse("host.docker.internal:80").unwrap().is_lan());
@@ -328,6 +334,30 @@ fn a_proxy_of_the_machine_is_passed_on_and_its_password_never_shown() {
     assert_eq!(Upstream::parse("127.0.0.1:3128", "").unwrap().lan(), "host.docker.internal 3128\n");
     assert!(Upstream::parse("socks5://proxy:1080", "").is_err());
     assert!(Upstream::parse("http://me:a%0aPort 1@proxy:1080", "").is_err());
+}
+
+#[test]
+fn the_difference_of_two_lists_is_told_in_their_own_language() {
+    let before = file("kept.example\nwide.example\nold.example:8443\n*.narrow.example\n").unwrap();
+    let now = file("# kept\nkept.example\n*.wide.example\nnew.example:80\na.narrow.example\n").unwrap();
+    let (came, gone) = now.difference(&before);
+    let written = |entries: Vec<&Entry>| entries.iter().map(ToString::to_string).collect::<Vec<_>>();
+    // What a wider entry covers is admitted as before.
+    assert_eq!(written(came), ["*.wide.example", "a.narrow.example", "new.example:80"]);
+    assert_eq!(written(gone), ["*.narrow.example", "old.example:8443"]);
+    let (came, gone) = now.difference(&now);
+    assert_eq!((came.len(), gone.len()), (0, 0));
+}
+
+#[test]
+fn what_the_default_file_suggests_in_its_comments_can_be_used() {
+    let suggested: Vec<&str> = DEFAULT
+        .lines()
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(|line| line.contains('.') && !line.contains(' '))
+        .collect();
+    assert!(suggested.contains(&"*.atlassian.net") && suggested.len() > 4, "{suggested:?}");
+    file(&suggested.join("\n")).unwrap();
 }
 
 /// Whether it is a wildcard, the labels of its name, its port.

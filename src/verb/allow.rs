@@ -11,7 +11,8 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use crate::{
-    domain::Entry,
+    config::Config,
+    domain::{Allowlist, Entry},
     egress::{self, Sources},
     launcher::Launcher,
     report::{self, Hinted, Usage},
@@ -30,9 +31,9 @@ pub(crate) fn run(
     let parsed: Vec<Entry> = entries
         .iter()
         .map(|text| {
-            Entry::parse(text).map_err(|problem| {
+            Entry::parse(text).map_err(|why| {
                 Usage::hinted(
-                    format!("`pi allow`: {problem}"),
+                    format!("`pi allow`: `{}`: {why}", report::one_line(text)),
                     "an entry is `example.com`, `*.example.com` or `host:port`; nothing was changed",
                 )
             })
@@ -59,12 +60,14 @@ pub(crate) fn run(
     if save && let Some(entry) = parsed.iter().find(|entry| !entry.fits_a_file()) {
         return Err(Hinted::error(
             format!("`{entry}` is an address of your own network, which has no place in a list of domains"),
-            "write it into `lan` in `~/.config/pi/config.toml`",
+            format!("write it into `lan` in `{}`", Config::path(&launcher.options, &launcher.host).display()),
         ));
     }
     if save {
-        let sources = Sources::of(&config);
+        let mut sources = Sources::of(&config);
         sources.provide_file(&config)?;
+        // Below a bad line nothing that is appended would ever have an effect.
+        sources.read(false).context("nothing was changed")?;
         append(&sources, &parsed)?;
     }
     if let Some(session) = session {
@@ -75,6 +78,7 @@ pub(crate) fn run(
 
 fn append(sources: &Sources, entries: &[Entry]) -> anyhow::Result<()> {
     let path = &sources.file;
+    let failed = || format!("could not write `{}`", path.display());
     let text = fs::read_to_string(path).with_context(|| format!("could not read `{}`", path.display()))?;
     let present: Vec<&str> = text.lines().map(str::trim).collect();
     let mut more = if text.is_empty() || text.ends_with('\n') { String::new() } else { "\n".to_owned() };
@@ -82,11 +86,13 @@ fn append(sources: &Sources, entries: &[Entry]) -> anyhow::Result<()> {
         more.push_str(&entry);
         more.push('\n');
     }
-    let mut file = fs::OpenOptions::new()
-        .append(true)
-        .open(path)
-        .with_context(|| format!("could not open `{}`", path.display()))?;
-    file.write_all(more.as_bytes()).with_context(|| format!("could not write `{}`", path.display()))
+    let mut file = fs::OpenOptions::new().append(true).open(path).with_context(failed)?;
+    file.write_all(more.as_bytes())
+        .inspect_err(|_| {
+            // The beginning of a name on a full disk is another name.
+            let _ = file.set_len(text.len() as u64);
+        })
+        .with_context(failed)
 }
 
 /// Renders the list anew for the sidecar, which notices a new file by itself, and waits for its word.
@@ -99,9 +105,9 @@ fn reload(launcher: &Launcher, session: &Live, entries: &[String]) -> anyhow::Re
             sources.allow.push(entry.clone());
         }
     }
-    let before = sources.again()?.filter();
+    let before = sources.again()?;
     // With entries, those and nothing else: the agent may have written the file, and have asked for this very command.
-    let list = if entries.is_empty() { sources.read(true)? } else { sources.again()? };
+    let list = if entries.is_empty() { sources.reread()? } else { sources.again()? };
     let rendered = egress::render(&list, &launcher.host)?;
     let log = session.dir.join(PROXY_LOG);
     let seen = fs::metadata(&log).map_or(0, |meta| meta.len());
@@ -118,23 +124,27 @@ fn reload(launcher: &Launcher, session: &Live, entries: &[String]) -> anyhow::Re
     match entries {
         [] => {
             report::note(format_args!("`{}` has read its allowlist again", record.name));
-            tell_difference(&before, &rendered.filter);
+            tell_difference(&before, &list);
         }
         entries => report::note(format_args!("`{}` may reach {}", record.name, entries.join(" "))),
     }
     Ok(())
 }
 
-/// Says which rules came and went.
-fn tell_difference(before: &str, now: &str) {
-    let rules = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
-    let (before, now) = (rules(before), rules(now));
-    for (sign, rule) in now
-        .difference(&before)
-        .map(|rule| ("now allowed", rule))
-        .chain(before.difference(&now).map(|rule| ("no more", rule)))
-    {
-        report::note(format_args!("{sign}: {rule}"));
+/// Says which entries came and went.
+fn tell_difference(before: &Allowlist, now: &Allowlist) {
+    let (came, gone) = now.difference(before);
+    for entry in came {
+        if entry.is_lan() {
+            report::warn(format_args!(
+                "`{entry}` is for sessions to come: the proxy lays the route to it before it starts"
+            ));
+        } else {
+            report::note(format_args!("now allowed: `{entry}`"));
+        }
+    }
+    for entry in gone {
+        report::note(format_args!("no longer allowed: `{entry}`"));
     }
 }
 

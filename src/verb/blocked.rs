@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     launcher::Launcher,
-    refused::{self, Refused},
+    refused::{self, Refused, Way},
     report,
     session::{LAST_REFUSED, REFUSED},
     verb::ps,
@@ -18,7 +18,20 @@ struct Row<'a> {
     destination: &'a str,
     times: u64,
     first: String,
+    /// What `pi allow` takes.
     allow: Option<String>,
+    /// What `pi --allow` takes, where `pi allow` cannot help.
+    allow_at_start: Option<String>,
+}
+
+impl Row<'_> {
+    fn command(&self) -> String {
+        match (&self.allow, &self.allow_at_start) {
+            (Some(entry), _) => format!("pi allow {entry}"),
+            (None, Some(entry)) => format!("pi --allow {entry}"),
+            (None, None) => String::new(),
+        }
+    }
 }
 
 /// Shows what a running session, or the last one, was refused.
@@ -31,11 +44,14 @@ pub(crate) fn run(launcher: &Launcher, session: Option<&str>, json: bool) -> any
     let refused = Refused::restore(&fs::read_to_string(path).unwrap_or_default());
     let rows: Vec<Row<'_>> = refused
         .all()
-        .map(|(destination, count)| Row {
-            destination,
-            times: count.times,
-            first: refused::utc(count.first).to_string(),
-            allow: refused::suggestion(destination),
+        .map(|(destination, count)| {
+            let (allow, allow_at_start) = match refused::suggestion(destination) {
+                Some(Way::Live(entry)) => (Some(entry), None),
+                Some(Way::AtStart(entry)) => (None, Some(entry)),
+                None => (None, None),
+            };
+            let first = refused::utc(count.first).to_string();
+            Row { destination, times: count.times, first, allow, allow_at_start }
         })
         .collect();
     if json {
@@ -45,10 +61,14 @@ pub(crate) fn run(launcher: &Launcher, session: Option<&str>, json: bool) -> any
         report::note("nothing was refused");
         return Ok(0);
     }
-    let mut table = format!("{:>6}  {:<20}  {}\n", "TIMES", "FIRST", "DESTINATION");
+    // One name of the greatest length is no reason to push what stands behind all others out of sight.
+    let width = rows.iter().map(|row| row.destination.len()).max().unwrap_or_default().clamp(11, 40);
+    let mut table = format!("{:>6}  {:<20}  {:<width$}  {}\n", "TIMES", "FIRST", "DESTINATION", "ALLOW WITH");
     for row in rows {
         use std::fmt::Write as _;
-        let _ = writeln!(table, "{:>6}  {:<20}  {}", row.times, row.first, row.destination);
+        let line =
+            format!("{:>6}  {:<20}  {:<width$}  {}", row.times, row.first, row.destination, row.command());
+        let _ = writeln!(table, "{}", line.trim_end());
     }
     report::data(table).map(|()| 0)
 }
@@ -70,12 +90,46 @@ pub(crate) fn say_at_exit(refused: &Refused) {
     if asked.len() > NAMED {
         names.push(format!("{} more, see `pi blocked`", asked.len() - NAMED));
     }
-    let allow: Vec<String> =
-        asked.iter().take(NAMED).filter_map(|(destination, _)| refused::suggestion(destination)).collect();
-    let next = if allow.is_empty() {
-        String::new()
-    } else {
-        format!("; allow with `pi allow --save {}`", allow.join(" "))
-    };
+    let next = next(asked.iter().take(NAMED).map(|(destination, _)| *destination));
     report::note(format_args!("refused: {}{next}", names.join(", ")));
+}
+
+/// The commands by which these are allowed from now on.
+fn next<'a>(destinations: impl Iterator<Item = &'a str>) -> String {
+    let (mut live, mut at_start) = (String::new(), String::new());
+    for way in destinations.filter_map(refused::suggestion) {
+        match way {
+            Way::Live(entry) => live = live + " " + &entry,
+            Way::AtStart(entry) => at_start = at_start + " --allow " + &entry,
+        }
+    }
+    match (live.as_str(), at_start.as_str()) {
+        ("", "") => String::new(),
+        (_, "") => format!("; allow with `pi allow --save{live}`"),
+        ("", _) => format!("; allow in a new session with `pi{at_start}`"),
+        _ => format!("; allow with `pi allow --save{live}`, in a new session with `pi{at_start}`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_is_offered_in_the_way_in_which_it_can_be_allowed() {
+        for (destinations, expected) in [
+            (&["<others>"][..], ""),
+            (&["a.test:443", "b.test:80"], "; allow with `pi allow --save a.test b.test:80`"),
+            (
+                &["host.docker.internal:11434", "10.0.0.7:80"],
+                "; allow in a new session with `pi --allow host.docker.internal:11434 --allow 10.0.0.7:80`",
+            ),
+            (
+                &["10.0.0.7:80", "a.test:443"],
+                "; allow with `pi allow --save a.test`, in a new session with `pi --allow 10.0.0.7:80`",
+            ),
+        ] {
+            assert_eq!(next(destinations.iter().copied()), expected);
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! `pi clean`: removes what dead sessions left, and on request images and caches.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::{
     docker::{self, Docker, list_images, remove_image},
     image::{self, Image, variant::Variant},
@@ -33,7 +35,7 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: bool) -> anyhow::Re
     }
     // Listed before the locks are looked at: a session that begins after this is not in the list.
     let label = format!("pi.state={}", state_hash(host));
-    let mut labelled = std::collections::BTreeSet::new();
+    let mut labelled = BTreeSet::new();
     for kind in ["container", "network", "volume"] {
         let listed = docker.run(&docker::list(kind, &label, "pi.session"))?;
         labelled.extend(listed.lines().filter_map(|line| SessionId::parse(line.split_once('\t')?.1.trim())));
@@ -58,10 +60,17 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: bool) -> anyhow::Re
         })?;
     }
     if caches {
-        let used = docker::list("volume", &label, "pi.role");
-        for line in docker.run(&used)?.lines() {
+        let labelled = |key: &str| docker.run(&docker::list("volume", &label, key));
+        let repositories = labelled("pi.repo")?;
+        let repositories: BTreeMap<&str, &str> =
+            repositories.lines().filter_map(|line| line.split_once('\t')).collect();
+        for line in labelled("pi.role")?.lines() {
             if let Some((name, "cache")) = line.split_once('\t').map(|(name, role)| (name, role.trim())) {
-                tell(format!("the cache `{name}`"), &|| docker.run(&docker::remove_volume(name)).map(drop))?;
+                let of = repositories.get(name).filter(|path| !path.is_empty());
+                let of = of.map(|path| format!(" of `{}`", report::one_line(path))).unwrap_or_default();
+                tell(format!("the cache `{name}`{of}"), &|| {
+                    docker.run(&docker::remove_volume(name)).map(drop)
+                })?;
             }
         }
     }
@@ -85,5 +94,5 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: bool) -> anyhow::Re
             }
         }
     }
-    Ok(u8::from(failed))
+    Ok(if failed { report::FAILED } else { 0 })
 }

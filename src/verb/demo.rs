@@ -79,9 +79,13 @@ pub(crate) fn run(launcher: &Launcher) -> anyhow::Result<u8> {
     if code != 0 {
         bail!("the agent ended with status {code}: {}", answer.trim());
     }
-    let (table, held) = table(&answer, &repository);
+    let (table, bad) = table(&answer, &repository);
     report::data(table)?;
-    Ok(u8::from(!held))
+    match bad {
+        0 => report::note("all of these came out as they ought to"),
+        _ => report::complain(format_args!("{bad} of these did not come out as they ought to")),
+    }
+    Ok(u8::from(bad > 0))
 }
 
 /// The machine as it is, seen from the scratch repository, without keys.
@@ -123,8 +127,8 @@ fn set_up(agent_dir: &Path, repository: &Path, neighbour: &Path) -> anyhow::Resu
     Ok(())
 }
 
-/// What happened, as a table, and whether it is what ought to have happened.
-fn table(answer: &str, repository: &Path) -> (String, bool) {
+/// What happened, as a table, and how much of it ought not to have happened.
+fn table(answer: &str, repository: &Path) -> (String, usize) {
     let verdicts: BTreeMap<&str, (&str, &str)> = answer
         .lines()
         .filter_map(|line| {
@@ -134,24 +138,47 @@ fn table(answer: &str, repository: &Path) -> (String, bool) {
             Some((name, (verdict, detail)))
         })
         .collect();
-    let mut text = String::new();
-    let mut held = !verdicts.is_empty();
-    let mut row = |ok: bool, what: &str, verdict: &str, detail: &str| {
-        held &= ok;
-        let mark = if ok { "ok  " } else { "BAD " };
-        let detail: String = detail.chars().take(48).collect();
-        let _ = writeln!(text, "{mark} {what:<36} {verdict:<8} {detail}");
-    };
     let edited = fs::read_to_string(repository.join("README.md")).is_ok_and(|now| now != README);
-    row(edited, "read and edit the repository's README", if edited { "allowed" } else { "refused" }, "");
-    for (name, what, allowed) in ATTEMPTS {
-        let want = if allowed { "allowed" } else { "refused" };
-        match verdicts.get(name) {
-            Some((verdict, detail)) => row(*verdict == want, what, verdict, detail),
-            None => row(false, what, "unknown", "it was not tried"),
+    let mut rows = vec![Row {
+        ok: edited,
+        what: "read and edit the README",
+        verdict: if edited { "allowed" } else { "refused" },
+        detail: "",
+    }];
+    rows.extend(ATTEMPTS.iter().map(|&(name, what, allowed)| match verdicts.get(name) {
+        Some(&(verdict, detail)) => {
+            Row { ok: verdict == if allowed { "allowed" } else { "refused" }, what, verdict, detail }
         }
+        None => Row { ok: false, what, verdict: "unknown", detail: "it was not tried" },
+    }));
+    let width = rows.iter().map(|row| row.what.chars().count()).max().unwrap_or_default();
+    let mut text = String::new();
+    for Row { ok, what, verdict, detail } in &rows {
+        let (mark, detail) = if *ok { ("ok ", shortened(detail)) } else { ("BAD", (*detail).to_owned()) };
+        let line = format!("{mark}  {what:<width$}  {verdict:<7}  {detail}");
+        let _ = writeln!(text, "{}", line.trim_end());
     }
-    (text, held)
+    (text, rows.iter().filter(|row| !row.ok).count())
+}
+
+struct Row<'a> {
+    ok: bool,
+    what: &'static str,
+    verdict: &'a str,
+    detail: &'a str,
+}
+
+/// What is left of 80 columns for a detail.
+const DETAIL: usize = 32;
+
+/// As many whole words as there is room for.
+fn shortened(detail: &str) -> String {
+    if detail.chars().count() <= DETAIL {
+        return detail.to_owned();
+    }
+    let cut: String = detail.chars().take(DETAIL - 1).collect();
+    let whole = cut.rsplit_once(' ').map_or(cut.as_str(), |(words, _)| words);
+    format!("{}…", whole.trim_end())
 }
 
 #[cfg(test)]
@@ -168,8 +195,24 @@ mod tests {
                 lines + &format!("CHECK {name} {} because\n", if allowed { "allowed" } else { "refused" })
             })
         };
-        assert!(table(&all(""), dir.path()).1);
-        assert!(!table(&all("ssh-keys"), dir.path()).1);
-        assert!(!table("", dir.path()).1);
+        assert_eq!(table(&all(""), dir.path()).1, 0);
+        assert_eq!(table(&all("ssh-keys"), dir.path()).1, 1);
+        assert_eq!(table("", dir.path()).1, ATTEMPTS.len());
+    }
+
+    #[test]
+    fn the_table_fits_a_terminal_of_80_columns_and_cuts_no_word() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("README.md"), "changed").unwrap();
+        let long = "a reason which has more to say than any line of a terminal has room for";
+        let answer = ATTEMPTS.iter().fold(String::new(), |lines, (name, _, allowed)| {
+            lines + &format!("CHECK {name} {} {long}\n", if *allowed { "allowed" } else { "refused" })
+        });
+        let (text, _) = table(&answer, dir.path());
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+            let told = line.strip_suffix('…').and_then(|line| line.rsplit_once("  "));
+            assert!(told.is_none_or(|(_, detail)| long.starts_with(&format!("{detail} "))), "{line}");
+        }
     }
 }

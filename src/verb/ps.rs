@@ -108,7 +108,8 @@ pub(crate) fn find(host: &Host, name: &str) -> anyhow::Result<Live> {
     }
 }
 
-/// The running session that a verb is about: the one of this name, or the only restricted one, here or at all.
+/// The running session that a verb is about: the one of this name, or the only restricted one of this repository, or the
+/// only one at all.
 ///
 /// # Errors
 /// It is not clear which.
@@ -122,22 +123,73 @@ pub(crate) fn restricted(host: &Host, name: Option<&str>) -> anyhow::Result<Opti
     }
     let (live, _) = sweep::sessions(host)?;
     let all: Vec<Live> = live.into_iter().filter(|session| session.record.allowlist.is_some()).collect();
+    choose(&all, &host.cwd)
+}
+
+fn choose(all: &[Live], cwd: &Path) -> anyhow::Result<Option<Live>> {
+    let around = |session: &&Live| cwd.starts_with(&session.record.repository);
+    // Of repositories within each other, this one is the innermost.
+    let depth = |session: &Live| session.record.repository.components().count();
+    let innermost = all.iter().filter(around).map(depth).max();
     let here: Vec<&Live> =
-        all.iter().filter(|session| host.cwd.starts_with(&session.record.repository)).collect();
-    match (here.as_slice(), all.as_slice()) {
+        all.iter().filter(around).filter(|session| Some(depth(session)) == innermost).collect();
+    let unclear = |what: String, one: &Live| {
+        let hint = format!("say which with `--session {}`; `pi ps` lists them", one.record.id.as_str());
+        Err(Hinted::error(what, hint))
+    };
+    match (here.as_slice(), all) {
         ([one], _) => Ok(Some((*one).clone())),
         ([], [one]) => Ok(Some(one.clone())),
         ([], []) => Ok(None),
-        _ => Err(Hinted::error(
-            format!("{} restricted sessions are running", all.len()),
-            format!("say which with `--session {}`; `pi ps` lists them", all[0].record.id.as_str()),
-        )),
+        ([first, ..], _) => {
+            unclear(format!("{} restricted sessions of this repository are running", here.len()), first)
+        }
+        ([], [first, ..]) => {
+            unclear(format!("{} restricted sessions are running, none of this repository", all.len()), first)
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::plan::session::{Record, SessionId};
+
     use super::*;
+
+    fn live(id: &str, repository: &str) -> Live {
+        let record = Record {
+            id: SessionId::parse(&id.repeat(16)).unwrap(),
+            name: id.to_owned(),
+            engine: String::new(),
+            repository: repository.into(),
+            directory: repository.into(),
+            image: String::new(),
+            network: "proxy".to_owned(),
+            started: 0,
+            allowlist: None,
+            login: "/l".into(),
+        };
+        Live { record, dir: "/s".into() }
+    }
+
+    #[test]
+    fn of_several_sessions_those_of_this_repository_are_meant() {
+        let all = [live("a", "/other"), live("b", "/outer"), live("c", "/outer/in"), live("d", "/outer/in")];
+        let chosen = |all: &[Live], cwd: &str| {
+            let chosen =
+                choose(all, Path::new(cwd)).map_err(|error| format!("{:?}", error.downcast_ref::<Hinted>()));
+            chosen.map(|session| session.map(|session| session.record.name))
+        };
+        assert_eq!(chosen(&all, "/outer/x"), Ok(Some("b".to_owned())));
+        assert_eq!(chosen(&all, "/other"), Ok(Some("a".to_owned())));
+        assert_eq!(chosen(&all[..1], "/elsewhere"), Ok(Some("a".to_owned())));
+        assert_eq!(chosen(&[], "/other"), Ok(None));
+        let unclear = chosen(&all, "/outer/in/x").unwrap_err();
+        assert!(unclear.contains("2 restricted sessions of this repository are running"), "{unclear}");
+        assert!(unclear.contains(&"c".repeat(16)), "{unclear}");
+        let unclear = chosen(&all, "/elsewhere").unwrap_err();
+        assert!(unclear.contains("4 restricted sessions are running, none of this repository"), "{unclear}");
+    }
 
     #[test]
     fn ages_read_as_people_say_them() {

@@ -1,0 +1,118 @@
+//! Where in a file of settings something stands, and what the commented default says of it.
+
+use std::{
+    fmt::{self, Display},
+    ops::Range,
+};
+
+use toml::de::{DeTable, DeValue};
+
+use super::DEFAULTS;
+
+/// The hint where no key can be named.
+pub(super) const A_SETTING: &str =
+    "each setting is a line such as `lang = \"go\"`, a list is written `[\"a\", \"b\"]`";
+
+/// Where in a file of settings something is wrong.
+pub(super) enum Place {
+    Key(Key),
+    Value(Key),
+    Nowhere,
+}
+
+/// A key of the settings, with the section in which it stands.
+pub(super) struct Key {
+    section: Option<String>,
+    name: String,
+}
+
+impl Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Place {
+    /// What stands there; a file that cannot be parsed is searched as far as it can.
+    pub(super) fn of(text: &str, span: &Range<usize>) -> Self {
+        let (document, _) = DeTable::parse_recoverable(text);
+        Self::within(document.get_ref(), None, span).unwrap_or(Self::Nowhere)
+    }
+
+    fn within(table: &DeTable<'_>, section: Option<&str>, span: &Range<usize>) -> Option<Self> {
+        table.iter().find_map(|(key, value)| {
+            let name = key.get_ref().to_string();
+            let found = || Key { section: section.map(str::to_owned), name: name.clone() };
+            if key.span().contains(&span.start) {
+                return Some(Self::Key(found()));
+            }
+            match value.get_ref() {
+                DeValue::Table(table) if section.is_none() && name == IMAGES => {
+                    Self::within(table, Some(&name), span)
+                }
+                _ if value.span().contains(&span.start) => Some(Self::Value(found())),
+                _ => None,
+            }
+        })
+    }
+}
+
+/// The only section that there is.
+const IMAGES: &str = "images";
+
+impl Key {
+    /// What the commented default says of it.
+    pub(super) fn comment(&self) -> String {
+        let mut section = None;
+        let mut comment: Vec<&str> = Vec::new();
+        for line in DEFAULTS.lines() {
+            if let Some(line) = line.strip_prefix('#') {
+                comment.push(line.trim());
+            } else if let Some(name) = line.strip_prefix('[') {
+                section = name.strip_suffix(']');
+                comment.clear();
+            } else {
+                let name = line.split_once(" = ").map(|(name, _)| name);
+                if section == self.section.as_deref() && name == Some(&self.name) {
+                    return format!("`{self}`: {}", continued(&comment.join(" ")));
+                }
+                comment.clear();
+            }
+        }
+        A_SETTING.to_owned()
+    }
+
+    /// The key that may be meant by this one, which does not exist.
+    pub(super) fn nearest(&self) -> Option<String> {
+        let (defaults, _) = DeTable::parse_recoverable(DEFAULTS);
+        let defaults = defaults.get_ref();
+        let images = defaults.get(IMAGES).and_then(|images| images.get_ref().as_table())?;
+        let (here, there) = if self.section.is_none() { (defaults, images) } else { (images, defaults) };
+        if there.contains_key(self.name.as_str()) {
+            return Some(match self.section {
+                None => format!("`{self}` stands in the section `[{IMAGES}]`"),
+                Some(_) => format!("`{self}` stands above the section `[{IMAGES}]`"),
+            });
+        }
+        here.keys()
+            .map(|key| (strsim::jaro_winkler(key.get_ref(), &self.name), key))
+            .filter(|(likeness, _)| *likeness > 0.85)
+            .max_by(|(a, _), (b, _)| a.total_cmp(b))
+            .map(|(_, key)| format!("did you mean `{}`?", key.get_ref()))
+    }
+}
+
+/// Sentences as they stand within another one.
+fn continued(text: &str) -> String {
+    let text = text.trim_end_matches('.');
+    let mut chars = text.chars();
+    match (chars.next(), chars.clone().next()) {
+        (Some(first), Some(second)) if !second.is_uppercase() => first.to_lowercase().chain(chars).collect(),
+        _ => text.to_owned(),
+    }
+}
+
+/// The line on which it begins.
+pub(super) fn line_of(text: &str, span: &Range<usize>) -> usize {
+    1 + text[..span.start.min(text.len())].matches('\n').count()
+}
