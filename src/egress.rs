@@ -14,6 +14,7 @@ use crate::{
     config::Config,
     docker::Secret,
     domain::{self, Allowlist, Problems, Source, upstream::Upstream},
+    files::small_bytes,
     host::Host,
     plan::Text,
     report::{self, Hinted, Usage},
@@ -114,7 +115,7 @@ impl Sources {
     /// # Errors
     /// All bad entries at once, each with file, line and reason.
     pub(crate) fn read(&mut self, default_if_missing: bool) -> anyhow::Result<Allowlist> {
-        let (name, text) = match fs::read(&self.file) {
+        let (name, text) = match small_bytes(&self.file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && default_if_missing => {
                 (BUILT_IN.to_owned(), domain::DEFAULT.as_bytes().to_vec())
             }
@@ -140,7 +141,7 @@ impl Sources {
     /// It is gone or has bad entries: then the session keeps its list.
     pub(crate) fn reread(&mut self) -> anyhow::Result<Allowlist> {
         let path = self.file.display();
-        let text = match fs::read(&self.file) {
+        let text = match small_bytes(&self.file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(Hinted::error(
                     format!("the allowlist `{path}` is gone; the session keeps what it held"),

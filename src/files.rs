@@ -74,20 +74,25 @@ pub(crate) fn read_small(path: &Path) -> anyhow::Result<Option<String>> {
 /// # Errors
 /// It is no small regular file.
 pub(crate) fn read_small_bytes(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
-    let file = match open_small(path, Links::Follow, false) {
+    match small_bytes(path) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
+            Ok(None)
         }
-        other => other.with_context(|| format!("could not read `{}`", path.display()))?,
-    };
-    let mut bytes = Vec::new();
-    file.take(SMALL + 1)
-        .read_to_end(&mut bytes)
-        .with_context(|| format!("could not read `{}`", path.display()))?;
-    if bytes.len() as u64 > SMALL {
-        bail!("could not read `{}`: it is larger than 1 MiB", path.display());
+        other => other.map(Some).with_context(|| format!("could not read `{}`", path.display())),
     }
-    Ok(Some(bytes))
+}
+
+/// The bytes of a small file.
+///
+/// # Errors
+/// As the system has it, or `InvalidData` for what is no small regular file.
+pub(crate) fn small_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_small(path, Links::Follow, false)?.take(SMALL + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > SMALL {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than 1 MiB"));
+    }
+    Ok(bytes)
 }
 
 /// Takes a lock that another process may hold, within a time, and asks in between whether to go on.

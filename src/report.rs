@@ -100,6 +100,22 @@ pub(crate) fn data(text: impl Display) -> anyhow::Result<()> {
     }
 }
 
+/// A value as JSON, in which nothing stands that a terminal would obey: JSON has another way to write it.
+pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
+    use std::fmt::Write as _;
+
+    let text = serde_json::to_string_pretty(value)?;
+    let mut plain = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        if (c.is_control() && c != '\n') || turns_text(c) {
+            let _ = write!(plain, "\\u{:04x}", u32::from(c));
+        } else {
+            plain.push(c);
+        }
+    }
+    Ok(plain + "\n")
+}
+
 /// Asks a person; only to be called where stdin and stderr are terminals. Anything but a clear yes is a no.
 pub(crate) fn ask(question: &str) -> bool {
     let mut answer = String::new();
@@ -231,6 +247,14 @@ impl std::error::Error for Hinted {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_in_json_and_comes_back_from_it() {
+        let odd = ["a\u{9b}31m\u{202e}b\u{7f}\n\u{1b}", "plain \u{e4}"];
+        let text = json(&odd).unwrap();
+        assert!(text.chars().all(|c| (!c.is_control() || c == '\n') && !turns_text(c)), "{text:?}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), odd);
+    }
 
     #[test]
     fn nothing_a_terminal_would_obey_survives() {

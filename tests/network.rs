@@ -437,6 +437,17 @@ fn a_running_session_is_allowed_more_and_its_tunnels_stay() {
     let before = lines();
     until_true("more of the tunnel", || lines() > before + 2);
 
+    // Several at once lose none of them.
+    let names: Vec<String> = (0..6).map(|n| format!("n{n}.evil.test")).collect();
+    let all: Vec<_> = names.iter().map(|name| world.start(&mut pi(&world, &["allow", name]))).collect();
+    for one in all {
+        one.wait().has_code(0);
+    }
+    for name in &names {
+        let seen = session.one(&format!("head CONNECT {name}:443 HTTP/1.1"));
+        assert_eq!(seen.outcome, "200 198.51.100.66:443", "{name}");
+    }
+
     // A bad entry changes nothing, the good one beside it included.
     let bad = world.run(&mut pi(&world, &["allow", "other.test", "*"]));
     assert_eq!(bad.code, Some(2), "{bad:?}");

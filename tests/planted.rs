@@ -163,18 +163,57 @@ fn what_changes_the_agents_set_up_runs_without_the_repository() {
 }
 
 #[test]
+fn lines_are_added_to_no_file_that_an_agent_has_chosen() {
+    let world = World::fake();
+    let profile = world.home().join(".bashrc");
+    write(&profile, "# mine\n");
+    let list = world.repo().join("allowed");
+    symlink(&profile, &list).unwrap();
+    let outcome = world.run_pi(&["--allowed-domains", "allowed", "allow", "--save", "api.example.com"]);
+    outcome.has_code(125);
+    assert!(outcome.err.contains("/allowed` is a link in `"), "{}", outcome.err);
+    assert_eq!(fs::read_to_string(&profile).unwrap(), "# mine\n");
+    // The user's own link, where no agent writes, is followed.
+    let lists = world.root().join("lists");
+    write(&lists.join("real"), "a.example");
+    symlink("real", lists.join("link")).unwrap();
+    let link = lists.join("link");
+    world.run_pi(&["--allowed-domains", link.to_str().unwrap(), "allow", "--save", "b.example"]).has_code(0);
+    assert_eq!(fs::read_to_string(lists.join("real")).unwrap(), "a.example\nb.example\n");
+    assert!(link.is_symlink());
+}
+
+fn pipe(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
+}
+
+#[test]
+fn a_pipe_in_place_of_a_list_or_of_settings_is_not_waited_for() {
+    let world = World::fake();
+    pipe(&world.repo().join("list"));
+    pipe(&world.root().join("settings"));
+    for words in [
+        &["--allowed-domains", "list", "-p", "x"][..],
+        &["--allowed-domains", "list", "check", "a.example"],
+        &["--config", "../settings", "ps"],
+        &["--config", "../settings", "check", "a.example"],
+    ] {
+        let outcome = world.run_pi(words);
+        if words.last() != Some(&"ps") {
+            outcome.has_code(125);
+            assert!(outcome.err.contains("it is not a regular file of at most 1 MiB"), "{}", outcome.err);
+        }
+    }
+}
+
+#[test]
 fn settings_of_git_that_wait_for_ever_are_not_waited_for() {
     let world = World::fake();
-    let pipe = world.repo().join("pipe");
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        &pipe,
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::from_raw_mode(0o644),
-        0,
-    )
-    .unwrap();
-    write(&world.home().join(".gitconfig"), &format!("[include]\n\tpath = {}\n", pipe.display()));
+    let pipe_path = world.repo().join("pipe");
+    pipe(&pipe_path);
+    write(&world.home().join(".gitconfig"), &format!("[include]\n\tpath = {}\n", pipe_path.display()));
     world.run_pi(&["-p", "x"]).has_code(0);
     world.assert_nothing_left();
 }

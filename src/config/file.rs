@@ -1,6 +1,6 @@
 //! What a file of settings may say.
 
-use std::{fs, io, net::IpAddr, ops::Range, path::Path};
+use std::{io, net::IpAddr, ops::Range, path::Path};
 
 use anyhow::{Context as _, anyhow, bail};
 use serde::{
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     domain::{Allowlist, Source},
-    files::read_small,
+    files::{read_small, small_bytes},
     image::variant::Lang,
     report::{self, Hinted},
 };
@@ -72,7 +72,7 @@ pub(super) struct ImagesLayer {
 pub(super) struct Cpus(pub(super) Option<f64>);
 
 pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
-    let bytes = match fs::read(path) {
+    let bytes = match small_bytes(path) {
         Ok(bytes) => bytes,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(None);

@@ -14,12 +14,19 @@ use crate::{
     config::Config,
     domain::{Allowlist, Entry},
     egress::{self, Sources},
+    files::{Links, lock_within, open_small},
+    host::Host,
     launcher::Launcher,
+    plan::session::Record,
     report::{self, Hinted, Usage},
     session::{self, PROXY_LOG},
     sweep::Live,
     verb::ps,
+    written::Written,
 };
+
+/// How long others may take to change the same session.
+const OTHERS: Duration = Duration::from_secs(30);
 
 /// Allows entries, or reads the edited file again; a bad entry changes nothing.
 pub(crate) fn run(
@@ -68,7 +75,7 @@ pub(crate) fn run(
         sources.provide_file(&config)?;
         // Below a bad line nothing that is appended would ever have an effect.
         sources.read(false).context("nothing was changed")?;
-        append(&sources, &parsed)?;
+        append(&sources, &parsed, &launcher.host)?;
     }
     if let Some(session) = session {
         reload(launcher, &session, entries)?;
@@ -76,17 +83,26 @@ pub(crate) fn run(
     Ok(0)
 }
 
-fn append(sources: &Sources, entries: &[Entry]) -> anyhow::Result<()> {
+fn append(sources: &Sources, entries: &[Entry], host: &Host) -> anyhow::Result<()> {
     let path = &sources.file;
     let failed = || format!("could not write `{}`", path.display());
-    let text = fs::read_to_string(path).with_context(|| format!("could not read `{}`", path.display()))?;
+    // An agent that may write around here could have the lines added to a file of its choice.
+    let real = Written::load(host).follow(path).map_err(|astray| {
+        Hinted::error(
+            format!("{}: {astray}", failed()),
+            "nothing was changed; name the file itself, or write into it",
+        )
+    })?;
+    let mut file = open_small(&real, Links::Refuse, true).with_context(failed)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).with_context(failed)?;
     let present: Vec<&str> = text.lines().map(str::trim).collect();
     let mut more = if text.is_empty() || text.ends_with('\n') { String::new() } else { "\n".to_owned() };
     for entry in entries.iter().map(ToString::to_string).filter(|entry| !present.contains(&entry.as_str())) {
         more.push_str(&entry);
         more.push('\n');
     }
-    let mut file = fs::OpenOptions::new().append(true).open(path).with_context(failed)?;
+    // The place is behind what was read.
     file.write_all(more.as_bytes())
         .inspect_err(|_| {
             // The beginning of a name on a full disk is another name.
@@ -97,9 +113,15 @@ fn append(sources: &Sources, entries: &[Entry]) -> anyhow::Result<()> {
 
 /// Renders the list anew for the sidecar, which notices a new file by itself, and waits for its word.
 fn reload(launcher: &Launcher, session: &Live, entries: &[String]) -> anyhow::Result<()> {
-    let Some(mut sources) = session.record.allowlist.clone() else {
-        bail!("this session has no restricted network")
-    };
+    // One at a time, or the later one would write down what it has read before the earlier one had finished.
+    let lock = session.dir.join("allow.lock");
+    let lock = fs::File::create(&lock).with_context(|| format!("could not create `{}`", lock.display()))?;
+    lock_within(&lock, OTHERS, || Ok(())).context("another `pi allow` changes this session")?;
+    let path = session.dir.join("session.json");
+    let text = fs::read_to_string(&path).with_context(|| format!("could not read `{}`", path.display()))?;
+    let mut record: Record =
+        serde_json::from_str(&text).with_context(|| format!("could not understand `{}`", path.display()))?;
+    let Some(mut sources) = record.allowlist.take() else { bail!("this session has no restricted network") };
     for entry in entries {
         if !sources.allow.contains(entry) {
             sources.allow.push(entry.clone());
@@ -116,9 +138,7 @@ fn reload(launcher: &Launcher, session: &Live, entries: &[String]) -> anyhow::Re
         .with_context(|| format!("could not write `{}`", filter.display()))?;
     wait_for_word(&log, seen)?;
     // Remembered only once it is in effect, so that the next reading of the file keeps it.
-    let mut record = session.record.clone();
     record.allowlist = Some(sources);
-    let path = session.dir.join("session.json");
     session::replace(&path, &serde_json::to_string(&record)?)
         .with_context(|| format!("could not write `{}`", path.display()))?;
     match entries {

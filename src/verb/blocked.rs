@@ -55,7 +55,7 @@ pub(crate) fn run(launcher: &Launcher, session: Option<&str>, json: bool) -> any
         })
         .collect();
     if json {
-        return report::data(serde_json::to_string_pretty(&rows)? + "\n").map(|()| 0);
+        return report::data(report::json(&rows)?).map(|()| 0);
     }
     if rows.is_empty() {
         report::note("nothing was refused");

@@ -44,7 +44,7 @@ pub(crate) fn run(launcher: &Launcher, json: bool) -> anyhow::Result<u8> {
         })
         .collect();
     if json {
-        return report::data(serde_json::to_string_pretty(&rows)? + "\n").map(|()| 0);
+        return report::data(report::json(&rows)?).map(|()| 0);
     }
     if rows.is_empty() {
         report::note("no session is running");

@@ -31,7 +31,7 @@ fn sandboxed(launcher: &Launcher, program: &Program) -> anyhow::Result<u8> {
     let plan = launcher.plan(&prepared, &SessionId::random()?, program, 0)?;
     let text = match form {
         DryRun::Script => plan.script(),
-        DryRun::Json => serde_json::to_string_pretty(&plan)? + "\n",
+        DryRun::Json => return report::data(report::json(&plan)?).map(|()| 0),
     };
     // A terminal would obey what a path may hold; a file or a program gets it as it is.
     let text = if launcher.host.terminal.stdout { report::printable(&text) + "\n" } else { text };
