@@ -54,10 +54,7 @@ impl Launcher {
     /// # Errors
     /// An agent can have written it.
     fn settings(&self) -> anyhow::Result<PathBuf> {
-        let path = match &self.options.config {
-            Some(path) => self.host.cwd.join(path),
-            None => self.host.config_file(),
-        };
+        let path = Config::path(&self.options, &self.host);
         let written = Written::load(&self.host);
         let refused = match written.follow(&path) {
             Err(astray) => Some(astray.to_string()),
