@@ -953,6 +953,7 @@ fn a_machine_that_does_not_check_where_datagrams_come_from_is_told_of_once() {
     assert_eq!(run(&["--verbose"]).err.contains("rp_filter is 0"), !internet().checks_sources);
     // The other networks have no such promise.
     let open = World::real();
+    configure(&open, "");
     let outcome = open.run(&mut pi(&open, &["shell", "--", "true"]));
     assert_eq!((outcome.code, outcome.about_kernel), (Some(0), None));
     open.assert_nothing_left();

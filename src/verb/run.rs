@@ -49,10 +49,10 @@ pub(crate) fn enter(launcher: &Launcher, name: &str, command: &[OsString]) -> an
         (true, false) => Streams::Output,
         (false, _) => Streams::Pipe,
     };
-    // The engine itself starts a shell of the read-only system, and nothing that the agent could have put on a search
-    // path: what follows runs inside, where the agent runs too.
+    // The engine itself starts a program of the read-only system, and nothing that the agent could have put on a search
+    // path: what follows runs inside, in a Landlock domain as the agent does.
     let mut command = or_shell(command)?;
-    command.splice(0..0, ["/bin/bash", "-c", "exec \"$@\"", "bash"].map(str::to_owned));
+    command.splice(0..0, ["/usr/local/lib/pi/entry", "--within"].map(str::to_owned));
     let exec = docker::exec(&session.record.id.agent(), streams, &session.record.directory, &command);
     let (status, complaint) = docker.attach(&exec, drop)?;
     report::progress(complaint.as_bytes());

@@ -294,7 +294,7 @@ impl Drop for World {
         if self.state().is_some() {
             let cleaned = self.pi(&["clean", "--caches"]).run();
             assert_eq!(cleaned.code, Some(0), "{cleaned:?}");
-            assert!(!cleaned.out.contains("session"), "a session was left: {cleaned:?}");
+            assert!(!cleaned.out.contains("session `"), "a session was left: {cleaned:?}");
             // The second process of a session ends just after the first.
             let mut left = self.leftovers();
             until(PATIENCE, || {
