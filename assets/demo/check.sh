@@ -12,8 +12,8 @@
 attempt() {
     local verdict=refused said
     said=$(timeout 10 bash -c "$(declare -f)"$'\n"$@"' bash "$@" 2>&1 </dev/null) && verdict=allowed
-    said=${said##*$'\n'}
-    printf 'CHECK %s %s %s\n' "$1" "$verdict" "${said##*: }"
+    said=${said##*$'\n'} said=${said##*: } said=${said%.}
+    printf 'CHECK %s %s %s\n' "$1" "$verdict" "${said,}"
 }
 
 # Says why not, and fails.
@@ -27,7 +27,7 @@ write() {
 }
 
 repository-write() {
-    echo "An agent wrote this." >agent-was-here.txt && echo "$PWD/agent-was-here.txt"
+    echo "An agent wrote this." >agent-was-here.txt && echo agent-was-here.txt
 }
 
 home-write() {
@@ -75,7 +75,7 @@ root() {
     for way in as-i-am by-sudo by-su by-setuid; do
         if "$way" 2>/dev/null | grep -q '^CapEff:.*[1-9a-f]'; then echo "${way//-/ }" && return; fi
     done
-    no "no capability by sudo, su or setuid"
+    no "not by sudo, su or setuid"
 }
 as-i-am() { cat "$status"; }
 by-sudo() { sudo -n cat "$status"; }
@@ -128,7 +128,7 @@ engine-port() {
         done
         wait
     )
-    if [ -n "$open" ]; then echo "$open"; else no "no answer on ${hosts[*]}"; fi
+    if [ -n "$open" ]; then echo "$open"; else no "no answer, ${#hosts[@]} addresses tried"; fi
 }
 
 # The address is kept for documentation, and nobody has it. So a refusal of the route, by this kernel, is a wall; all
