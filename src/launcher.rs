@@ -1,8 +1,9 @@
 //! What every verb starts from: the options, the machine, the settings, the engine.
 
-use std::{fs, path::PathBuf, sync::Mutex, time::SystemTime};
+use std::{ffi::OsStr, fs, path::PathBuf, sync::Mutex, time::SystemTime};
 
 use crate::{
+    agent,
     cli::Options,
     config::{Config, Network},
     docker::{Access, Docker, Mount},
@@ -85,6 +86,11 @@ impl Launcher {
         let facts = Facts::gather(&config, &self.host, &workspace, who, &settings)?;
         for warning in workspace.warnings.iter().chain(&warning).chain(&facts.warnings) {
             report::warn(warning);
+        }
+        for name in config.env.iter().filter(|text| !text.contains('=')) {
+            if agent::unfit(name).is_none() && !self.host.env.contains_key(OsStr::new(name)) {
+                report::warn(format_args!("`{name}` is not set here, so the agent does not have it"));
+            }
         }
         let (variant, chosen_by) = config.lang.variant(&workspace.cwd, &workspace.root);
         if let Some(file) = chosen_by {

@@ -26,7 +26,7 @@ use shared_child::SharedChild;
 use super::{Cmd, Failure};
 use crate::{
     host::Host,
-    report::{self, Hinted},
+    report::{self, Hinted, Usage},
     written::Written,
 };
 
@@ -64,11 +64,19 @@ impl Docker {
                 ),
             }
         })?;
-        let deadline = host
-            .var("PI_BOX_DEADLINE")
-            .and_then(|text| text.parse::<f32>().ok())
-            .filter(|seconds| *seconds > 0.0 && *seconds < 1e6)
-            .map_or(DEADLINE, Duration::from_secs_f32);
+        let seconds = |text: &str| text.parse().ok().filter(|seconds| (0.001..1e6_f32).contains(seconds));
+        let deadline = match host.var("PI_BOX_DEADLINE") {
+            None => DEADLINE,
+            Some(text) => Duration::from_secs_f32(seconds(text).ok_or_else(|| {
+                Usage::hinted(
+                    format!(
+                        "`PI_BOX_DEADLINE` is `{}`, which is no number of seconds",
+                        report::one_line(text)
+                    ),
+                    "set it to one such as 60, or unset it",
+                )
+            })?),
+        };
         Ok(Self {
             program,
             address: host.engine.address.clone(),
