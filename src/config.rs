@@ -8,13 +8,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use toml::Spanned;
 
 use self::{
     file::{Cpus, Layer, Values, layer, project_lang, read},
     value::{PROCESSORS, processes, runtime, session_name, size},
 };
-use crate::{cli::Options, host::Host, image::variant::Lang};
+use crate::{
+    cli::Options,
+    host::{Host, hex},
+    image::variant::Lang,
+};
 
 /// The commented default, which is also the documentation of every key.
 pub(crate) const DEFAULTS: &str = include_str!("../assets/config.toml");
@@ -43,6 +48,8 @@ pub(crate) struct Config {
     pub(crate) docker: String,
     pub(crate) session_name: Option<String>,
     pub(crate) images: Images,
+    /// A hash of the user's file as it was read.
+    pub(crate) digest: String,
 }
 
 /// What the agent may reach.
@@ -110,7 +117,9 @@ impl Config {
     /// A file cannot be read, or says something unknown: the error names file, line and what is allowed.
     pub(crate) fn load(options: &Options, host: &Host, project: Option<&Path>) -> anyhow::Result<Self> {
         let path = Self::path(options, host);
-        let user = match read(&path)? {
+        let text = read(&path)?;
+        let digest = hex(&Sha256::digest(text.as_deref().unwrap_or_default()));
+        let user = match text {
             Some(text) => layer(&path, &text)?,
             None if options.config.is_none() => Layer::default(),
             None => bail!("there is no config file `{}`", path.display()),
@@ -119,7 +128,7 @@ impl Config {
             Some(root) => project_lang(&root.join(PROJECT_FILE), &Self::path(options, host))?,
             None => None,
         };
-        resolve(options, host, chosen, user)
+        Ok(Self { digest, ..resolve(options, host, chosen, user)? })
     }
 
     /// The user's file of settings, whether it exists or not.
@@ -209,6 +218,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
                 .map(|path| host.expand(path.get_ref())),
             pull: images.pull.or(fallback.pull).unwrap_or(Pull::Always),
         },
+        digest: String::new(),
     })
 }
 

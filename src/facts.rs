@@ -59,7 +59,7 @@ pub(crate) struct AgentEntry {
 }
 
 impl Facts {
-    /// Looks at everything; `settings` is the file that the user's settings come from.
+    /// Looks at everything.
     ///
     /// # Errors
     /// A mount's source is missing, is or holds an engine's socket, or is reached through a link that an agent may have
@@ -69,15 +69,15 @@ impl Facts {
         host: &Host,
         workspace: &Workspace,
         who: Owner,
-        settings: &Path,
     ) -> anyhow::Result<Self> {
         let mut warnings = Vec::new();
         let workspace_dirs =
             || std::iter::once(&workspace.root).chain(&workspace.git_dirs).map(PathBuf::as_path);
-        let written = Written::load(host).and(workspace_dirs());
+        let written = Written::load(host).and(workspace_dirs()).and_around(host);
         let (agent_dir, note) = agent_dir(host, who);
         warnings.extend(note);
-        written.follow(&agent_dir).map_err(|astray| {
+        // Mounted by the name that is looked at.
+        let agent_dir = written.follow(&agent_dir).map_err(|astray| {
             Hinted::error(astray.to_string(), "`~/.pi/agent` must not depend on it; remove the link")
         })?;
         let mut mounts: Vec<Mount> = Vec::new();
@@ -119,7 +119,7 @@ impl Facts {
         writable.extend(workspace.git_dirs.iter().map(PathBuf::as_path));
         writable
             .extend(mounts.iter().filter(|mount| mount.access == Access::ReadWrite).filter_map(Mount::path));
-        guard_settings(&writable, host, &agent_dir, settings)?;
+        guard_settings(&writable, host, &agent_dir)?;
         if config.network == Network::Proxy
             && let Some(holds) = writable.iter().find(|dir| config.allowed_domains.starts_with(dir))
         {
@@ -184,9 +184,10 @@ impl Facts {
         let paths: Vec<PathBuf> =
             read_only.chain(others).cloned().chain(mounts.map(Path::to_owned)).collect();
         for path in paths {
-            if let Some(identity) = Identity::of(&path) {
-                self.identities.insert(path, identity);
-            }
+            let identity = Identity::at(&path).with_context(|| {
+                format!("`{}` was exchanged for something else at this moment; try again", path.display())
+            })?;
+            self.identities.insert(path, identity);
         }
         self.identities.insert(workspace.root.clone(), workspace.identity);
         Ok(self)

@@ -5,7 +5,7 @@ use std::{
     fs::{File, TryLockError},
     io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
-    path::Path,
+    path::{Component, Path},
     thread,
     time::{Duration, Instant},
 };
@@ -28,6 +28,24 @@ impl Identity {
     /// What `path` leads to now, links followed.
     pub(crate) fn of(path: &Path) -> Option<Self> {
         path.metadata().ok().map(|meta| Self::from(&meta))
+    }
+
+    /// What a path without links leads to now; nothing where somebody has put a link on the way since it was resolved.
+    pub(crate) fn at(path: &Path) -> Option<Self> {
+        #[cfg(target_os = "linux")]
+        {
+            let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let mut here = File::from(rustix::fs::open("/", look | OFlags::DIRECTORY, Mode::empty()).ok()?);
+            for part in path.components() {
+                if let Component::Normal(name) = part {
+                    here = File::from(rustix::fs::openat(&here, name, look, Mode::empty()).ok()?);
+                }
+            }
+            let meta = here.metadata().ok()?;
+            (!meta.is_symlink()).then(|| Self::from(&meta))
+        }
+        #[cfg(not(target_os = "linux"))]
+        Self::of(path)
     }
 }
 
@@ -121,6 +139,18 @@ pub(crate) fn lock_within(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_on_the_way_is_seen_wherever_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = std::fs::canonicalize(dir.path()).unwrap();
+        std::fs::create_dir_all(base.join("a/b")).unwrap();
+        std::os::unix::fs::symlink("a", base.join("link")).unwrap();
+        assert_eq!(Identity::at(&base.join("a/b")), Identity::of(&base.join("a/b")));
+        assert_eq!(Identity::at(&base.join("link/b")), None);
+        assert_eq!(Identity::at(&base.join("link")), None);
+        assert_eq!(Identity::at(&base.join("missing")), None);
+    }
 
     #[test]
     fn a_pipe_a_link_and_endless_text_are_no_small_files() {

@@ -146,6 +146,14 @@ impl Host {
         self.xdg("XDG_CACHE_HOME", ".cache").join("pi").join(&self.machine)
     }
 
+    /// Docker's own settings.
+    pub(crate) fn docker_settings(&self) -> PathBuf {
+        match self.var("DOCKER_CONFIG") {
+            Some(path) => self.expand(path),
+            None => self.home.join(".docker"),
+        }
+    }
+
     /// The agent's own directory.
     pub(crate) fn agent_dir(&self) -> PathBuf {
         match self.var("PI_CODING_AGENT_DIR") {

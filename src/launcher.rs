@@ -46,44 +46,50 @@ pub(crate) struct Prepared {
 impl Launcher {
     /// Settings for verbs that are not about a repository.
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
-        self.settings()?;
-        Config::load(&self.options, &self.host, None)
+        self.trusted(Config::load(&self.options, &self.host, None)?)
     }
 
-    /// The file that the user's settings come from.
-    ///
-    /// # Errors
-    /// An agent can have written it.
-    fn settings(&self) -> anyhow::Result<PathBuf> {
+    /// Settings that no agent can have changed: they decide what runs on this machine.
+    fn trusted(&self, config: Config) -> anyhow::Result<Config> {
         let path = Config::path(&self.options, &self.host);
         let written = Written::load(&self.host);
-        let refused = match written.follow(&path) {
-            Err(astray) => Some(astray.to_string()),
-            Ok(real) => written.holds(&real).filter(|_| real.exists()).map(|dir| {
-                format!(
-                    "the settings `{}` lie in `{}`, where agents can write",
-                    path.display(),
-                    dir.display()
-                )
-            }),
+        let why = match written.follow(&path) {
+            Err(astray) => astray.to_string(),
+            Ok(real) => match written.holds(&real).filter(|_| real.exists()) {
+                None => return Ok(config),
+                Some(dir) => {
+                    format!(
+                        "the settings `{}` lie in `{}`, where agents can write",
+                        path.display(),
+                        dir.display()
+                    )
+                }
+            },
         };
-        match refused {
-            None => Ok(path),
-            Some(why) => Err(Hinted::error(
-                why,
-                "settings decide what runs on this machine: keep them elsewhere, such as in `~/.config/pi/config.toml`",
-            )),
+        if Written::knows_settings(&self.host, &path, &config.digest) {
+            return Ok(config);
         }
+        Err(Hinted::error(
+            format!("{why}, and are not what they were when the session there began"),
+            "look at them, and keep them in a place of their own, such as `~/.config/pi/config.toml`",
+        ))
+    }
+
+    /// The docker program for a session of this repository.
+    pub(crate) fn docker(&self, prepared: &Prepared) -> anyhow::Result<Docker> {
+        let Workspace { root, git_dirs, .. } = &prepared.workspace;
+        let own = std::iter::once(root).chain(git_dirs).map(PathBuf::as_path);
+        let written = Written::load(&self.host).and(own).and_around(&self.host);
+        Docker::find(&prepared.config.docker, &self.host, &written)
     }
 
     /// Looks at the repository and decides what its session is made from.
     pub(crate) fn prepare(&self) -> anyhow::Result<Prepared> {
         self.host.engine.check()?;
-        let settings = self.settings()?;
         let workspace = Workspace::find(&self.host)?;
-        let config = Config::load(&self.options, &self.host, Some(&workspace.root))?;
+        let config = self.trusted(Config::load(&self.options, &self.host, Some(&workspace.root))?)?;
         let (who, warning) = facts::who(&self.host, &workspace);
-        let facts = Facts::gather(&config, &self.host, &workspace, who, &settings)?;
+        let facts = Facts::gather(&config, &self.host, &workspace, who)?;
         for warning in workspace.warnings.iter().chain(&warning).chain(&facts.warnings) {
             report::warn(warning);
         }
@@ -179,20 +185,24 @@ impl Launcher {
         program: &Program,
         capture: Option<&Mutex<Vec<u8>>>,
     ) -> anyhow::Result<u8> {
-        let docker = Docker::find(&prepared.config.docker, &self.host)?;
+        let docker = self.docker(prepared)?;
         if self.options.build {
             self.build_everything(prepared, &docker)?;
         }
         self.signals.check()?;
-        let Prepared { workspace, facts, .. } = prepared;
-        // The repository of a demonstration does not last.
-        if !workspace.root.starts_with(self.host.cache_dir()) {
-            let own = std::iter::once(&workspace.root).chain(&workspace.git_dirs).map(PathBuf::as_path);
-            let mounts = facts.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
-            Written::remember(&self.host, own.chain(mounts.filter_map(Mount::path)))?;
-        }
         let id = SessionId::random()?;
         let plan = self.plan(prepared, &id, program, 0)?;
+        // The repository of a demonstration does not last.
+        if !prepared.workspace.root.starts_with(self.host.cache_dir()) {
+            let writable = plan.agent.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
+            let settings = Config::path(&self.options, &self.host);
+            Written::remember(
+                &self.host,
+                writable.filter_map(Mount::path),
+                &settings,
+                &prepared.config.digest,
+            )?;
+        }
         if let Some(sources) = &prepared.sources {
             sources.provide_file(&prepared.config)?;
         }

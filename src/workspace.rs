@@ -122,7 +122,8 @@ fn owner(path: &Path) -> anyhow::Result<Owner> {
 }
 
 /// Why `path` must not be mounted as a whole, if so.
-fn unfit(path: &Path, host: &Host) -> Option<&'static str> {
+/// Why a directory can be no workspace.
+pub(crate) fn unfit(path: &Path, host: &Host) -> Option<&'static str> {
     let home = fs::canonicalize(&host.home).unwrap_or_else(|_| host.home.clone());
     if path == home {
         return Some("it is your home directory, with your keys and all your other projects");

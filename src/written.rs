@@ -15,6 +15,7 @@ use crate::{
     files::read_small_bytes,
     host::Host,
     session::{directory_lock, replace_bytes},
+    workspace::unfit,
 };
 
 /// How many links one path may lead through; the kernel's own limit.
@@ -45,13 +46,35 @@ impl fmt::Display for Astray {
 impl std::error::Error for Astray {}
 
 impl Written {
-    /// What sessions of this machine have had, and the repository around the current directory.
+    /// What sessions of this machine have had, and the agent's own directory, of which each session has a part.
     pub(crate) fn load(host: &Host) -> Self {
-        let text = read_small_bytes(&list(host)).ok().flatten().unwrap_or_default();
-        let known = text.split(|byte| *byte == 0).filter(|path| !path.is_empty());
-        let mut dirs: Vec<PathBuf> = known.map(|path| OsStr::from_bytes(path).into()).collect();
-        dirs.extend(repository_around(host));
+        let text = read_small_bytes(&host.state_dir().join(DIRS)).ok().flatten().unwrap_or_default();
+        let mut dirs: Vec<PathBuf> = entries(&text).map(|path| OsStr::from_bytes(path).into()).collect();
+        dirs.extend(fs::canonicalize(host.agent_dir()));
         Self { dirs }
+    }
+
+    /// The repositories around the current directory too, for what starts something there: no session has had them yet,
+    /// perhaps, but whoever wrote them could put the same things there.
+    pub(crate) fn and_around(mut self, host: &Host) -> Self {
+        let Ok(cwd) = fs::canonicalize(&host.cwd) else { return self };
+        let is_repository = |dir: &&Path| dir.join(".git").symlink_metadata().is_ok();
+        let fit = cwd.ancestors().filter(is_repository).filter(|dir| unfit(dir, host).is_none());
+        self.dirs.extend(fit.map(Path::to_owned));
+        self
+    }
+
+    /// Where programs are looked for: the absolute parts of the `PATH` in which no agent could write. What docker and git
+    /// start themselves is found there as well.
+    pub(crate) fn search_path(&self, host: &Host) -> OsString {
+        let path = host.env.get(OsStr::new("PATH")).cloned().unwrap_or_default();
+        // From a relative entry, whoever writes the repository would choose the program.
+        let dirs = std::env::split_paths(&path).filter(|dir| dir.is_absolute() && self.is_fit(dir));
+        std::env::join_paths(dirs).unwrap_or_default()
+    }
+
+    fn is_fit(&self, path: &Path) -> bool {
+        self.follow(path).is_ok_and(|real| self.holds(&real).is_none())
     }
 
     /// These too.
@@ -60,30 +83,28 @@ impl Written {
         self
     }
 
-    /// Notes that a session is about to have these, for good.
-    pub(crate) fn remember<'a>(host: &Host, dirs: impl IntoIterator<Item = &'a Path>) -> anyhow::Result<()> {
-        let path = list(host);
-        let known = |text: &[u8], dir: &Path| text.split(|byte| *byte == 0).any(|one| one == bytes(dir));
-        let read = || read_small_bytes(&path).map(Option::unwrap_or_default);
+    /// Notes that a session is about to have these, for good, and what the user's settings are before that.
+    pub(crate) fn remember<'a>(
+        host: &Host,
+        dirs: impl IntoIterator<Item = &'a Path>,
+        settings: &Path,
+        digest: &str,
+    ) -> anyhow::Result<()> {
         let dirs: Vec<&Path> = dirs.into_iter().collect();
-        let text = read()?;
-        if dirs.iter().all(|dir| known(&text, dir)) {
-            return Ok(());
+        let written = Self::load(host).and(dirs.iter().copied());
+        let is_at_risk = written.follow(settings).map_or(true, |real| written.holds(&real).is_some());
+        if is_at_risk {
+            add(host, SETTINGS, &[settings_entry(settings, digest)])?;
         }
-        let _directory = directory_lock(host)?;
-        let mut text = read()?;
-        if text.len() > MANY {
-            let there = |path: &&[u8]| !path.is_empty() && Path::new(OsStr::from_bytes(path)).exists();
-            let kept: Vec<&[u8]> = text.split(|byte| *byte == 0).filter(there).collect();
-            text = kept.iter().flat_map(|path| path.iter().chain(&[0])).copied().collect();
-        }
-        for dir in dirs {
-            if !known(&text, dir) {
-                text.extend_from_slice(bytes(dir));
-                text.push(0);
-            }
-        }
-        replace_bytes(&path, &text).with_context(|| format!("could not write `{}`", path.display()))
+        let dirs: Vec<Vec<u8>> = dirs.iter().map(|dir| dir.as_os_str().as_bytes().to_vec()).collect();
+        add(host, DIRS, &dirs)
+    }
+
+    /// Whether settings which lie where agents can write are what they were before a session could change them.
+    pub(crate) fn knows_settings(host: &Host, settings: &Path, digest: &str) -> bool {
+        let known = read_small_bytes(&host.state_dir().join(SETTINGS)).ok().flatten().unwrap_or_default();
+        let entry = settings_entry(settings, digest);
+        entries(&known).any(|one| one == entry)
     }
 
     /// The directory of these that holds a path without links.
@@ -125,21 +146,44 @@ impl Written {
 
     /// A program on the `PATH`, or by its absolute path, that no agent can have put there.
     pub(crate) fn program(&self, name: &str, host: &Host) -> Option<PathBuf> {
-        let is_fit = |path: &Path| self.follow(path).is_ok_and(|real| self.holds(&real).is_none());
-        let path = host.env.get(OsStr::new("PATH")).cloned().unwrap_or_default();
-        // From a relative entry, whoever writes the repository would choose the program.
-        let dirs = std::env::split_paths(&path).filter(|dir| dir.is_absolute() && is_fit(dir));
-        let dirs = std::env::join_paths(dirs).unwrap_or_default();
-        which::which_in_all(name, Some(dirs), "/").ok()?.find(|program| is_fit(program))
+        let mut found = which::which_in_all(name, Some(self.search_path(host)), "/").ok()?;
+        found.find(|program| self.is_fit(program))
     }
 }
 
-fn list(host: &Host) -> PathBuf {
-    host.state_dir().join("written")
+/// What these files hold ends with NUL each.
+const DIRS: &str = "written";
+const SETTINGS: &str = "settings-seen";
+
+fn entries(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == 0).filter(|entry| !entry.is_empty())
 }
 
-fn bytes(path: &Path) -> &[u8] {
-    path.as_os_str().as_bytes()
+fn settings_entry(path: &Path, digest: &str) -> Vec<u8> {
+    [digest.as_bytes(), b" ", path.as_os_str().as_bytes()].concat()
+}
+
+fn add(host: &Host, list: &str, more: &[Vec<u8>]) -> anyhow::Result<()> {
+    let path = host.state_dir().join(list);
+    let read = || read_small_bytes(&path).map(Option::unwrap_or_default);
+    let is_known = |text: &[u8], entry: &[u8]| entries(text).any(|one| one == entry);
+    let text = read()?;
+    if more.iter().all(|entry| is_known(&text, entry)) {
+        return Ok(());
+    }
+    let _directory = directory_lock(host)?;
+    let mut text = read()?;
+    if list == DIRS && text.len() > MANY {
+        let there = |path: &&[u8]| Path::new(OsStr::from_bytes(path)).exists();
+        text = entries(&text).filter(there).flat_map(|path| path.iter().chain(&[0])).copied().collect();
+    }
+    for entry in more {
+        if !is_known(&text, entry) {
+            text.extend_from_slice(entry);
+            text.push(0);
+        }
+    }
+    replace_bytes(&path, &text).with_context(|| format!("could not write `{}`", path.display()))
 }
 
 fn parts(path: &Path) -> impl Iterator<Item = OsString> {
@@ -148,15 +192,6 @@ fn parts(path: &Path) -> impl Iterator<Item = OsString> {
         Component::ParentDir => Some("..".into()),
         Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
     })
-}
-
-/// No session has had it yet, perhaps; but whoever wrote it could put the same things there. A repository at the home
-/// directory or above it is not a workspace.
-fn repository_around(host: &Host) -> Option<PathBuf> {
-    let home = fs::canonicalize(&host.home).unwrap_or_else(|_| host.home.clone());
-    let cwd = fs::canonicalize(&host.cwd).ok()?;
-    let root = cwd.ancestors().find(|dir| dir.join(".git").symlink_metadata().is_ok())?;
-    (!home.starts_with(root)).then(|| root.to_owned())
 }
 
 #[cfg(test)]

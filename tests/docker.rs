@@ -325,7 +325,7 @@ fn the_environment_is_built_from_nothing() {
     world.write(world.home.join(".docker/config.json"), proxies);
     let said = world
         .shell(
-            &["--env", "GIVEN", "--env", "SET=to = this", "--env", "ABSENT"],
+            &["--env", "GIVEN", "--env", "SET=to = this", "--env", "ABSENT", "--quiet"],
             "env -0 | tr '\\n\\0' '~\\n'",
         )
         .env("GIVEN", "two words")

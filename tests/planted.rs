@@ -47,28 +47,55 @@ fn programs_in_a_repository_are_not_run_whatever_the_path_says() {
 }
 
 #[test]
-fn settings_that_an_agent_could_write_are_not_read() {
+fn settings_that_a_session_may_have_changed_are_not_read() {
     let world = World::fake();
-    let evil = world.repo().join("evil");
-    let mark = world.root().join("mark");
+    let (evil, mark) = (world.root().join("evil"), world.root().join("mark"));
     plant(&evil, &mark);
     let settings = world.repo().join("pi.toml");
+    write(&settings, "memory = \"3g\"\n");
+    let named = |words: &[&str]| world.run_pi(&[&["--config", "pi.toml"], words].concat());
+    // The user's own, as long as they are what they were.
+    named(&["-p", "x"]).has_code(0);
+    named(&["-p", "x"]).has_code(0);
     write(&settings, &format!("docker = \"{}\"\n", evil.display()));
-    let said = "where agents can write\npi: hint: settings decide what runs on this machine";
-    let outcome = world.run_pi(&["--config", "pi.toml", "-p", "x"]);
-    outcome.has_code(125);
-    assert!(outcome.err.contains(said), "{}", outcome.err);
-    // A link into the repository, as one who keeps settings there has it.
-    let own = world.root().join("config/pi/config.toml");
-    let _ = fs::remove_file(&own);
-    fs::create_dir_all(own.parent().unwrap()).unwrap();
-    symlink(&settings, &own).unwrap();
-    for words in [&["-p", "x"] as &[&str], &["clean"], &["check", "a.example"]] {
-        let outcome = world.run_pi(words);
+    let said = "where agents can write, and are not what they were when the session there began\npi: hint: look at them";
+    for words in [&["-p", "x"] as &[&str], &["clean"], &["check", "a.example"], &["stop", "--all"]] {
+        let outcome = named(words);
         outcome.has_code(125);
         assert!(outcome.err.contains(said), "{}", outcome.err);
     }
+    // A link into the repository, as one who keeps settings there has it: it serves everywhere else.
+    let own = world.root().join("config/pi/config.toml");
+    let dotfiles = world.repository("dotfiles");
+    write(&dotfiles.join("pi.toml"), "memory = \"3g\"\n");
+    let _ = fs::remove_file(&own);
+    fs::create_dir_all(own.parent().unwrap()).unwrap();
+    symlink(dotfiles.join("pi.toml"), &own).unwrap();
+    world.run_pi(&["-p", "x"]).has_code(0);
+    world.run(&mut world.pi_in(&dotfiles, &["check", "github.com"])).has_code(0);
+    let outcome = world.run(&mut world.pi_in(&dotfiles, &["-p", "x"]));
+    outcome.has_code(125);
+    assert!(outcome.err.contains("cannot be writable for the agent: it holds the launcher's settings"));
     assert!(!mark.exists());
+    world.assert_nothing_left();
+}
+
+#[test]
+fn docker_finds_none_of_its_helpers_in_a_repository() {
+    let world = World::fake();
+    let bin = world.repo().join("node_modules/.bin");
+    fs::create_dir_all(&bin).unwrap();
+    let mut pi = world.pi(&["-p", "x"]);
+    let old = pi.get_envs().find(|(name, _)| *name == "PATH").unwrap().1.unwrap().to_owned();
+    world.run(pi.env("PATH", format!("{}:{}", bin.display(), old.to_str().unwrap()))).has_code(0);
+    let create = world.docker().called("create-agent");
+    let env = world.docker().env(create.n);
+    assert!(env.contains("PATH=") && !env.contains("node_modules"), "{env}");
+    // Its settings name helpers too.
+    let outcome = world.run(world.pi(&["-p", "x"]).env("DOCKER_CONFIG", world.repo().join(".dc")));
+    outcome.has_code(125);
+    assert!(outcome.err.contains("docker's settings `"), "{}", outcome.err);
+    world.assert_nothing_left();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The docker program as a subprocess: with a deadline, on the launcher's own streams, or held.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::File,
     io::{self, Read},
     os::unix::process::CommandExt as _,
@@ -34,6 +34,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct Docker {
     program: PathBuf,
+    /// Where it finds its helpers.
+    path: OsString,
     address: String,
     deadline: Duration,
     /// A session's lock.
@@ -49,9 +51,22 @@ impl Docker {
     ///
     /// # Errors
     /// There is none, or its engine is not one for sessions.
-    pub(crate) fn find(name: &str, host: &Host) -> anyhow::Result<Self> {
+    pub(crate) fn find(name: &str, host: &Host, written: &Written) -> anyhow::Result<Self> {
         host.engine.check()?;
-        let program = Written::load(host).program(name, host).ok_or_else(|| {
+        let settings = host.docker_settings();
+        let astray = match written.follow(&settings) {
+            Err(astray) => Some(astray.to_string()),
+            Ok(real) => written
+                .holds(&real)
+                .map(|dir| format!("it lies in `{}`, where agents can write", dir.display())),
+        };
+        if let Some(why) = astray {
+            return Err(Hinted::error(
+                format!("docker's settings `{}` cannot be trusted: {why}", settings.display()),
+                "they name programs that docker runs on this machine; keep them in `~/.docker`, and unset `DOCKER_CONFIG`",
+            ));
+        }
+        let program = written.program(name, host).ok_or_else(|| {
             let path = host.env.get(OsStr::new("PATH"));
             match which::which_in(name, path, "/") {
                 Ok(program) => Hinted::error(
@@ -79,6 +94,7 @@ impl Docker {
         };
         Ok(Self {
             program,
+            path: written.search_path(host),
             address: host.engine.address.clone(),
             deadline,
             lock: None,
@@ -130,7 +146,11 @@ impl Docker {
     fn command(&self, cmd: &Cmd) -> Command {
         report::trace(cmd);
         let mut command = Command::new(&self.program);
-        command.args(&cmd.args).env("DOCKER_HOST", &self.address).env_remove("DOCKER_CONTEXT");
+        command
+            .args(&cmd.args)
+            .env("DOCKER_HOST", &self.address)
+            .env_remove("DOCKER_CONTEXT")
+            .env("PATH", &self.path);
         // Tips would stand between the agent's last line and the prompt.
         command.env("DOCKER_CLI_HINTS", "false");
         for (name, secret) in &cmd.secrets {
@@ -353,6 +373,7 @@ mod tests {
     fn a_long_command_ends_where_its_time_does() {
         let shell = Docker {
             program: "/bin/sh".into(),
+            path: "/usr/bin:/bin".into(),
             address: String::new(),
             deadline: DEADLINE,
             lock: None,

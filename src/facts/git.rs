@@ -1,9 +1,9 @@
 //! The only module that runs `git`: who the user is in commits.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io::{Read as _, Write as _},
-    path::Path,
+    path::PathBuf,
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -24,7 +24,8 @@ pub(super) fn identity(
     workspace: &Workspace,
     written: &Written,
 ) -> anyhow::Result<Vec<(String, String)>> {
-    let Some(git) = written.program("git", host) else { return Ok(vec![]) };
+    let Some(program) = written.program("git", host) else { return Ok(vec![]) };
+    let git = Git { program, path: written.search_path(host) };
     let own = match &workspace.git_config {
         Some(config) => {
             read_small(config)?.map(|text| user_settings(&git, host, Some(text))).unwrap_or_default()
@@ -36,15 +37,23 @@ pub(super) fn identity(
     Ok(all)
 }
 
+/// The program, and where it finds its own parts.
+struct Git {
+    program: PathBuf,
+    path: OsString,
+}
+
 /// Name and address from the user's own settings, or from the text of a config.
-fn user_settings(program: &Path, host: &Host, text: Option<String>) -> Vec<(String, String)> {
-    let mut git = Command::new(program);
+fn user_settings(git: &Git, host: &Host, text: Option<String>) -> Vec<(String, String)> {
+    let path = &git.path;
+    let mut git = Command::new(&git.program);
     git.env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    for name in ["PATH", "HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"] {
+    for name in ["HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"] {
         if let Some(value) = host.env.get(OsStr::new(name)) {
             git.env(name, value);
         }
     }
+    git.env("PATH", path);
     // With a git directory that is none, no repository can be found around `/`.
     git.env("GIT_DIR", "/dev/null").arg("config").arg("--null");
     if text.is_some() {

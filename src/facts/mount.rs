@@ -20,10 +20,10 @@ pub(super) fn mount(spec: &MountSpec, host: &Host, written: &Written) -> anyhow:
     let real = written.follow(&spec.source).map_err(|astray| {
         Hinted::error(
             format!("could not mount `{}`: {astray}", spec.source.display()),
-            format!(
-                "if that is your own link, name what it leads to: `{}`",
-                fs::canonicalize(&spec.source).unwrap_or_default().display()
-            ),
+            match fs::canonicalize(&spec.source) {
+                Ok(real) => format!("if that is your own link, name what it leads to: `{}`", real.display()),
+                Err(_) => "it leads nowhere; name what you mean to mount".to_owned(),
+            },
         )
     })?;
     let real = fs::canonicalize(real).map_err(|error| {
@@ -215,35 +215,33 @@ pub(super) fn check_no_link_on_the_way<'a>(
 
 /// Refuses to let the agent write what decides about its next session: settings, allowlist, its own directory, and the
 /// launcher's notes.
-pub(super) fn guard_settings(
-    writable: &[&Path],
-    host: &Host,
-    agent_dir: &Path,
-    settings: &Path,
-) -> anyhow::Result<()> {
+pub(super) fn guard_settings(writable: &[&Path], host: &Host, agent_dir: &Path) -> anyhow::Result<()> {
     // Also where it would be, if it is not there yet.
     let real = |path: &Path| Written::default().follow(path).unwrap_or_else(|_| path.to_owned());
     let above = |path: &Path| real(path.parent().unwrap_or(path));
     let config = host.config_file();
     let list = host.home.join(".agents/proxy_allowed_domains.txt");
+    let scratch = real(&host.cache_dir());
     let guarded = [
-        ("the launcher's settings", real(settings)),
+        // A file that was named is held against what it was before the session; see `Launcher::trusted`.
         ("the launcher's settings", real(&config)),
         ("the launcher's settings", above(&config)),
         ("the default allowlist", real(&list)),
         ("the default allowlist", above(&list)),
         ("the agent's own directory", real(agent_dir)),
         ("the launcher's records", real(&host.state_dir())),
-        ("the launcher's scratch files", real(&host.cache_dir())),
+        ("docker's settings", real(&host.docker_settings())),
+        ("the launcher's scratch files", scratch.clone()),
     ];
     for dir in writable {
         for (what, own) in &guarded {
             // A demonstration has its repository among the scratch files.
-            let inside = dir.starts_with(own) && *own != guarded[7].1;
+            let inside = dir.starts_with(own) && !own.starts_with(&scratch);
+            let relation = if inside { "lies in" } else { "holds" };
             if own.starts_with(dir) || inside {
                 return Err(Hinted::error(
                     format!(
-                        "`{}` cannot be writable for the agent: it holds {what} `{}`",
+                        "`{}` cannot be writable for the agent: it {relation} {what} `{}`",
                         dir.display(),
                         own.display()
                     ),

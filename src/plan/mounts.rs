@@ -123,10 +123,15 @@ pub(super) fn workspace_mounts(
         target: home.to_owned(),
         access: Access::ReadWrite,
     };
+    let asked = || {
+        let credentials = facts.credentials.iter().map(|(_, path)| Mount::same(path, Access::ReadOnly));
+        credentials.chain(facts.mounts.iter().cloned())
+    };
     match access {
-        AgentDirAccess::SetUp => return vec![own_home],
+        AgentDirAccess::SetUp => return std::iter::once(own_home).chain(asked()).collect(),
         AgentDirAccess::SetUpFromRepository => {
-            return vec![Mount::same(&workspace.root, Access::ReadOnly), own_home];
+            let repository = Mount::same(&workspace.root, Access::ReadOnly);
+            return [repository, own_home].into_iter().chain(asked()).collect();
         }
         AgentDirAccess::Guarded | AgentDirAccess::Shared => {}
     }
@@ -151,8 +156,7 @@ pub(super) fn workspace_mounts(
     if let Some(acli) = &facts.acli {
         mounts.push(Mount::bind(acli, home.join(".config/acli"), Access::ReadWrite));
     }
-    mounts.extend(facts.credentials.iter().map(|(_, path)| Mount::same(path, Access::ReadOnly)));
-    mounts.extend(facts.mounts.iter().cloned());
+    mounts.extend(asked());
     mounts
 }
 

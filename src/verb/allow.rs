@@ -87,13 +87,14 @@ fn append(sources: &Sources, entries: &[Entry], host: &Host) -> anyhow::Result<(
     let path = &sources.file;
     let failed = || format!("could not write `{}`", path.display());
     // An agent that may write around here could have the lines added to a file of its choice.
-    let real = Written::load(host).follow(path).map_err(|astray| {
+    let real = Written::load(host).and_around(host).follow(path).map_err(|astray| {
         Hinted::error(
             format!("{}: {astray}", failed()),
             "nothing was changed; name the file itself, or write into it",
         )
     })?;
     let mut file = open_small(&real, Links::Refuse, true).with_context(failed)?;
+    lock_within(&file, OTHERS, || Ok(())).with_context(failed)?;
     let mut text = String::new();
     file.read_to_string(&mut text).with_context(failed)?;
     let present: Vec<&str> = text.lines().map(str::trim).collect();

@@ -8,13 +8,14 @@ use crate::{
     launcher::Launcher,
     plan::{session::SessionId, state_hash},
     report, scratch, session, sweep,
+    written::Written,
 };
 
 /// Removes exactly what belongs to dead sessions of this user, this machine and this state directory.
 pub(crate) fn run(launcher: &Launcher, images: bool, caches: bool) -> anyhow::Result<u8> {
     let config = launcher.config()?;
     let host = &launcher.host;
-    let docker = Docker::find(&config.docker, host)?;
+    let docker = Docker::find(&config.docker, host, &Written::load(host))?;
     let dry = launcher.options.dry_run.is_some();
     let mut failed = false;
     let mut tell = |what: String, act: &dyn Fn() -> anyhow::Result<()>| {

@@ -9,6 +9,7 @@ use crate::{
     plan::{self, Program, session::SessionId},
     report::{self, FAILED},
     verb::ps,
+    written::Written,
 };
 
 /// Runs the agent.
@@ -42,7 +43,8 @@ fn sandboxed(launcher: &Launcher, program: &Program) -> anyhow::Result<u8> {
 pub(crate) fn enter(launcher: &Launcher, name: &str, command: &[OsString]) -> anyhow::Result<u8> {
     let config = launcher.config()?;
     let session = ps::find(&launcher.host, name)?;
-    let docker = Docker::find(&config.docker, &launcher.host)?.at(&session.record.engine);
+    let docker = Docker::find(&config.docker, &launcher.host, &Written::load(&launcher.host))?
+        .at(&session.record.engine);
     let terminal = launcher.host.terminal;
     let streams = match (terminal.stdin, terminal.stdout) {
         (true, true) => Streams::Tty,

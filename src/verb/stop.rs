@@ -13,6 +13,7 @@ use crate::{
     report,
     sweep::{self, Live},
     verb::ps,
+    written::Written,
 };
 
 /// How long a launcher may take to clean up after its agent has ended.
@@ -29,7 +30,7 @@ pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8>
         report::note("no session is running");
         return Ok(0);
     }
-    let docker = Docker::find(&config.docker, &launcher.host)?;
+    let docker = Docker::find(&config.docker, &launcher.host, &Written::load(&launcher.host))?;
     let left: Vec<String> = thread::scope(|scope| {
         let threads: Vec<_> = sessions.iter().map(|session| scope.spawn(|| stop(&docker, session))).collect();
         threads

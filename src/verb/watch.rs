@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use crate::{docker::Docker, launcher::Launcher, session, sweep};
+use crate::{docker::Docker, launcher::Launcher, session, sweep, written::Written};
 
 /// Waits for the launcher's word or its end; in the latter case takes the session down as the next `pi` would.
 pub(crate) fn run(launcher: &Launcher, dir: &Path) -> anyhow::Result<u8> {
@@ -10,8 +10,9 @@ pub(crate) fn run(launcher: &Launcher, dir: &Path) -> anyhow::Result<u8> {
     if !session::watch() {
         return Ok(0);
     }
-    let docker = Docker::find(host.var("PI_BOX_WATCH_DOCKER").unwrap_or("docker"), host)?
-        .within(Duration::from_secs(30));
+    let docker =
+        Docker::find(host.var("PI_BOX_WATCH_DOCKER").unwrap_or("docker"), host, &Written::load(host))?
+            .within(Duration::from_secs(30));
     // The kernel frees a dead process's lock a moment after its pipes.
     if let Ok(lock) = fs::File::open(dir.join("lock")) {
         lock.lock()?;
