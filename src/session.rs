@@ -34,7 +34,7 @@ use self::{
 };
 pub(crate) use self::{
     claim::{Naming, directory_lock, sessions_dir},
-    login::mend_login,
+    login::{forget_login, mend_login},
     sidecar::{LAST_REFUSED, PROXY_LOG, REFUSED},
     signals::Signals,
     teardown::take_down_dead,

@@ -103,8 +103,12 @@ pub(crate) fn sweep(host: &Host, docker: &Docker) {
         session.mend_login(host);
     }
     for session in dead {
-        let id = session.id.clone();
+        let (id, dir) = (session.id.clone(), session.dir.clone());
+        let engine = session.record.as_ref().map(|record| Engine::at(&record.engine, host.uid));
         if let Err(error) = session.take_down(docker, host) {
+            if engine.is_some_and(|engine| !engine.socket().exists()) {
+                session::forget_login(&dir);
+            }
             report::warn(format_args!(
                 "could not remove what the dead session `{}` left: {error:#}",
                 id.as_str()

@@ -283,6 +283,41 @@ fn a_signal_to_the_whole_terminal_ends_the_session() {
 }
 
 #[test]
+fn a_dead_session_whose_engine_is_gone_leaves_the_login_to_its_user() {
+    let world = world();
+    let login = world.agent_dir().join("auth.json");
+    world.run_pi(&["-p", "x"]).has_code(OWN);
+    let down = "case $DOCKER_HOST in *gone.sock) refuse 'Cannot connect to the Docker daemon.';; esac";
+    world.docker().rule("all", down);
+    // As a launcher leaves it that was killed, on an engine that was taken away.
+    let dir = world.state().join("sessions/aaaabbbbccccdddd");
+    let meta = fs::metadata(&login).unwrap();
+    let (device, inode) =
+        (std::os::unix::fs::MetadataExt::dev(&meta), std::os::unix::fs::MetadataExt::ino(&meta));
+    write(&dir.join("lock"), "");
+    let backup = serde_json::json!({ "device": device, "inode": inode, "text": "{}" });
+    write(&dir.join("login.backup"), &backup.to_string());
+    let record = serde_json::json!({
+        "id": "aaaabbbbccccdddd", "name": "gone", "engine": format!("unix://{}", world.root().join("gone.sock").display()),
+        "repository": world.repo(), "directory": world.repo(), "image": "x", "network": "open", "started": 1,
+        "allowlist": null, "login": login,
+    });
+    write(&dir.join("session.json"), &record.to_string());
+    let own = r#"{"anthropic":{"type":"api_key","key":"!op read op://x"}}"#;
+    let command = |text: &str| text.contains("!op read");
+    fs::write(&login, own).unwrap();
+    world.run_pi(&["-p", "x"]).has_code(OWN);
+    assert!(!command(&fs::read_to_string(&login).unwrap()), "what may be the dead session's is undone once");
+    for _ in 0..2 {
+        fs::write(&login, own).unwrap();
+        world.run_pi(&["-p", "x"]).has_code(OWN);
+        assert!(command(&fs::read_to_string(&login).unwrap()));
+    }
+    fs::remove_dir_all(&dir).unwrap();
+    world.assert_nothing_left();
+}
+
+#[test]
 fn no_two_sessions_that_live_have_one_name() {
     let world = world();
     world.docker().rule("start-agent", "stays");

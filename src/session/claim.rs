@@ -1,7 +1,13 @@
 //! A session's directory on the host: its lock and its record.
 
 use std::{
-    collections::BTreeSet, fs, os::unix::fs::OpenOptionsExt as _, path::PathBuf, sync::Arc, time::Duration,
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -16,6 +22,9 @@ use crate::{
 
 /// How long others may hold the directory's lock: a stopped process must not stop all others.
 const MOMENTS: Duration = Duration::from_secs(10);
+
+/// How long a killed session's clients may take to end.
+const LAST_CLIENTS: Duration = Duration::from_secs(2);
 
 /// A session's directory and the lock in it. While the lock is held the session is alive; the kernel frees it when the
 /// process ends, however it ends.
@@ -59,9 +68,17 @@ impl Claim {
     /// Makes the session's directory, takes its lock and writes its record, before anything else of it exists. No two
     /// sessions that live have one name: a chosen one is refused, the repository's gets a number.
     pub(super) fn take(host: &Host, plan: &mut Plan, name: Naming) -> anyhow::Result<Self> {
-        let _directory = directory_lock(host)?;
-        let taken = live_names(host);
+        let mut directory = directory_lock(host)?;
+        let mut taken = live_names(host);
         let record = &mut plan.record;
+        // One that has just been killed is held by its last clients for a moment.
+        let begun = Instant::now();
+        while name == Naming::Chosen && taken.contains(&record.name) && begun.elapsed() < LAST_CLIENTS {
+            drop(directory);
+            thread::sleep(Duration::from_millis(100));
+            directory = directory_lock(host)?;
+            taken = live_names(host);
+        }
         if taken.contains(&record.name) {
             if name == Naming::Chosen {
                 return Err(Hinted::error(
@@ -79,6 +96,7 @@ impl Claim {
         if claim.is_err() {
             let _ = fs::remove_dir_all(dir);
         }
+        drop(directory);
         claim
     }
 

@@ -167,6 +167,12 @@ fn doubt(login: &Path, text: &str, others: &[Other]) -> Option<anyhow::Error> {
     ))
 }
 
+/// Forgets what the login was when a session began, whose engine is gone and its agent with it: what was to be undone has
+/// been, and what comes now is the user's own.
+pub(crate) fn forget_login(dir: &Path) {
+    let _ = fs::remove_file(dir.join(BACKUP));
+}
+
 /// Undoes what must not stay of what a session did to the login, and says so: all of it where it cannot be read any more,
 /// else the entries that have got a command.
 pub(crate) fn mend_login(login: &Path, dir: &Path, host: &Host) {
