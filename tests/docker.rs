@@ -850,7 +850,7 @@ fn php_and_composer_work_in_both_versions() {
     let composer = |constraint: &str| {
         let text = serde_json::json!({
             "name": "example/app",
-            "repositories": [{"type": "path", "url": "library"}, {"packagist.org": false}],
+            "repositories": [{"type": "path", "url": "library"}, {"packagist": false}],
             "require": {"php": constraint, "example/greeting": "^1.0"},
         });
         world.write(world.repo.join("composer.json"), &text.to_string());

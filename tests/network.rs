@@ -875,7 +875,7 @@ const LANGUAGES: [(&str, &[&str], &str, &str); 3] = [
         "",
         &["--lang=php8.4"],
         "rm -f composer.json; composer init --quiet --name=here/here
-        composer config repositories.packagist.org false
+        composer config repositories.packagist false
         composer config repositories.words composer SITE/composer
         composer require example/words:1.2.3
         php -r 'require \"vendor/autoload.php\"; echo words();'",
