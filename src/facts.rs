@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 
 use crate::{
     agent,
-    config::{Config, Network},
+    config::{AgentDir, Config, Network},
     docker::{Access, Mount, quote},
     files::Identity,
     host::{EngineKind, Host, Owner},
@@ -87,7 +87,11 @@ impl Facts {
         for mount in &mounts {
             let writable = mounts.iter().filter(|other| other.access == Access::ReadWrite);
             let holders = writable.filter_map(|other| Some((other.path()?, other.target.as_path())));
-            check_no_link_on_the_way(&mount.target, workspace_dirs().map(|dir| (dir, dir)).chain(holders))?;
+            // Guarded, the agent's directory has no links of the host's in it.
+            let shared = (config.agent_dir == AgentDir::Shared)
+                .then(|| (agent_dir.as_path(), Path::new("/home/pi/.pi/agent")));
+            let own = workspace_dirs().map(|dir| (dir, dir)).chain(shared);
+            check_no_link_on_the_way(&mount.target, own.chain(holders))?;
         }
         for path in std::iter::once(&workspace.root).chain(&workspace.git_dirs) {
             check_source(path, host)?;

@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use common::{World, write};
+use common::{World, own, write};
 use serde_json::Value;
 
 /// A program that leaves a mark when it runs.
@@ -165,6 +165,31 @@ fn nothing_is_mounted_over_what_a_link_in_the_repository_leads_to() {
         outcome.has_code(2);
         assert!(outcome.err.contains("is a link, and could lead anywhere in the sandbox"), "{}", outcome.err);
     }
+}
+
+#[test]
+fn a_link_out_of_the_agents_directory_is_replaced_by_the_mount_that_the_warning_names() {
+    let world = World::fake();
+    let themes = world.root().join("themes");
+    fs::create_dir_all(&themes).unwrap();
+    fs::create_dir_all(world.agent_dir()).unwrap();
+    symlink(&themes, world.agent_dir().join("themes")).unwrap();
+    own(&world.home());
+    let outcome = world.run_pi(&["-p", "x"]);
+    outcome.has_code(0);
+    let settings = outcome.err.split('`').find(|part| part.starts_with("mounts = ")).unwrap();
+    world.configure(&format!("{settings}\n"));
+    let target = "/home/pi/.pi/agent/themes".to_owned();
+    let mounted =
+        |words: &[&str]| mounts(&world.plan(words)).contains(&(target.clone(), "read-only".to_owned()));
+    assert!(mounted(&["-p", "x"]));
+    // There the directory itself is mounted, and the link in it would be followed.
+    assert!(!mounted(&["install", "npm:x"]));
+    world.configure(&format!("{settings}\nagent_dir = \"shared\"\n"));
+    let outcome = world.run_pi(&["-p", "x"]);
+    outcome.has_code(2);
+    assert!(outcome.err.contains("is a link, and could lead anywhere in the sandbox"), "{}", outcome.err);
+    world.assert_nothing_left();
 }
 
 #[test]

@@ -130,7 +130,7 @@ pub(super) fn check_target(target: &Path) -> anyhow::Result<()> {
         "/usr/local/share/perl",
         // What lasts there was written by agents, links included.
         "/home/pi/.cache/lang",
-        "/home/pi/.pi",
+        "/home/pi/.pi/agent/sessions",
         "/etc/perl",
         "/etc/ld.so.preload",
         "/etc/ld.so.conf",
@@ -277,10 +277,14 @@ mod tests {
     fn what_the_sandbox_consists_of_cannot_be_hidden() {
         for target in
             ["/", "/usr", "/usr/local", "/usr/local/lib/pi/x", "/proc/self", "/home", "/home/pi", "/etc"]
+                .into_iter()
+                .chain(["/home/pi/.cache/lang/x", "/home/pi/.pi/agent/sessions/x"])
         {
             assert!(check_target(Path::new(target)).is_err(), "{target}");
         }
-        for target in ["/home/pi/project", "/tmp/x", "/opt", "/srv/a", "/etc/foo.conf"] {
+        for target in
+            ["/home/pi/project", "/home/pi/.pi/agent/themes", "/tmp/x", "/opt", "/srv/a", "/etc/foo.conf"]
+        {
             check_target(Path::new(target)).unwrap();
         }
     }

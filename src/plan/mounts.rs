@@ -127,11 +127,13 @@ pub(super) fn workspace_mounts(
         let credentials = facts.credentials.iter().map(|(_, path)| Mount::same(path, Access::ReadOnly));
         credentials.chain(facts.mounts.iter().cloned())
     };
+    // What stands in for a link in the agent's directory would follow that link here, where the directory is as it is.
+    let set_up = || asked().filter(|mount| !mount.target.starts_with(home.join(".pi/agent")));
     match access {
-        AgentDirAccess::SetUp => return std::iter::once(own_home).chain(asked()).collect(),
+        AgentDirAccess::SetUp => return std::iter::once(own_home).chain(set_up()).collect(),
         AgentDirAccess::SetUpFromRepository => {
             let repository = Mount::same(&workspace.root, Access::ReadOnly);
-            return [repository, own_home].into_iter().chain(asked()).collect();
+            return [repository, own_home].into_iter().chain(set_up()).collect();
         }
         AgentDirAccess::Guarded | AgentDirAccess::Shared => {}
     }
