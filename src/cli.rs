@@ -6,7 +6,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 
-use crate::{image::variant::Lang, report::Usage};
+use crate::{lang::Lang, report::Usage};
 
 use self::split::Split;
 

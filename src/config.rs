@@ -18,7 +18,7 @@ use self::{
 use crate::{
     cli::Options,
     host::{Host, hex},
-    image::variant::Lang,
+    lang::Lang,
 };
 
 /// The commented default, which is also the documentation of every key.
@@ -61,6 +61,8 @@ pub(crate) enum Network {
     Proxy,
     /// Nothing.
     None,
+    /// The scripted model of a demonstration.
+    Demo,
 }
 
 /// How much of `~/.pi/agent` a session may change.
@@ -85,7 +87,15 @@ pub(crate) struct Limits {
 pub(crate) struct MountSpec {
     pub(crate) source: PathBuf,
     pub(crate) target: Option<PathBuf>,
-    pub(crate) read_only: bool,
+    pub(crate) access: Access,
+}
+
+/// Whether what is mounted can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Access {
+    ReadOnly,
+    ReadWrite,
 }
 
 /// Where the images come from; see `assets/config.toml`.
@@ -129,6 +139,18 @@ impl Config {
             None => None,
         };
         Ok(Self { digest, ..resolve(options, host, chosen, user)? })
+    }
+
+    /// The settings of a demonstration: nothing of the user's own goes along.
+    pub(crate) fn for_demo(self) -> Self {
+        Self {
+            network: Network::Demo,
+            mounts: vec![],
+            env: vec![],
+            agent_dir: AgentDir::Guarded,
+            session_name: Some("demo".to_owned()),
+            ..self
+        }
     }
 
     /// The user's file of settings, whether it exists or not.
@@ -260,15 +282,15 @@ fn values(mine: Values, theirs: Values) -> Vec<String> {
 impl MountSpec {
     /// `SRC[:DST][:ro]`; a colon within a path is written `\:`, and a backslash before a colon or another one `\\`.
     fn parse(text: &str, host: &Host) -> anyhow::Result<Self> {
-        let (source, target, read_only) =
+        let (source, target, access) =
             Self::split(text).map_err(|error| crate::report::Usage::error(error.to_string()))?;
-        Ok(Self { source: host.expand(&source), target: target.map(PathBuf::from), read_only })
+        Ok(Self { source: host.expand(&source), target: target.map(PathBuf::from), access })
     }
 
-    fn split(text: &str) -> anyhow::Result<(String, Option<String>, bool)> {
+    fn split(text: &str) -> anyhow::Result<(String, Option<String>, Access)> {
         let mut parts = fields(text);
         let last = if parts.len() > 1 { parts.last().map(String::as_str) } else { None };
-        let read_only = last == Some("ro");
+        let access = if last == Some("ro") { Access::ReadOnly } else { Access::ReadWrite };
         if matches!(last, Some("ro" | "rw")) {
             parts.pop();
         }
@@ -283,7 +305,7 @@ impl MountSpec {
         if source.is_empty() || target.as_ref().is_some_and(|target| !target.starts_with('/')) {
             bail!("the mount `{shown}` is not `SRC[:DST][:ro]` with an absolute DST");
         }
-        Ok((source, target, read_only))
+        Ok((source, target, access))
     }
 }
 

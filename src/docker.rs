@@ -1,76 +1,31 @@
-//! The only module that knows docker's flags: a command as a value, how it is rendered, and how it is run.
+//! The only module that knows docker's flags and its words: a command as a value, how it is rendered and run, and what
+//! came of it.
 //!
 //! Every flag here is known to CLI 20.10.
 
-mod container;
 mod failure;
+mod outcome;
 mod program;
+mod render;
+mod script;
 
 use std::{
     collections::BTreeMap,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fmt::{self, Display},
     path::Path,
 };
 
 use serde::{Serialize, Serializer};
 
+use crate::{plan::Streams, record::SessionId, report::quote, secret::Secret};
+
 pub(crate) use self::{
-    container::{Access, Attachment, Container, Mount, NetworkSpec, Privileges, Role, Source, Streams},
-    failure::Failure,
+    failure::build_failure,
+    outcome::{Created, Ended, Shown},
     program::Docker,
+    script::script,
 };
-
-/// A value that must never be seen: not in an argv, not in a log, not in a dry run.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(OsString);
-
-impl Secret {
-    pub(crate) fn new(value: OsString) -> Self {
-        Self(value)
-    }
-
-    fn expose(&self) -> &OsStr {
-        &self.0
-    }
-
-    /// For writing it into a file that nobody else reads.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.0.as_encoded_bytes()
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str("[redacted]")
-    }
-}
-
-/// What a variable of a container holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub(crate) enum Value {
-    Plain(String),
-    Secret(Secret),
-}
-
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        Self::Plain(text.to_owned())
-    }
-}
-
-impl From<String> for Value {
-    fn from(text: String) -> Self {
-        Self::Plain(text)
-    }
-}
 
 /// A docker command that has not been run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,13 +87,9 @@ impl Serialize for Cmd {
     }
 }
 
-/// `text` as one word of a POSIX shell.
-pub(crate) fn quote(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
+/// What takes a session down, from its id alone; all of it may be run again.
+pub(crate) fn down(id: &SessionId) -> [Cmd; 3] {
+    [remove_containers(&id.containers()), remove_network(&id.network()), remove_volume(&id.home())]
 }
 
 /// Removes containers, whatever they are doing; those that do not exist are no failure.
@@ -154,7 +105,7 @@ pub(crate) fn containers_of(session: &str) -> Cmd {
         .pair("--filter", format!("label=pi.session={session}"))
 }
 
-pub(crate) fn remove_network(name: &str) -> Cmd {
+fn remove_network(name: &str) -> Cmd {
     Cmd::new("remove the session's network", &["network", "rm", name])
 }
 
@@ -169,7 +120,7 @@ pub(crate) fn stop(name: &str) -> Cmd {
 
 /// What became of a container since `since`, oldest first, a line each: `NAME ACTION STATUS`. The engine remembers its last
 /// events, and takes the name for the beginning of one, so others' events come along.
-pub(crate) fn events(name: &str, since: &str, until: &str) -> Cmd {
+fn events(name: &str, since: &str, until: &str) -> Cmd {
     Cmd::new("ask the engine how the agent ended", &["events"])
         .pair("--since", since)
         .pair("--until", until)
@@ -183,7 +134,7 @@ pub(crate) fn exec(name: &str, streams: Streams, workdir: &Path, command: &[Stri
     cmd = match streams {
         Streams::Tty => cmd.arg("--interactive").arg("--tty"),
         Streams::Pipe => cmd.arg("--interactive"),
-        Streams::Output => cmd,
+        Streams::Output | Streams::Silent => cmd,
     };
     cmd = cmd.arg("--detach-keys=ctrl-^,ctrl-@").pair("--workdir", workdir).arg(name);
     cmd.args.extend(command.iter().map(OsString::from));
@@ -222,7 +173,7 @@ pub(crate) fn image_label(tag: &str, label: &str) -> Cmd {
         .arg(tag)
 }
 
-pub(crate) fn image_exists(tag: &str) -> Cmd {
+fn image_exists(tag: &str) -> Cmd {
     Cmd::new(format!("look for the image `{tag}`"), &["image", "inspect", "--format", "{{.Id}}", tag])
 }
 
@@ -249,24 +200,4 @@ pub(crate) fn build(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_has_no_face() {
-        let secret = Value::Secret(Secret::new("hunter2".into()));
-        assert_eq!(format!("{secret:?}"), "Secret([redacted])");
-        assert_eq!(serde_json::to_string(&secret).unwrap(), "\"[redacted]\"");
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn a_printed_command_survives_a_shell(words in proptest::collection::vec("[^\0]{0,12}", 1..6)) {
-            let cmd = Cmd::new("x", &words.iter().map(String::as_str).collect::<Vec<_>>());
-            let line = cmd.to_string().replacen("docker", "printf '%s\\0'", 1);
-            let out = std::process::Command::new("sh").arg("-c").arg(line).output().unwrap();
-            let got: Vec<_> = String::from_utf8_lossy(&out.stdout).split_terminator('\0').map(str::to_owned).collect();
-            proptest::prop_assert_eq!(got, words);
-        }
-    }
-}
+mod tests;

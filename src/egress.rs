@@ -12,13 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
-    docker::Secret,
     domain::{self, Allowlist, Problems, Source, upstream::Upstream},
-    files::small_bytes,
+    files::{private_dir, small_bytes},
     host::Host,
-    plan::Text,
     report::{self, Hinted, Usage},
-    session,
+    secret::{Secret, Value},
 };
 
 /// How messages call the list that holds where there is no file yet.
@@ -46,7 +44,7 @@ pub(crate) struct Sources {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rendered {
     /// A secret where it names the host's own proxy, whose address may hold a password.
-    pub(crate) conf: Text,
+    pub(crate) conf: Value,
     pub(crate) filter: String,
     pub(crate) lan: String,
     pub(crate) closed: String,
@@ -76,7 +74,7 @@ impl Sources {
             return Err(self.missing());
         }
         if let Some(dir) = self.file.parent() {
-            session::private_dir(dir)?;
+            private_dir(dir)?;
         }
         if self.file.is_symlink() {
             return Err(Hinted::error(
@@ -179,7 +177,7 @@ pub(crate) fn render(list: &Allowlist, host: &Host) -> anyhow::Result<Rendered> 
     let upstream = upstream(host)?;
     let lan = list.lan() + &upstream.as_ref().map(Upstream::lan).unwrap_or_default();
     let conf = domain::upstream::conf(TEMPLATE, list, upstream.as_ref());
-    let conf = if upstream.is_some() { Text::Secret(Secret::new(conf.into())) } else { Text::Plain(conf) };
+    let conf = if upstream.is_some() { Value::Secret(Secret::new(conf.into())) } else { Value::Plain(conf) };
     let closed =
         host.addresses.iter().fold(String::new(), |lines, address| lines + &address.to_string() + "\n");
     Ok(Rendered { closed, conf, filter: list.filter(), lan })

@@ -2,10 +2,10 @@
 //! astray, made to wait or filled with endless text.
 
 use std::{
-    fs::{File, TryLockError},
+    fs::{self, File, TryLockError},
     io::{self, Read as _},
-    os::unix::fs::MetadataExt as _,
-    path::{Component, Path},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    path::{Component, Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -111,6 +111,46 @@ pub(crate) fn small_bytes(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than 1 MiB"));
     }
     Ok(bytes)
+}
+
+/// Makes a directory, and those above it, that only this user can look into.
+///
+/// # Errors
+/// As the system has it, with the path.
+pub(crate) fn private_dir(path: &Path) -> anyhow::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("could not create `{}`", path.display()))
+}
+
+/// Writes a file by name, so that a reader sees the old one or the new one and nothing between.
+pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    // Each process has its own: several sessions may end at once.
+    let next = path.with_extension(format!("next-{}", std::process::id()));
+    let written = fs::write(&next, text).and_then(|()| set_mode(&next, 0o644));
+    written.and_then(|()| fs::rename(&next, path)).inspect_err(|_| drop(fs::remove_file(&next)))
+}
+
+/// Sets the permissions of a file.
+pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Where something is mounted in this process's view; nothing where the system has no such table.
+pub(crate) fn mount_points() -> impl Iterator<Item = PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points: Vec<_> = table.lines().filter_map(|line| line.split(' ').nth(4).map(unescaped)).collect();
+    points.into_iter()
+}
+
+/// The kernel writes a blank, a tab, a newline and a backslash in a path as three octal digits.
+fn unescaped(path: &str) -> PathBuf {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(path.to_owned(), |path, (written, meant)| path.replace(written, meant))
+        .into()
 }
 
 /// Takes a lock that another process may hold, within a time, and asks in between whether to go on.

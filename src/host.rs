@@ -9,13 +9,14 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::{fs::MetadataExt as _, net::UnixStream},
     path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::report::Hinted;
+use crate::{files::mount_points, report::Hinted};
 
 /// The machine, the user and the process, read once.
 #[derive(Debug, Clone)]
@@ -269,10 +270,7 @@ const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 fn is_foreign(socket: &Path) -> bool {
     let real = fs::canonicalize(socket).unwrap_or_else(|_| socket.to_owned());
     let marked = Path::new("/.dockerenv").exists() || Path::new("/run/.containerenv").exists();
-    let mounted = fs::read_to_string("/proc/self/mountinfo").is_ok_and(|table| {
-        table.lines().filter_map(|line| line.split(' ').nth(4)).any(|at| Path::new(at) == real)
-    });
-    (marked && mounted) || listener_is_outside(&real)
+    (marked && mount_points().any(|at| at == real)) || listener_is_outside(&real)
 }
 
 #[cfg(target_os = "linux")]
@@ -330,6 +328,11 @@ fn context_address(config: &Path, name: &str) -> anyhow::Result<String> {
         .get("docker")
         .and_then(|endpoint| endpoint.host.clone())
         .with_context(|| format!("docker's context `{name}` names no engine"))
+}
+
+/// Whole seconds since 1970.
+pub(crate) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Lower-case hexadecimal digits of `bytes`.

@@ -2,7 +2,6 @@
 //! in.
 
 pub(crate) mod build;
-pub(crate) mod variant;
 
 use std::collections::BTreeMap;
 
@@ -14,10 +13,9 @@ use crate::{
     config::Images,
     files::read_small_bytes,
     host::{Owner, hex},
+    lang::Variant,
     report::Hinted,
 };
-
-use self::variant::Variant;
 
 static CONTEXTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/images");
 static PROXY: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/proxy");

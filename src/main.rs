@@ -11,33 +11,40 @@
 //! home ──────────► facts::Facts ──┘                          └──► docker::Docker, a subprocess each time
 //! ```
 //!
-//! Decide, then do: everything that is read is read first, [`plan::Plan::new`] turns it into a value that names every
+//! Decide, then do. Everything that is read is read first. [`plan::Plan::new`] turns it into a value that names every
 //! container, network, volume, mount and variable, and [`session::run`] carries that out. The dry run prints the same
-//! value. Teardown needs the session's id and nothing else, so one function serves the normal end, every failure, every
-//! signal, and what is found after a crash.
+//! value. What may turn out otherwise (the name, the addresses, an image) is an input, and leads to a new plan. Teardown
+//! needs the session's id and nothing else, so one function serves the normal end, every failure, every signal, and what
+//! is found after a crash.
 //!
 //! # Where things are
 //!
-//! | module | knows |
+//! A module imports only from the floors below its own; `floors.rs` tests that.
+//!
+//! | floor | what its modules know |
 //! |---|---|
-//! | [`cli`], [`agent`] | what can be said, to the launcher and to the agent |
-//! | [`config`] | what was meant: layers of settings, one resolver |
-//! | [`host`], [`workspace`], [`facts`], [`files`], [`written`] | what is so: the process, the repository, what of the home goes along; files that others may exchange; where agents could write |
-//! | [`domain`], [`egress`], [`refused`] | the allowlist's language, what the sidecar gets, what it refused |
-//! | [`image`] | variants, build contexts, tags, how an image comes to exist |
-//! | [`plan`] | what a session consists of |
-//! | [`docker`] | docker's flags, and how its program is run |
-//! | [`session`], [`sweep`], [`scratch`] | the life of a session, and what those that ended badly have left |
-//! | [`launcher`], `verb` | the way from options to a session, and the launcher's own verbs |
-//! | [`report`] | what is said on stderr, and the exit status |
+//! | `main` | parse, run, report, exit code |
+//! | `verb` | the launcher's own verbs, a module each |
+//! | `launcher` | the way from options to a session |
+//! | `session`, `image` | the life of a session; how an image comes to exist |
+//! | `docker` | docker's flags, its words and what came of a command |
+//! | `plan` | what a session consists of, as a value |
+//! | `facts` | what of the host goes into a session |
+//! | `written` | where agents could write |
+//! | `record` | a session's id, directory, lock and record; which sessions live |
+//! | `egress` | where an allowlist comes from, and what of it the sidecar gets |
+//! | `config` | what was meant: layers of settings, one resolver |
+//! | `cli`, `workspace`, `scratch` | the command line; the repository; directories for a while |
+//! | `host`, `lang`, `purpose`, `refused`, `signals` | the process; languages; what a session is for; what was refused; signals |
+//! | `agent`, `domain`, `files`, `inside`, `report`, `secret` | the agent's command line; the allowlist's language; files that others may exchange; what is where in the box; stderr and stdout; what must not be seen |
 //!
 //! # What always holds
 //!
-//! - `plan` does no input or output.
-//! - Only `docker` knows docker's flags; only `host` reads the process's state.
-//! - Every container is born in [`docker::Container::create`], and there is no way to ask it for an unhardened one.
-//! - A secret is a [`docker::Secret`]: it never reaches an argv, a log, a dry run or a `Debug`.
-//! - Whatever `up` makes, [`plan::down`] can name.
+//! - `plan` does no input or output, and nobody changes a plan.
+//! - Only `docker` knows docker's flags and words; only `host` reads the process's state.
+//! - Every container is born in one function of `docker`, and there is no way to ask it for an unhardened one.
+//! - A secret is a [`secret::Secret`]: it never reaches an argv, a log, a dry run or a `Debug`.
+//! - Whatever `up` makes, [`docker::down`] can name.
 //! - A session that could not be proven safe does not start: `images/user/entry` looks from inside before it lets the
 //!   agent run.
 //! - `main` alone turns an error into a code.
@@ -52,15 +59,22 @@ mod domain;
 mod egress;
 mod facts;
 mod files;
+#[cfg(test)]
+mod floors;
 mod host;
 mod image;
+mod inside;
+mod lang;
 mod launcher;
 mod plan;
+mod purpose;
+mod record;
 mod refused;
 mod report;
 mod scratch;
+mod secret;
 mod session;
-mod sweep;
+mod signals;
 mod verb;
 mod workspace;
 mod written;
@@ -69,9 +83,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use crate::{
     cli::{Action, Cli, Verb},
-    host::Host,
     launcher::Launcher,
-    session::Signals,
 };
 
 fn main() -> ExitCode {
@@ -81,35 +93,29 @@ fn main() -> ExitCode {
 fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
     let Cli { options, action } = Cli::parse(args)?;
     report::set_verbosity(options.verbose, options.quiet);
+    let launcher = || Launcher::new(options);
     match action {
-        Action::Help(text) => return report::data(text).map(|()| 0),
-        Action::Verb(Verb::Completions { shell }) => return verb::completions::run(shell),
-        _ => {}
-    }
-    let host = Host::read()?;
-    let signals = Signals::watch()?;
-    let launcher = Launcher { options, host, signals };
-    match action {
-        Action::Help(_) | Action::Verb(Verb::Completions { .. }) => Ok(0),
-        Action::Version => verb::version::run(&launcher),
-        Action::Agent(args) => verb::run::agent(&launcher, &args),
-        Action::Verb(Verb::Shell { session: None, command }) => verb::run::shell(&launcher, &command),
+        Action::Help(text) => report::data(text).map(|()| 0),
+        Action::Verb(Verb::Completions { shell }) => verb::completions::run(shell),
+        Action::Version => verb::version::run(&launcher()?),
+        Action::Agent(args) => verb::run::agent(&launcher()?, &args),
+        Action::Verb(Verb::Shell { session: None, command }) => verb::run::shell(&launcher()?, &command),
         Action::Verb(Verb::Shell { session: Some(name), command }) => {
-            verb::run::enter(&launcher, &name, &command)
+            verb::run::enter(&launcher()?, &name, &command)
         }
-        Action::Verb(Verb::Build { all }) => verb::build::run(&launcher, all),
-        Action::Verb(Verb::Demo) => verb::demo::run(&launcher),
+        Action::Verb(Verb::Build { all }) => verb::build::run(&launcher()?, all),
+        Action::Verb(Verb::Demo) => verb::demo::run(&launcher()?),
         Action::Verb(Verb::Allow { entries, session, save }) => {
-            verb::allow::run(&launcher, &entries, session.as_deref(), save)
+            verb::allow::run(&launcher()?, &entries, session.as_deref(), save)
         }
         Action::Verb(Verb::Blocked { session, json }) => {
-            verb::blocked::run(&launcher, session.as_deref(), json)
+            verb::blocked::run(&launcher()?, session.as_deref(), json)
         }
-        Action::Verb(Verb::Check { targets }) => verb::check::run(&launcher, &targets),
-        Action::Verb(Verb::Ps { json }) => verb::ps::run(&launcher, json),
-        Action::Verb(Verb::Logs { session }) => verb::ps::logs(&launcher, &session),
-        Action::Verb(Verb::Stop { session, all: _ }) => verb::stop::run(&launcher, session.as_deref()),
-        Action::Verb(Verb::Clean { images, caches }) => verb::clean::run(&launcher, images, caches),
-        Action::Watch(directory) => verb::watch::run(&launcher, &directory),
+        Action::Verb(Verb::Check { targets }) => verb::check::run(&launcher()?, &targets),
+        Action::Verb(Verb::Ps { json }) => verb::ps::run(&launcher()?, json),
+        Action::Verb(Verb::Logs { session }) => verb::ps::logs(&launcher()?, &session),
+        Action::Verb(Verb::Stop { session, all: _ }) => verb::stop::run(&launcher()?, session.as_deref()),
+        Action::Verb(Verb::Clean { images, caches }) => verb::clean::run(&launcher()?, images, caches),
+        Action::Watch(directory) => verb::watch::run(&launcher()?, &directory),
     }
 }

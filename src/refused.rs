@@ -3,12 +3,14 @@
 //! The agent chooses these bytes and a person will see them on a terminal. So a line counts only if its whole shape is
 //! right, and of what the agent named only letters, digits and `. _ : [ ] -` survive; all else becomes [`ODD`].
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use crate::domain::Entry;
+use crate::{domain::Entry, report};
 
 /// Stands for a destination that is not safe to show.
 pub(crate) const ODD: &str = "<non-printable>";
@@ -133,6 +135,44 @@ pub(crate) fn suggestion(destination: &str) -> Option<Way> {
     }
     let entry = Entry::parse(destination).ok()?;
     Some(if entry.is_lan() { Way::AtStart(entry.to_string()) } else { Way::Live(entry.to_string()) })
+}
+
+/// How many destinations the line at the end names.
+const NAMED: usize = 3;
+
+/// One line about what was refused, and how to allow it.
+pub(crate) fn say_at_exit(refused: &Refused) {
+    let asked = refused.asked();
+    if asked.is_empty() {
+        return;
+    }
+    let mut names: Vec<String> = asked
+        .iter()
+        .take(NAMED)
+        .map(|(destination, count)| format!("{destination} ({}×)", count.times))
+        .collect();
+    if asked.len() > NAMED {
+        names.push(format!("{} more, see `pi blocked`", asked.len() - NAMED));
+    }
+    let next = next(asked.iter().take(NAMED).map(|(destination, _)| *destination));
+    report::note(format_args!("refused: {}{next}", names.join(", ")));
+}
+
+/// The commands by which these are allowed from now on.
+fn next<'a>(destinations: impl Iterator<Item = &'a str>) -> String {
+    let (mut live, mut at_start) = (String::new(), String::new());
+    for way in destinations.filter_map(suggestion) {
+        match way {
+            Way::Live(entry) => live = live + " " + &entry,
+            Way::AtStart(entry) => at_start = at_start + " --allow " + &entry,
+        }
+    }
+    match (live.as_str(), at_start.as_str()) {
+        ("", "") => String::new(),
+        (_, "") => format!("; allow with `pi allow --save{live}`"),
+        ("", _) => format!("; allow in a new session with `pi{at_start}`"),
+        _ => format!("; allow with `pi allow --save{live}`, in a new session with `pi{at_start}`"),
+    }
 }
 
 fn is_of_a_cloud(host: &str) -> bool {
@@ -328,6 +368,24 @@ mod tests {
             "[fe80::1]:80",
         ] {
             assert_eq!(suggestion(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_offered_in_the_way_in_which_it_can_be_allowed() {
+        for (destinations, expected) in [
+            (&["<others>"][..], ""),
+            (&["a.test:443", "b.test:80"], "; allow with `pi allow --save a.test b.test:80`"),
+            (
+                &["host.docker.internal:11434", "10.0.0.7:80"],
+                "; allow in a new session with `pi --allow host.docker.internal:11434 --allow 10.0.0.7:80`",
+            ),
+            (
+                &["10.0.0.7:80", "a.test:443"],
+                "; allow with `pi allow --save a.test`, in a new session with `pi --allow 10.0.0.7:80`",
+            ),
+        ] {
+            assert_eq!(next(destinations.iter().copied()), expected);
         }
     }
 

@@ -57,14 +57,6 @@ pub(crate) fn complain(message: impl Display) {
     line("pi: error: ", &message);
 }
 
-/// The same, with what to do next.
-pub(crate) fn warn_hinted(message: impl Display, next: impl Display) {
-    if !is_quiet() {
-        warn(message);
-        hint(next);
-    }
-}
-
 /// Names the next command for what was said before.
 fn hint(message: impl Display) {
     line("pi: hint: ", &message);
@@ -181,6 +173,42 @@ fn turns_text(c: char) -> bool {
 /// `text` as one line of a table, whatever stands in it.
 pub(crate) fn one_line(text: &str) -> String {
     printable(&text.replace(['\n', '\t'], "\u{fffd}"))
+}
+
+/// `text` as one word of a POSIX shell.
+pub(crate) fn quote(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Something that the user should know, and what to do about it where there is something to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) what: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl Finding {
+    /// A fact that calls for nothing.
+    pub(crate) fn plain(what: impl Into<String>) -> Self {
+        Self { what: what.into(), hint: None }
+    }
+
+    /// A fact with what to do next.
+    pub(crate) fn hinted(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { what: what.into(), hint: Some(hint.into()) }
+    }
+
+    /// Says it as a warning.
+    pub(crate) fn warn(&self) {
+        warn(&self.what);
+        if let Some(next) = self.hint.as_ref().filter(|_| !is_quiet()) {
+            hint(next);
+        }
+    }
 }
 
 /// A signal asked the launcher to end; nothing more is to be said about it.

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::{host::Host, report, session};
+use crate::{files::private_dir, host::Host, report};
 
 /// A directory of the launcher's own; its lock says that somebody uses it.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl Scratch {
     /// Makes one below the user's cache directory, which the virtual machines of some engines share with the rest of the home.
     pub(crate) fn new(host: &Host, prefix: &str) -> anyhow::Result<Self> {
         let above = above(host);
-        session::private_dir(&above)?;
+        private_dir(&above)?;
         let dir = tempfile::Builder::new()
             .prefix(prefix)
             .tempdir_in(&above)

@@ -2,6 +2,7 @@
 //! repository says.
 
 use std::{
+    ffi::OsStr,
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Component, Path, PathBuf},
@@ -12,7 +13,7 @@ use anyhow::Context as _;
 use crate::{
     files::{Identity, read_small},
     host::{Host, Owner},
-    report::Hinted,
+    report::{Finding, Hinted},
 };
 
 /// What the agent works on.
@@ -33,8 +34,8 @@ pub(crate) struct Workspace {
     pub(crate) identity: Identity,
     /// Who owns `root`.
     pub(crate) owner: Owner,
-    /// What the user should know, a sentence each.
-    pub(crate) warnings: Vec<String>,
+    /// What the user should know.
+    pub(crate) findings: Vec<Finding>,
 }
 
 /// Directories that are never a workspace themselves, though projects may lie below most of them.
@@ -61,20 +62,22 @@ impl Workspace {
                 "change into a repository or a directory of its own and try again",
             ));
         }
-        let mut warnings = Vec::new();
         let root = repository_root(cwd, host);
         let fit = root.as_deref().map_or(Some("it is not in a git repository"), |root| unfit(root, host));
-        warnings.extend(fit.map(|reason| match &root {
-            Some(root) => format!(
-                "the repository `{}` is not used as a whole: {reason}; the session has `{}` only",
-                root.display(),
-                cwd.display()
-            ),
-            None => format!(
-                "`{}`: {reason}; the session has this directory and no undo (`git init` makes it a repository)",
-                cwd.display()
-            ),
-        }));
+        let findings: Vec<Finding> = fit
+            .map(|reason| match &root {
+                Some(root) => Finding::plain(format!(
+                    "the repository `{}` is not used as a whole: {reason}; the session has `{}` only",
+                    root.display(),
+                    cwd.display()
+                )),
+                None => Finding::hinted(
+                    format!("`{}`: {reason}; the session has this directory and no undo", cwd.display()),
+                    "`git init` makes it a repository",
+                ),
+            })
+            .into_iter()
+            .collect();
         let root = root.filter(|_| fit.is_none());
         let Some(root) = root else {
             let owner = owner(cwd)?;
@@ -86,7 +89,7 @@ impl Workspace {
                 alternates: vec![],
                 identity: identity(cwd, cwd)?,
                 owner,
-                warnings,
+                findings,
             });
         };
         let git = GitDir::of(&root, host)?;
@@ -99,8 +102,27 @@ impl Workspace {
             alternates,
             git_dirs: git.outside.into_iter().filter(|dir| !dir.starts_with(&root)).collect(),
             root,
-            warnings,
+            findings,
         })
+    }
+}
+
+impl Workspace {
+    /// A session's name where the user gave none: the repository's, of letters that need no quoting.
+    pub(crate) fn name(&self) -> String {
+        let name = self.root.file_name().unwrap_or_else(|| OsStr::new("session")).to_string_lossy();
+        let clean: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' })
+            .take(40)
+            .collect();
+        let clean = clean.trim_start_matches(['.', '_', '-']);
+        if clean.is_empty() { "session".to_owned() } else { clean.to_owned() }
+    }
+
+    /// The work tree, and what of git's lies outside of it.
+    pub(crate) fn dirs(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.root).chain(&self.git_dirs).map(PathBuf::as_path)
     }
 }
 
@@ -121,7 +143,6 @@ fn owner(path: &Path) -> anyhow::Result<Owner> {
     Ok(Owner { uid: meta.uid(), gid: meta.gid() })
 }
 
-/// Why `path` must not be mounted as a whole, if so.
 /// Why a directory can be no workspace.
 pub(crate) fn unfit(path: &Path, host: &Host) -> Option<&'static str> {
     let home = fs::canonicalize(&host.home).unwrap_or_else(|_| host.home.clone());
@@ -331,7 +352,7 @@ mod tests {
         let found = world.at("main/src").unwrap();
         assert_eq!(found.root, world.host.home.join("main"));
         assert_eq!(found.cwd, world.host.home.join("main/src"));
-        assert!(found.git_dirs.is_empty() && found.warnings.is_empty());
+        assert!(found.git_dirs.is_empty() && found.findings.is_empty());
     }
 
     #[test]
@@ -395,7 +416,7 @@ mod tests {
         fs::create_dir_all(world.host.home.join("plain")).unwrap();
         let found = world.at("plain").unwrap();
         assert_eq!(found.root, world.host.home.join("plain"));
-        assert_eq!(found.warnings.len(), 1);
+        assert_eq!(found.findings.len(), 1);
     }
 
     #[test]

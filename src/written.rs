@@ -12,9 +12,9 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    files::read_small_bytes,
+    files::{read_small_bytes, replace},
     host::Host,
-    session::{directory_lock, replace_bytes},
+    record::directory_lock,
     workspace::unfit,
 };
 
@@ -183,7 +183,7 @@ fn add(host: &Host, list: &str, more: &[Vec<u8>]) -> anyhow::Result<()> {
             text.push(0);
         }
     }
-    replace_bytes(&path, &text).with_context(|| format!("could not write `{}`", path.display()))
+    replace(&path, &text).with_context(|| format!("could not write `{}`", path.display()))
 }
 
 fn parts(path: &Path) -> impl Iterator<Item = OsString> {

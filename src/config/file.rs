@@ -20,7 +20,7 @@ use super::{
 use crate::{
     domain::{Allowlist, Source},
     files::{read_small, small_bytes},
-    image::variant::Lang,
+    lang::Lang,
     report::{self, Hinted},
 };
 

@@ -176,17 +176,18 @@ fn mounts_are_read_from_the_right() {
     let parse = |text: &str| MountSpec::parse(text, &host()).unwrap();
     assert_eq!(
         parse("/a:/b:ro"),
-        MountSpec { source: "/a".into(), target: Some("/b".into()), read_only: true }
+        MountSpec { source: "/a".into(), target: Some("/b".into()), access: Access::ReadOnly }
     );
     assert_eq!(parse("~/x").source, host().home.join("x"));
-    for (text, source, target, read_only) in [
-        (r"/a\:b", "/a:b", None, false),
-        (r"/a\:b:/c\:ro", "/a:b", Some("/c:ro"), false),
-        (r"/a\:ro:ro", "/a:ro", None, true),
-        (r"/a\\:/b", r"/a\", Some("/b"), false),
-        (r"/a\b:rw", r"/a\b", None, false),
+    let (rw, ro) = (Access::ReadWrite, Access::ReadOnly);
+    for (text, source, target, access) in [
+        (r"/a\:b", "/a:b", None, rw),
+        (r"/a\:b:/c\:ro", "/a:b", Some("/c:ro"), rw),
+        (r"/a\:ro:ro", "/a:ro", None, ro),
+        (r"/a\\:/b", r"/a\", Some("/b"), rw),
+        (r"/a\b:rw", r"/a\b", None, rw),
     ] {
-        let expected = MountSpec { source: source.into(), target: target.map(PathBuf::from), read_only };
+        let expected = MountSpec { source: source.into(), target: target.map(PathBuf::from), access };
         assert_eq!(parse(text), expected, "{text}");
     }
     for (text, said) in [

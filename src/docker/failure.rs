@@ -1,6 +1,6 @@
 //! How a docker command did not succeed, and what to say about it.
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use crate::report::Hinted;
 
@@ -21,6 +21,17 @@ impl Failure {
         matches!(self, Self::Refused { stderr, .. } if says_missing(stderr))
     }
 
+    /// Whether a container's image does not exist.
+    pub(super) fn lacks_image(&self) -> bool {
+        self.stderr().contains("No such image")
+    }
+
+    /// Whether another network has the addresses.
+    pub(super) fn is_overlap(&self) -> bool {
+        let said = self.stderr().to_ascii_lowercase();
+        said.contains("overlaps") || said.contains("conflicts with network")
+    }
+
     /// Whether the engine has not even heard of it.
     pub(crate) fn is_unheard(&self) -> bool {
         let said = self.stderr();
@@ -30,7 +41,7 @@ impl Failure {
     }
 
     /// What docker said, if anything.
-    pub(crate) fn stderr(&self) -> &str {
+    fn stderr(&self) -> &str {
         match self {
             Self::Refused { stderr, .. } => stderr,
             _ => "",
@@ -78,6 +89,9 @@ impl Failure {
     }
 }
 
+const MAKE_ROOM: &str = "`pi clean --images --caches` and `docker system prune` make room";
+const DISK_FULL: &str = "the disk is full: `pi clean --images --caches` and `docker system prune` make room";
+
 /// What is known of docker's complaints: a clearer sentence (or none), and what to do next.
 fn hint(said: &str) -> Option<(&'static str, &'static str)> {
     let said = said.to_ascii_lowercase();
@@ -101,10 +115,7 @@ fn hint(said: &str) -> Option<(&'static str, &'static str)> {
         ));
     }
     if has("no space left on device") {
-        return Some((
-            "",
-            "the disk is full: `pi clean --images --caches` and `docker system prune` make room",
-        ));
+        return Some(("", DISK_FULL));
     }
     if has("address pool") || has("fully subnetted") {
         return Some(("", "remove networks that nobody uses with `docker network prune`"));
@@ -151,6 +162,58 @@ fn says_missing(stderr: &str) -> bool {
         })
 }
 
+/// `text` without what sets a terminal's colours, with which old builders mark what goes to stderr.
+fn without_colours(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |plain, part| {
+        let end = part.find(|c: char| c.is_ascii_alphabetic()).map_or(0, |at| at + 1);
+        plain + &part[end..]
+    })
+}
+
+/// Why the image `tag` could not be built from `source`, as the output of the build has it; `log` holds all of it.
+pub(crate) fn build_failure(tag: &str, source: Option<&String>, output: &str, log: &Path) -> anyhow::Error {
+    let output = &without_colours(output);
+    let lower = output.to_ascii_lowercase();
+    let log = log.display();
+    if lower.contains("no space left on device") {
+        return Hinted::error(format!("could not build the image `{tag}`: the disk is full"), MAKE_ROOM);
+    }
+    let unreachable = [
+        "pull access denied",
+        "manifest unknown",
+        "failed to resolve",
+        "failed to do request",
+        "error from registry",
+        "error pulling image",
+        "no such host",
+        "get \"https://",
+    ];
+    let lines: Vec<&str> = output.lines().map(str::trim_end).filter(|line| !line.trim().is_empty()).collect();
+    let last = lines.last().copied().unwrap_or_default();
+    if unreachable.iter().any(|sign| last.to_ascii_lowercase().contains(sign))
+        && let Some(source) = source
+    {
+        return Hinted::error(
+            format!("could not pull the base image `{source}`: {}", last.trim()),
+            "check the network, or name a mirror under `[images]` in `~/.config/pi/config.toml`",
+        );
+    }
+    if let Some(said) = lines
+        .iter()
+        .find(|line| line.contains("Cannot connect to the Docker daemon") || line.contains("daemon socket"))
+    {
+        return Failure::Refused { code: None, stderr: (*said).to_owned() }
+            .explain(&format!("build the image `{tag}`"));
+    }
+    let tail = lines[lines.len().saturating_sub(8)..].join("\n");
+    Hinted::error(
+        format!("could not build the image `{tag}`; the last lines were:\n{tail}"),
+        format!("the whole log is in `{log}`"),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,5 +237,16 @@ mod tests {
             failure.explain("create the proxy's container").to_string(),
             "could not create the proxy's container: No command specified"
         );
+    }
+
+    #[test]
+    fn a_failed_step_shows_its_last_lines_and_the_log() {
+        let source = "debian:trixie-slim".to_owned();
+        let failed =
+            |output: &str| build_failure("pi-proxy:x", Some(&source), output, Path::new("/l")).to_string();
+        let error = failed("Step 2/9\nE: Unable to locate package nope\nexit 100\n");
+        assert!(error.ends_with("E: Unable to locate package nope\nexit 100"), "{error}");
+        let error = failed("failed to resolve source metadata: no such host\n");
+        assert!(error.starts_with("could not pull the base image `debian:trixie-slim`"), "{error}");
     }
 }

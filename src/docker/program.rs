@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -23,7 +23,7 @@ use rustix::{
 };
 use shared_child::SharedChild;
 
-use super::{Cmd, Failure};
+use super::{Cmd, Shown, failure::Failure};
 use crate::{
     host::Host,
     report::{self, Hinted, Usage},
@@ -133,6 +133,11 @@ impl Docker {
         self.heard.load(Ordering::SeqCst)
     }
 
+    /// How long one command may take.
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// The program's path.
     pub(crate) fn program(&self) -> &Path {
         &self.program
@@ -234,11 +239,17 @@ impl Docker {
     pub(crate) fn attach(
         &self,
         cmd: &Cmd,
+        silent: bool,
         running: impl FnOnce(Arc<SharedChild>),
-    ) -> anyhow::Result<(ExitStatus, String)> {
+    ) -> anyhow::Result<Shown> {
         let before = tcgetattr(io::stdin()).ok();
+        let mut command = self.command(cmd);
+        command.stderr(Stdio::piped());
+        if silent {
+            command.stdin(Stdio::null()).stdout(Stdio::null());
+        }
         let child = Arc::new(
-            SharedChild::spawn(self.command(cmd).stderr(Stdio::piped()))
+            SharedChild::spawn(&mut command)
                 .with_context(|| format!("could not {}: could not run docker", cmd.purpose))?,
         );
         running(child.clone());
@@ -249,31 +260,11 @@ impl Docker {
         if let (None, Some(before)) = (status.code(), before) {
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
         }
-        Ok((status, complaint))
-    }
-
-    /// The same without stdin, keeping what it prints on stdout.
-    pub(crate) fn attach_capturing(
-        &self,
-        cmd: &Cmd,
-        running: impl FnOnce(Arc<SharedChild>),
-        into: &Mutex<Vec<u8>>,
-    ) -> anyhow::Result<ExitStatus> {
-        let child = Arc::new(
-            SharedChild::spawn(self.command(cmd).stdin(Stdio::null()).stdout(Stdio::piped()))
-                .with_context(|| format!("could not {}: could not run docker", cmd.purpose))?,
-        );
-        running(child.clone());
-        if let Some(stdout) = child.take_stdout() {
-            copy(stdout, &|bytes: &[u8]| {
-                into.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-            });
-        }
-        child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose))
+        Ok(Shown::new(status, complaint))
     }
 
     /// Starts a command whose stdin and stdout the caller holds.
-    pub(crate) fn hold(&self, cmd: &Cmd) -> anyhow::Result<Child> {
+    pub(super) fn hold(&self, cmd: &Cmd) -> anyhow::Result<Child> {
         self.command(cmd)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

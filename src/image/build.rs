@@ -12,7 +12,7 @@ use crate::{
     host::Host,
     report::{self, Hinted},
     scratch::Scratch,
-    session::Signals,
+    signals::Signals,
 };
 
 /// How long another launcher's build is waited for.
@@ -31,7 +31,6 @@ pub(crate) enum Effort {
 }
 
 /// The builder: an engine, and where its lock and its log are.
-#[derive(Debug)]
 pub(crate) struct Builder<'a> {
     pub(crate) docker: &'a Docker,
     pub(crate) host: &'a Host,
@@ -66,7 +65,7 @@ impl Builder<'_> {
             missing = 0;
         } else {
             // From the top: what exists needs nothing below it.
-            while missing > 0 && !self.exists(&image.layers[missing - 1].tag)? {
+            while missing > 0 && !self.docker.has_image(&image.layers[missing - 1].tag)? {
                 missing -= 1;
             }
         }
@@ -106,7 +105,7 @@ impl Builder<'_> {
                 }
             };
             if !pulled {
-                if !self.exists(source)? {
+                if !self.docker.has_image(source)? {
                     return Err(Hinted::error(
                         format!("could not pull the base image `{source}`, and there is no local one"),
                         "check the network, or name a mirror under `[images]` in `~/.config/pi/config.toml`",
@@ -116,14 +115,6 @@ impl Builder<'_> {
             }
         }
         Ok(())
-    }
-
-    fn exists(&self, tag: &str) -> anyhow::Result<bool> {
-        match self.docker.try_run(&docker::image_exists(tag)) {
-            Ok(_) => Ok(true),
-            Err(failure) if failure.is_missing() => Ok(false),
-            Err(failure) => Err(failure.explain(&format!("look for the image `{tag}`"))),
-        }
     }
 
     fn build(&self, layer: &Layer) -> anyhow::Result<()> {
@@ -165,7 +156,8 @@ impl Builder<'_> {
             return Ok(());
         }
         let tail = kept.into_inner().map(|kept| kept.1).unwrap_or_default();
-        Err(failed(layer, &String::from_utf8_lossy(&tail), &log_path))
+        let output = String::from_utf8_lossy(&tail);
+        Err(docker::build_failure(&layer.tag, layer.sources.first(), &output, &log_path))
     }
 
     /// The newest image of the same kind from before a change.
@@ -214,83 +206,4 @@ fn write_context_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let mode = if bytes.starts_with(b"#!") { 0o755 } else { 0o644 };
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .with_context(|| format!("could not write `{}`", path.display()))
-}
-
-/// `text` without what sets a terminal's colours, with which old builders mark what goes to stderr.
-fn without_colours(text: &str) -> String {
-    let mut parts = text.split("\u{1b}[");
-    let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |plain, part| {
-        let end = part.find(|c: char| c.is_ascii_alphabetic()).map_or(0, |at| at + 1);
-        plain + &part[end..]
-    })
-}
-
-/// Why a build failed, as docker's output has it.
-fn failed(layer: &Layer, output: &str, log: &Path) -> anyhow::Error {
-    let output = &without_colours(output);
-    let lower = output.to_ascii_lowercase();
-    let log = log.display();
-    if lower.contains("no space left on device") {
-        return Hinted::error(
-            format!("could not build the image `{}`: the disk is full", layer.tag),
-            "`pi clean --images --caches` and `docker system prune` make room",
-        );
-    }
-    let unreachable = [
-        "pull access denied",
-        "manifest unknown",
-        "failed to resolve",
-        "failed to do request",
-        "error from registry",
-        "error pulling image",
-        "no such host",
-        "get \"https://",
-    ];
-    let lines: Vec<&str> = output.lines().map(str::trim_end).filter(|line| !line.trim().is_empty()).collect();
-    let last = lines.last().copied().unwrap_or_default();
-    if unreachable.iter().any(|sign| last.to_ascii_lowercase().contains(sign))
-        && let Some(source) = layer.sources.first()
-    {
-        return Hinted::error(
-            format!("could not pull the base image `{source}`: {}", last.trim()),
-            "check the network, or name a mirror under `[images]` in `~/.config/pi/config.toml`",
-        );
-    }
-    if let Some(said) = lines
-        .iter()
-        .find(|line| line.contains("Cannot connect to the Docker daemon") || line.contains("daemon socket"))
-    {
-        return docker::Failure::Refused { code: None, stderr: (*said).to_owned() }
-            .explain(&format!("build the image `{}`", layer.tag));
-    }
-    let tail = lines[lines.len().saturating_sub(8)..].join("\n");
-    Hinted::error(
-        format!("could not build the image `{}`; the last lines were:\n{tail}", layer.tag),
-        format!("the whole log is in `{log}`"),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{cli::Options, config::Config};
-
-    #[test]
-    fn a_failed_step_shows_its_last_lines_and_the_log() {
-        let images = Config::load(&Options::default(), &Host::for_tests(), None).unwrap().images;
-        let image = Image::proxy(&images, b"");
-        let error = failed(
-            &image.layers[0],
-            "Step 2/9\nE: Unable to locate package nope\nexit 100\n",
-            Path::new("/l"),
-        );
-        assert!(error.to_string().ends_with("E: Unable to locate package nope\nexit 100"), "{error}");
-        let error =
-            failed(&image.layers[0], "failed to resolve source metadata: no such host\n", Path::new("/l"));
-        assert!(
-            error.to_string().starts_with("could not pull the base image `debian:trixie-slim`"),
-            "{error}"
-        );
-    }
 }

@@ -8,46 +8,15 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Directory, File, HOME, Inputs, Keep, Program, Reach, Text};
+use super::{Directory, File, Inputs, Keep, Mount, Purpose, Source};
 use crate::{
-    agent,
-    config::{AgentDir, Config},
-    docker::{Access, Mount, Source},
+    config::{Access, AgentDir},
     facts::Facts,
     files::Identity,
-    host::{Host, Owner, hex},
+    host::{Host, hex},
+    inside,
+    secret::Value,
 };
-
-/// How much of the agent's directory can be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AgentDirAccess {
-    /// Login and sessions.
-    Guarded,
-    /// Everything, as the user's settings say.
-    Shared,
-    /// Everything, for a command that changes the agent's own set-up. There is no repository beside it, whose settings and
-    /// extensions would run there as well.
-    SetUp,
-    /// The same for a command that names a path in the repository, which is there to be read.
-    SetUpFromRepository,
-}
-
-impl AgentDirAccess {
-    /// What the user types to change the agent's set-up must be able to change it.
-    pub(super) fn of(config: &Config, program: &Program) -> Self {
-        match program {
-            Program::Agent(args) if agent::changes_its_setup(args, &config.images.agent_version) => {
-                if agent::names_a_path(args) {
-                    Self::SetUpFromRepository
-                } else {
-                    Self::SetUp
-                }
-            }
-            _ if config.agent_dir == AgentDir::Shared => Self::Shared,
-            _ => Self::Guarded,
-        }
-    }
-}
 
 /// What a session may write in a guarded directory: logins.
 const LOGINS: [&str; 2] = ["auth.json", "mcp-auth.json"];
@@ -60,96 +29,73 @@ fn is_left_out(name: &str) -> bool {
         || name.starts_with("mcp.log")
 }
 
+/// The agent's own directory, and what must exist of it on the host.
 pub(super) fn agent_mounts(
-    facts: &Facts,
-    access: AgentDirAccess,
-    host: &Host,
+    inputs: &Inputs<'_>,
     directories: &mut Vec<Directory>,
     files: &mut Vec<File>,
-    owner: Option<Owner>,
 ) -> Vec<Mount> {
+    let Inputs { config, host, facts, who, program, .. } = inputs;
+    let owner = (host.uid == 0 && who.uid != 0).then_some(*who);
     let dir = &facts.agent_dir;
-    let inside = Path::new(HOME).join(".pi/agent");
-    let mut mounts = Vec::new();
+    let inside = Path::new(inside::AGENT_DIR);
     let sessions = dir.join("sessions");
     let mut needed = |path: PathBuf| directories.push(Directory { path, owner });
     needed(dir.clone());
     needed(sessions.clone());
     files.push(File {
         path: dir.join("auth.json"),
-        text: Text::Plain("{}\n".to_owned()),
+        text: Value::Plain("{}\n".to_owned()),
         keep: Keep::Existing,
         owner,
     });
-    match access {
-        AgentDirAccess::Shared | AgentDirAccess::SetUp | AgentDirAccess::SetUpFromRepository => {
-            // Programs are kept per platform: those of a Mac are of no use here, and ours none there.
-            let bin = host.state_dir().join("agent-bin");
-            needed(dir.join("bin"));
-            needed(bin.clone());
-            mounts.push(Mount::bind(dir.clone(), &inside, Access::ReadWrite));
-            mounts.push(Mount::bind(bin, inside.join("bin"), Access::ReadWrite));
+    // What the user types to change the agent's set-up must be able to change it.
+    if program.purpose == Purpose::SetUp || config.agent_dir == AgentDir::Shared {
+        // Programs are kept per platform: those of a Mac are of no use here, and ours none there.
+        let bin = host.state_dir().join("agent-bin");
+        needed(dir.join("bin"));
+        needed(bin.clone());
+        return vec![
+            Mount::bind(dir.clone(), inside, Access::ReadWrite),
+            Mount::bind(bin, inside.join("bin"), Access::ReadWrite),
+        ];
+    }
+    let mut mounts = vec![
+        Mount::bind(sessions, inside.join("sessions"), Access::ReadWrite),
+        Mount::bind(dir.join("auth.json"), inside.join("auth.json"), Access::ReadWrite),
+    ];
+    for entry in &facts.agent_entries {
+        let name = entry.name.as_str();
+        if matches!(name, "sessions" | "auth.json") || is_left_out(name) {
+            continue;
         }
-        AgentDirAccess::Guarded => {
-            mounts.push(Mount::bind(sessions, inside.join("sessions"), Access::ReadWrite));
-            mounts.push(Mount::bind(dir.join("auth.json"), inside.join("auth.json"), Access::ReadWrite));
-            for entry in &facts.agent_entries {
-                let name = entry.name.as_str();
-                if matches!(name, "sessions" | "auth.json") || is_left_out(name) {
-                    continue;
-                }
-                let access = if LOGINS.contains(&name) { Access::ReadWrite } else { Access::ReadOnly };
-                mounts.push(Mount::bind(&entry.real, inside.join(name), access));
-            }
-        }
+        let access = if LOGINS.contains(&name) { Access::ReadWrite } else { Access::ReadOnly };
+        mounts.push(Mount::bind(&entry.real, inside.join(name), access));
     }
     mounts
 }
 
-pub(super) fn workspace_mounts(
-    inputs: &Inputs<'_>,
-    access: AgentDirAccess,
-    labels: &BTreeMap<String, String>,
-) -> Vec<Mount> {
-    let Inputs { id, workspace, facts, who, reach, .. } = inputs;
-    let home = Path::new(HOME);
-    let volume = |name, role: &str, labels: &BTreeMap<String, String>| {
-        let mut labels = labels.clone();
-        labels.insert("pi.role".to_owned(), role.to_owned());
-        Source::Volume { name, labels }
-    };
-    let own_home = Mount {
-        source: volume(id.home(), "home", labels),
-        target: home.to_owned(),
-        access: Access::ReadWrite,
-    };
+/// The repository, the agent's home, the caches, and what the user asked for.
+pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, String>) -> Vec<Mount> {
+    let Inputs { id, workspace, facts, program, .. } = inputs;
+    let home = Path::new(inside::HOME);
+    let own_home = volume(id.home(), "home", labels, home);
     let asked = || {
         let credentials = facts.credentials.iter().map(|(_, path)| Mount::same(path, Access::ReadOnly));
-        credentials.chain(facts.mounts.iter().cloned())
+        let wanted = facts.binds.iter().map(|bind| Mount::bind(&bind.source, &bind.target, bind.access));
+        credentials.chain(wanted)
     };
-    // What stands in for a link in the agent's directory would follow that link here, where the directory is as it is.
-    let set_up = || asked().filter(|mount| !mount.target.starts_with(home.join(".pi/agent")));
-    match access {
-        AgentDirAccess::SetUp => return std::iter::once(own_home).chain(set_up()).collect(),
-        AgentDirAccess::SetUpFromRepository => {
-            let repository = Mount::same(&workspace.root, Access::ReadOnly);
-            return [repository, own_home].into_iter().chain(set_up()).collect();
-        }
-        AgentDirAccess::Guarded | AgentDirAccess::Shared => {}
+    if program.purpose == Purpose::SetUp {
+        let repository =
+            program.reads_the_repository().then(|| Mount::same(&workspace.root, Access::ReadOnly));
+        // What stands in for a link in the agent's directory would follow that link here, where the directory is as it is.
+        let asked = asked().filter(|mount| !mount.target.starts_with(inside::AGENT_DIR));
+        return repository.into_iter().chain([own_home]).chain(asked).collect();
     }
     let mut mounts = vec![Mount::same(&workspace.root, Access::ReadWrite), own_home];
     // The scratch repository of a demonstration is gone with it, and nobody would come back to its cache.
-    if !matches!(reach, Reach::Demo) {
-        // The cache outlives the session, so it carries none of its labels.
-        let mut lasting = labels.clone();
-        lasting.remove("pi.session");
-        let key = hex(&Sha256::digest(format!("{}\0{}\0{}", workspace.root.display(), who.uid, who.gid)));
-        let cache = format!("pi-cache-{}", &key[..16]);
-        mounts.push(Mount {
-            source: volume(cache, "cache", &lasting),
-            target: home.join(".cache/lang"),
-            access: Access::ReadWrite,
-        });
+    if program.purpose != Purpose::Demo {
+        mounts.push(cache(inputs, labels));
     }
     mounts.extend(workspace.git_dirs.iter().map(|dir| Mount::same(dir, Access::ReadWrite)));
     if let Some(skills) = &facts.skills {
@@ -160,6 +106,21 @@ pub(super) fn workspace_mounts(
     }
     mounts.extend(asked());
     mounts
+}
+
+fn volume(name: String, role: &str, labels: &BTreeMap<String, String>, target: &Path) -> Mount {
+    let mut labels = labels.clone();
+    labels.insert("pi.role".to_owned(), role.to_owned());
+    Mount { source: Source::Volume { name, labels }, target: target.to_owned(), access: Access::ReadWrite }
+}
+
+/// The caches of languages. They outlive the session, so they carry none of its labels.
+fn cache(inputs: &Inputs<'_>, labels: &BTreeMap<String, String>) -> Mount {
+    let Inputs { workspace, who, .. } = inputs;
+    let mut lasting = labels.clone();
+    lasting.remove("pi.session");
+    let key = hex(&Sha256::digest(format!("{}\0{}\0{}", workspace.root.display(), who.uid, who.gid)));
+    volume(format!("pi-cache-{}", &key[..16]), "cache", &lasting, Path::new(inside::CACHE))
 }
 
 /// What is asked for twice at one place is mounted once, as it was asked for last.

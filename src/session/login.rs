@@ -24,11 +24,10 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use self::deeds::{Foreign, Login, foreign, parse, shown, undo};
-use super::claim::directory_lock;
 use crate::{
     files::Identity,
     host::Host,
-    plan::session::{Record, SessionId},
+    record::{Record, SessionId, directory_lock},
     report::{self, Hinted},
 };
 

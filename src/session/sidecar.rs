@@ -15,11 +15,13 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{TEARDOWN, replace};
+use super::TEARDOWN;
 use crate::{
     docker::{self, Docker},
+    files::replace,
     host::Host,
-    refused::Refused,
+    plan::Container,
+    refused::{Refused, say_at_exit},
     report,
 };
 
@@ -39,11 +41,11 @@ const LOG_LIMIT: u64 = 5 << 20;
 impl Sidecar {
     pub(super) fn start(
         docker: &Docker,
-        sidecar: &docker::Container,
+        sidecar: &Container,
         agent: &str,
         dir: &Path,
     ) -> anyhow::Result<Self> {
-        let mut child = docker.hold(&sidecar.attach())?;
+        let mut child = docker.start_held(sidecar)?;
         let stdout = child.stdout.take().context("the proxy has no output")?;
         let stderr = child.stderr.take().context("the proxy has no error output")?;
         let [ready, ended, expected] = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
@@ -105,10 +107,10 @@ impl Sidecar {
         }
         let Ok(refused) = self.reader.join() else { return };
         let path = host.state_dir().join(LAST_REFUSED);
-        if let Err(error) = replace(&path, &refused.save()) {
+        if let Err(error) = replace(&path, refused.save().as_bytes()) {
             report::warn(format_args!("could not write `{}`: {error}", path.display()));
         }
-        crate::verb::blocked::say_at_exit(&refused);
+        say_at_exit(&refused);
     }
 }
 
@@ -160,7 +162,7 @@ fn follow(stdout: impl io::Read, mut log: Log, ready: &AtomicBool, said: &Mutex<
             continue;
         }
         if refused.line(&line, SystemTime::now()).is_some() {
-            let _ = replace(&log.dir.join(REFUSED), &refused.save());
+            let _ = replace(&log.dir.join(REFUSED), refused.save().as_bytes());
         }
     }
 }

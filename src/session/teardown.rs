@@ -6,8 +6,8 @@ use super::{TEARDOWN, login::mend_login, sidecar::Sidecar, watcher::Watcher};
 use crate::{
     docker::{self, Cmd, Docker},
     host::Host,
-    plan::{down, session::SessionId},
-    report,
+    record::SessionId,
+    report::{self, Finding},
 };
 
 /// How much of a session there can still be.
@@ -53,20 +53,22 @@ impl Teardown<'_> {
         }
         mend_login(&self.login, &self.dir, self.host);
         match left {
-            Ok(()) if self.docker.was_late() => report::warn_hinted(
+            Ok(()) if self.docker.was_late() => Finding::hinted(
                 "the engine left a command of this session without an answer, and may still carry it out",
                 "the next `pi`, or `pi clean`, looks whether something came of it",
-            ),
+            )
+            .warn(),
             Ok(()) => {
                 if let Err(error) = fs::remove_dir_all(&self.dir) {
                     report::warn(format_args!("could not remove `{}`: {error}", self.dir.display()));
                 }
             }
             Err(error) => {
-                report::warn_hinted(
-                    format_args!("something of this session is left: {error:#}"),
+                Finding::hinted(
+                    format!("something of this session is left: {error:#}"),
                     "`pi clean` removes it, and so does the next `pi`",
-                );
+                )
+                .warn();
             }
         }
         if let Some(watcher) = self.watcher.take() {
@@ -104,7 +106,7 @@ fn take_down(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<
 ///
 /// # Errors
 /// What could not be removed.
-pub(crate) fn take_down_dead(docker: &Docker, id: &SessionId) -> anyhow::Result<()> {
+pub(crate) fn take_down_by_id(docker: &Docker, id: &SessionId) -> anyhow::Result<()> {
     // Asked first: an engine that does not answer is not asked again and again.
     docker.run(&docker::containers_of(id.as_str()))?;
     take_down(docker, id, Extent::Everything)?;
@@ -113,19 +115,12 @@ pub(crate) fn take_down_dead(docker: &Docker, id: &SessionId) -> anyhow::Result<
         return Ok(());
     }
     let remnants: Vec<String> = remnants.lines().map(str::to_owned).collect();
-    let remove = docker::remove_containers(&remnants);
-    match docker.try_run_within(&remove, TEARDOWN) {
-        Err(failure) if !failure.is_missing() => Err(failure.explain(&remove.purpose)),
-        _ => Ok(()),
-    }
+    docker.gone_within(&docker::remove_containers(&remnants), TEARDOWN)
 }
 
 fn one_round(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<()> {
-    let gone = |cmd: &Cmd| match docker.try_run_within(cmd, TEARDOWN) {
-        Err(failure) if !failure.is_missing() => Err(failure.explain(&cmd.purpose)),
-        _ => Ok(()),
-    };
-    let [containers, network, volume] = down(id);
+    let gone = |cmd: &Cmd| docker.gone_within(cmd, TEARDOWN);
+    let [containers, network, volume] = docker::down(id);
     let companions = match extent {
         Extent::Everything => {
             gone(&containers)?;

@@ -14,14 +14,12 @@ use crate::{
     config::Config,
     domain::{Allowlist, Entry},
     egress::{self, Sources},
-    files::{Links, lock_within, open_small},
+    files::{Links, lock_within, open_small, replace},
     host::Host,
     launcher::Launcher,
-    plan::session::Record,
+    record::{self, Live, Record},
     report::{self, Hinted, Usage},
-    session::{self, PROXY_LOG},
-    sweep::Live,
-    verb::ps,
+    session::PROXY_LOG,
     written::Written,
 };
 
@@ -47,7 +45,7 @@ pub(crate) fn run(
         })
         .collect::<anyhow::Result<_>>()?;
     let config = launcher.config()?;
-    let session = ps::restricted(&launcher.host, name)?;
+    let session = record::restricted(&launcher.host, name)?;
     if session.is_none() && (!save || entries.is_empty()) {
         return Err(Hinted::error(
             "no session with a restricted network is running",
@@ -135,12 +133,12 @@ fn reload(launcher: &Launcher, session: &Live, entries: &[String]) -> anyhow::Re
     let log = session.dir.join(PROXY_LOG);
     let seen = fs::metadata(&log).map_or(0, |meta| meta.len());
     let filter = session.dir.join("proxy/filter");
-    session::replace(&filter, &rendered.filter)
+    replace(&filter, rendered.filter.as_bytes())
         .with_context(|| format!("could not write `{}`", filter.display()))?;
     wait_for_word(&log, seen)?;
     // Remembered only once it is in effect, so that the next reading of the file keeps it.
     record.allowlist = Some(sources);
-    session::replace(&path, &serde_json::to_string(&record)?)
+    replace(&path, serde_json::to_string(&record)?.as_bytes())
         .with_context(|| format!("could not write `{}`", path.display()))?;
     match entries {
         [] => {

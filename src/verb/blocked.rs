@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use crate::{
     launcher::Launcher,
+    record,
     refused::{self, Refused, Way},
     report,
     session::{LAST_REFUSED, REFUSED},
-    verb::ps,
 };
 
 /// A refused destination as data.
@@ -37,7 +37,7 @@ impl Row<'_> {
 /// Shows what a running session, or the last one, was refused.
 pub(crate) fn run(launcher: &Launcher, session: Option<&str>, json: bool) -> anyhow::Result<u8> {
     let host = &launcher.host;
-    let path = match ps::restricted(host, session)? {
+    let path = match record::restricted(host, session)? {
         Some(session) => session.dir.join(REFUSED),
         None => host.state_dir().join(LAST_REFUSED),
     };
@@ -71,65 +71,4 @@ pub(crate) fn run(launcher: &Launcher, session: Option<&str>, json: bool) -> any
         let _ = writeln!(table, "{}", line.trim_end());
     }
     report::data(table).map(|()| 0)
-}
-
-/// How many destinations the line at the end names.
-const NAMED: usize = 3;
-
-/// One line about what was refused, and how to allow it.
-pub(crate) fn say_at_exit(refused: &Refused) {
-    let asked = refused.asked();
-    if asked.is_empty() {
-        return;
-    }
-    let mut names: Vec<String> = asked
-        .iter()
-        .take(NAMED)
-        .map(|(destination, count)| format!("{destination} ({}×)", count.times))
-        .collect();
-    if asked.len() > NAMED {
-        names.push(format!("{} more, see `pi blocked`", asked.len() - NAMED));
-    }
-    let next = next(asked.iter().take(NAMED).map(|(destination, _)| *destination));
-    report::note(format_args!("refused: {}{next}", names.join(", ")));
-}
-
-/// The commands by which these are allowed from now on.
-fn next<'a>(destinations: impl Iterator<Item = &'a str>) -> String {
-    let (mut live, mut at_start) = (String::new(), String::new());
-    for way in destinations.filter_map(refused::suggestion) {
-        match way {
-            Way::Live(entry) => live = live + " " + &entry,
-            Way::AtStart(entry) => at_start = at_start + " --allow " + &entry,
-        }
-    }
-    match (live.as_str(), at_start.as_str()) {
-        ("", "") => String::new(),
-        (_, "") => format!("; allow with `pi allow --save{live}`"),
-        ("", _) => format!("; allow in a new session with `pi{at_start}`"),
-        _ => format!("; allow with `pi allow --save{live}`, in a new session with `pi{at_start}`"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_refused_is_offered_in_the_way_in_which_it_can_be_allowed() {
-        for (destinations, expected) in [
-            (&["<others>"][..], ""),
-            (&["a.test:443", "b.test:80"], "; allow with `pi allow --save a.test b.test:80`"),
-            (
-                &["host.docker.internal:11434", "10.0.0.7:80"],
-                "; allow in a new session with `pi --allow host.docker.internal:11434 --allow 10.0.0.7:80`",
-            ),
-            (
-                &["10.0.0.7:80", "a.test:443"],
-                "; allow with `pi allow --save a.test`, in a new session with `pi --allow 10.0.0.7:80`",
-            ),
-        ] {
-            assert_eq!(next(destinations.iter().copied()), expected);
-        }
-    }
 }

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     docker::{self, Docker, list_images, remove_image},
-    image::{self, Image, variant::Variant},
+    image::{self, Image},
+    lang::Variant,
     launcher::Launcher,
-    plan::{session::SessionId, state_hash},
-    report, scratch, session, sweep,
+    plan::state_hash,
+    record::{self, SessionId},
+    report, scratch,
+    session::{self, take_down},
     written::Written,
 };
 
@@ -41,23 +44,21 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: bool) -> anyhow::Re
         let listed = docker.run(&docker::list(kind, &label, "pi.session"))?;
         labelled.extend(listed.lines().filter_map(|line| SessionId::parse(line.split_once('\t')?.1.trim())));
     }
-    let (live, dead) = sweep::sessions(host)?;
+    let (live, dead) = record::all(host)?;
     for session in dead {
         labelled.remove(&session.id);
-        let what = format!("the session `{}`", session.id.as_str());
-        let session = std::cell::Cell::new(Some(session));
-        tell(what, &|| session.take().map_or(Ok(()), |session| session.take_down(&docker, host)))?;
+        tell(format!("the session `{}`", session.id.as_str()), &|| take_down(&session, &docker, host))?;
     }
     for session in &live {
         labelled.remove(&session.record.id);
     }
     // Labelled as this state directory's, and yet without a record there: the record was lost.
     for id in labelled {
-        if session::sessions_dir(host).join(id.as_str()).exists() {
+        if record::directory(host, &id).exists() {
             continue;
         }
         tell(format!("what the unknown session `{}` left", id.as_str()), &|| {
-            session::take_down_dead(&docker, &id)
+            session::take_down_by_id(&docker, &id)
         })?;
     }
     if caches {

@@ -1,21 +1,24 @@
 //! `pi demo`: a whole session with a scripted model, in a scratch repository, and what the sandbox made of it.
 
-use std::{collections::BTreeMap, ffi::OsString, fmt::Write as _, fs, path::Path, sync::Mutex};
+use std::{collections::BTreeMap, ffi::OsString, fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context as _, bail};
 
 use crate::{
     agent,
-    config::{AgentDir, Network},
-    host::{Host, Terminal},
+    files::read_small,
+    host::Host,
     launcher::Launcher,
-    plan::{Program, Reach},
+    purpose::{Program, Purpose},
     report,
     scratch::Scratch,
 };
 
 const README: &str = include_str!("../../assets/demo/repository/README.md");
 const MODELS: &str = include_str!("../../assets/demo/models.json");
+
+/// Where the scripted agent leaves what came of its attempts, in its repository.
+const CHECKS: &str = "checks.txt";
 
 /// What the scripted agent attempts (see `assets/demo/check.sh`), in words, and what ought to come of it.
 const ATTEMPTS: [(&str, &str, bool); 16] = [
@@ -50,35 +53,24 @@ pub(crate) fn run(launcher: &Launcher) -> anyhow::Result<u8> {
         host: demo_host(&launcher.host, &scratch.path().join("agent"), &repository),
         signals: launcher.signals.share(),
     };
-    let mut prepared = demo.prepare()?;
-    prepared.config.network = Network::None;
-    prepared.config.mounts.clear();
-    prepared.config.env.clear();
-    prepared.config.agent_dir = AgentDir::Guarded;
-    prepared.config.session_name = Some("demo".to_owned());
-    prepared.facts.mounts.clear();
-    prepared.facts.skills = None;
-    prepared.facts.acli = None;
-    prepared.reach = Reach::Demo;
-    prepared.sources = None;
+    if demo.options.dry_run.is_some() {
+        bail!(report::Usage::error("`pi demo` has no dry run"));
+    }
     let words = [
         "-p",
         "--model",
         "demo/demo",
         "Look at this repository, leave a trace in it, and try the walls around you.",
     ];
-    let program = Program::Agent(words.map(str::to_owned).into());
-    if demo.options.dry_run.is_some() {
-        bail!(report::Usage::error("`pi demo` has no dry run"));
-    }
+    let program = Program { purpose: Purpose::Demo, words: words.map(str::to_owned).into() };
+    let prepared = demo.prepare(program)?;
     report::note("a scripted model drives the real agent in a scratch repository; this takes a few seconds");
-    let answer = Mutex::new(Vec::new());
-    let code = demo.run_capturing(&prepared, &program, &answer)?;
-    let answer = answer.into_inner().unwrap_or_default();
-    let answer = report::printable(&String::from_utf8_lossy(&answer));
+    let code = demo.run(&prepared)?;
     if code != 0 {
-        bail!("the agent ended with status {code}: {}", answer.trim());
+        bail!("the agent ended with status {code}");
     }
+    let answer = read_small(&repository.join(CHECKS))?.unwrap_or_default();
+    let answer = report::printable(&answer);
     let (table, bad) = table(&answer, &repository);
     report::data(table)?;
     match bad {
@@ -96,8 +88,7 @@ fn demo_host(host: &Host, agent_dir: &Path, repository: &Path) -> Host {
     });
     env.remove(&OsString::from("PI_GH_TOKEN"));
     env.insert("PI_CODING_AGENT_DIR".into(), agent_dir.into());
-    let terminal = Terminal { stdin: true, stdout: false, ..host.terminal };
-    Host { env, cwd: repository.to_owned(), terminal, ..host.clone() }
+    Host { env, cwd: repository.to_owned(), ..host.clone() }
 }
 
 fn set_up(agent_dir: &Path, repository: &Path, neighbour: &Path) -> anyhow::Result<()> {

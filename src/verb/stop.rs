@@ -1,7 +1,7 @@
 //! `pi stop`: ends sessions that run in other terminals; their launchers take them down.
 
 use std::{
-    fs, thread,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -10,9 +10,8 @@ use anyhow::bail;
 use crate::{
     docker::{self, Docker},
     launcher::Launcher,
+    record::{self, Live},
     report,
-    sweep::{self, Live},
-    verb::ps,
     written::Written,
 };
 
@@ -23,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8> {
     let config = launcher.config()?;
     let sessions = match name {
-        Some(name) => vec![ps::find(&launcher.host, name)?],
-        None => sweep::sessions(&launcher.host)?.0,
+        Some(name) => vec![record::find(&launcher.host, name)?],
+        None => record::all(&launcher.host)?.0,
     };
     if sessions.is_empty() {
         report::note("no session is running");
@@ -51,13 +50,10 @@ pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8>
 fn stop(docker: &Docker, session: &Live) -> anyhow::Result<()> {
     let docker = docker.at(&session.record.engine);
     let stop = docker::stop(&session.record.id.agent());
-    match docker.try_run(&stop) {
-        Err(failure) if !failure.is_missing() => return Err(failure.explain(&stop.purpose)),
-        _ => {}
-    }
+    docker.gone(&stop)?;
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
-        if fs::File::open(session.dir.join("lock")).map_or(true, |lock| lock.try_lock().is_ok()) {
+        if session.has_ended() {
             return Ok(());
         }
         // A session that was still being built had no agent to stop; it may have one by now.

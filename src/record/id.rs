@@ -1,27 +1,22 @@
-//! What a session is called, and what is written down about it: enough to show it, and to take it down.
-
-use std::path::PathBuf;
+//! What a session is called: every name derives from its id.
 
 use serde::{Deserialize, Serialize};
 
-use crate::egress::Sources;
-
-/// A session's identity; every name derives from it.
+/// A session's identity.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct SessionId(String);
 
 impl SessionId {
     /// A new one: 80 random bits as 16 characters.
+    ///
+    /// # Errors
+    /// The system has no random numbers.
     pub(crate) fn random() -> anyhow::Result<Self> {
         let mut bytes = [0u8; 16];
         getrandom::fill(&mut bytes)
             .map_err(|error| anyhow::anyhow!("could not get random numbers: {error}"))?;
-        Ok(Self(
-            bytes
-                .iter()
-                .map(|byte| char::from(b"abcdefghijklmnopqrstuvwxyz234567"[usize::from(byte % 32)]))
-                .collect(),
-        ))
+        let letter = |byte: &u8| char::from(b"abcdefghijklmnopqrstuvwxyz234567"[usize::from(byte % 32)]);
+        Ok(Self(bytes.iter().map(letter).collect()))
     }
 
     /// An id that was written down, if it is one.
@@ -35,22 +30,27 @@ impl SessionId {
         &self.0
     }
 
+    /// The agent's container.
     pub(crate) fn agent(&self) -> String {
         format!("pi-{}", self.0)
     }
 
+    /// The sidecar's container.
     pub(crate) fn sidecar(&self) -> String {
         format!("pi-{}-proxy", self.0)
     }
 
+    /// The container of the demonstration's model.
     pub(crate) fn model(&self) -> String {
         format!("pi-{}-model", self.0)
     }
 
+    /// The session's own network.
     pub(crate) fn network(&self) -> String {
         format!("pi-{}", self.0)
     }
 
+    /// The volume that is the agent's home.
     pub(crate) fn home(&self) -> String {
         format!("pi-{}-home", self.0)
     }
@@ -59,24 +59,4 @@ impl SessionId {
     pub(crate) fn containers(&self) -> Vec<String> {
         vec![self.agent(), self.sidecar(), self.model()]
     }
-}
-
-/// What teardown needs to know, and what `pi ps` shows; it lies beside the session's lock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
-    pub(crate) id: SessionId,
-    pub(crate) name: String,
-    /// The engine's address, as docker takes it.
-    pub(crate) engine: String,
-    pub(crate) repository: PathBuf,
-    pub(crate) directory: PathBuf,
-    pub(crate) image: String,
-    /// `open`, `proxy`, `none` or `demo`.
-    pub(crate) network: String,
-    /// Seconds since 1970.
-    pub(crate) started: u64,
-    /// Where the allowlist comes from, in a restricted session.
-    pub(crate) allowlist: Option<Sources>,
-    /// The login file, whose backup lies beside the record.
-    pub(crate) login: PathBuf,
 }

@@ -16,27 +16,25 @@ use signal_hook::{
     iterator::Signals as Watched,
 };
 
-use super::TEARDOWN;
-use crate::{
-    docker::{self, Docker},
-    report::{FAILED, Interrupted},
-};
+use crate::report::{FAILED, Interrupted};
 
 /// Listens for the signals that end a session. The first one counts; those that follow change nothing, so that nobody
 /// can interrupt a teardown by impatience.
-#[derive(Debug)]
 pub(crate) struct Signals {
     first: Arc<AtomicI32>,
     on_signal: Arc<Mutex<OnSignal>>,
 }
 
+/// Stops something by its name; what cannot be stopped is left to the teardown.
+type Stop = dyn Fn() + Send + Sync;
+
 /// What the first signal is to act on besides being remembered.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct OnSignal {
     /// A long command in the foreground, which ends early.
     foreground: Option<Arc<SharedChild>>,
-    /// A running agent, which is stopped by its name: no process number is ever signalled.
-    agent: Option<(Docker, String)>,
+    /// What stops a running agent.
+    stop: Option<Arc<Stop>>,
     /// The client that shows it, which ends with it.
     client: Option<Arc<SharedChild>>,
 }
@@ -81,17 +79,17 @@ impl Signals {
         }
     }
 
-    /// From now on the first signal also stops this container.
+    /// From now on the first signal also does this, in a thread of its own.
     ///
     /// # Errors
     /// [`Interrupted`], if a signal has come already.
-    pub(super) fn stops(&self, docker: &Docker, agent: &str) -> anyhow::Result<()> {
-        held(&self.on_signal).agent = Some((docker.clone(), agent.to_owned()));
+    pub(crate) fn stops(&self, stop: impl Fn() + Send + Sync + 'static) -> anyhow::Result<()> {
+        held(&self.on_signal).stop = Some(Arc::new(stop));
         self.check()
     }
 
     /// From now on the first signal also ends this client, where it does not end with the agent.
-    pub(super) fn shows(&self, client: Arc<SharedChild>) {
+    pub(crate) fn shows(&self, client: Arc<SharedChild>) {
         held(&self.on_signal).client = Some(client);
     }
 }
@@ -101,18 +99,15 @@ fn held(acts: &Mutex<OnSignal>) -> MutexGuard<'_, OnSignal> {
 }
 
 fn act(acts: &Mutex<OnSignal>) {
-    let (foreground, agent) = {
+    let (foreground, stop) = {
         let acts = held(acts);
-        (acts.foreground.clone(), acts.agent.clone())
+        (acts.foreground.clone(), acts.stop.clone())
     };
     if let Some(child) = foreground {
         let _ = child.send_signal(SIGTERM);
     }
-    if let Some((docker, agent)) = agent {
-        // `stop` gives the agent time to write down a login; `rm` closes the race with a container that was created
-        // and not yet started, which `stop` leaves alone. Both may fail: the teardown that follows does it again.
-        let _ = docker.try_run_within(&docker::stop(&agent), Duration::from_secs(15));
-        let _ = docker.try_run_within(&docker::remove_containers(&[agent]), TEARDOWN);
+    if let Some(stop) = stop {
+        stop();
         // Where the engine hangs, so does its client.
         let client = held(acts).client.clone();
         if let Some(client) = client

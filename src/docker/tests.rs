@@ -2,6 +2,7 @@
 
 use std::{
     io::Write as _,
+    path::PathBuf,
     process::{Command, Stdio},
     sync::LazyLock,
 };
@@ -10,11 +11,17 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    agent,
     cli::Options,
-    config::AgentDir,
-    docker::{Cmd, Source},
-    facts::AgentEntry,
+    config::{Access, AgentDir, Config, Limits},
+    egress::{Rendered, Sources},
+    facts::{AgentEntry, Bind, Facts},
     files::Identity,
+    host::{Host, Owner},
+    plan::{Choices, Container, Inputs, Plan, Reach, Source},
+    purpose::{Program, Purpose},
+    secret::{Secret, Value},
+    workspace::Workspace,
 };
 
 /// In every value that must not be seen, and in nothing else.
@@ -42,39 +49,41 @@ impl World {
             workspace: &self.workspace,
             facts: &self.facts,
             who: self.who,
-            image: "pi-agent:base-0123456789ab",
+            choices: &Choices {
+                name: "name".to_owned(),
+                attempt: 0,
+                agent_image: "pi-agent:base-0123456789ab".to_owned(),
+                sidecar_image: "pi-proxy:0123456789ab".to_owned(),
+            },
             program: &self.program,
             reach: &self.reach,
-            subnet: Subnet::choose(&id, 0, &self.host),
+            state: std::path::Path::new("/state/abcdefghijklmnop"),
             now: 1_700_000_000,
         })
         .unwrap()
     }
 }
 
-impl Plan {
-    fn creates(&self) -> Vec<Cmd> {
-        [Some(&self.agent), self.sidecar.as_ref(), self.model.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(Container::create)
-            .collect()
-    }
+fn containers(plan: &Plan) -> impl Iterator<Item = &Container> {
+    [Some(&plan.agent), plan.sidecar.as_ref(), plan.model.as_ref()].into_iter().flatten()
+}
 
-    /// Every command of a session's.
-    fn commands(&self) -> Vec<Cmd> {
-        let mut all = self.creates();
-        if let Some(network) = &self.network {
-            all.push(network.create());
-            all.push(network.connect("x", Ipv4Addr::LOCALHOST));
-        }
-        for container in [Some(&self.agent), self.sidecar.as_ref(), self.model.as_ref()] {
-            all.extend(container.map(Container::attach));
-            all.extend(container.map(Container::start));
-        }
-        all.extend(down(&self.record.id));
-        all
+fn creates(plan: &Plan) -> Vec<Cmd> {
+    containers(plan).map(render::create).collect()
+}
+
+/// Every command of a session's.
+fn commands(plan: &Plan) -> Vec<Cmd> {
+    let mut all = creates(plan);
+    if let Some(network) = &plan.network {
+        all.push(render::create_network(network));
+        all.push(render::connect(network, "x", std::net::Ipv4Addr::LOCALHOST));
     }
+    for container in containers(plan) {
+        all.extend([render::attach(container), render::start(container)]);
+    }
+    all.extend(down(&plan.record.id));
+    all
 }
 
 fn words_of(cmd: &Cmd) -> Vec<String> {
@@ -89,17 +98,17 @@ fn path() -> impl Strategy<Value = PathBuf> {
 fn reach() -> impl Strategy<Value = Reach> {
     let proxy = any::<bool>().prop_map(|secret| {
         let conf = format!("Upstream http u:{SECRET}@proxy.example:3128\n");
-        Reach::Proxy(ProxyFiles {
+        let rendered = Rendered {
             conf: if secret {
-                Text::Secret(Secret::new(conf.into()))
+                Value::Secret(Secret::new(conf.into()))
             } else {
-                Text::Plain("x\nEOF\n".into())
+                Value::Plain("x\nEOF\n".into())
             },
             filter: "^example\\.com:443$\n".into(),
             lan: String::new(),
             closed: String::new(),
-            image: "pi-proxy:0123456789ab".into(),
-        })
+        };
+        Reach::Proxy(Box::new(rendered), Sources::default())
     });
     prop_oneof![Just(Reach::Open), Just(Reach::None), Just(Reach::Demo), proxy]
 }
@@ -151,16 +160,17 @@ fn host() -> impl Strategy<Value = Host> {
 
 fn facts() -> impl Strategy<Value = Facts> {
     let entries = proptest::collection::vec(("[a-z][a-zA-Z. -]{0,10}", path()), 0..5);
-    let mount = (path(), any::<bool>()).prop_map(|(path, read_only)| {
-        Mount::same(path, if read_only { Access::ReadOnly } else { Access::ReadWrite })
+    let bind = (path(), any::<bool>()).prop_map(|(path, read_only)| {
+        let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
+        Bind { source: path.clone(), target: path, access }
     });
-    (entries, proptest::collection::vec(mount, 0..3), proptest::option::of(path()), path()).prop_map(
-        |(entries, mounts, skills, agent_dir)| Facts {
+    (entries, proptest::collection::vec(bind, 0..3), proptest::option::of(path()), path()).prop_map(
+        |(entries, binds, skills, agent_dir)| Facts {
             agent_dir,
             agent_entries: entries.into_iter().map(|(name, real)| AgentEntry { name, real }).collect(),
             skills: skills.clone(),
             acli: skills,
-            mounts,
+            binds,
             identity: vec![("user.name".into(), "A \"B\" O'C".into())],
             ..Facts::default()
         },
@@ -169,8 +179,9 @@ fn facts() -> impl Strategy<Value = Facts> {
 
 fn program() -> impl Strategy<Value = Program> {
     let words = proptest::collection::vec("[^\0]{0,12}", 0..4);
-    (words, any::<bool>())
-        .prop_map(|(words, agent)| if agent { Program::Agent(words) } else { Program::Command(words) })
+    let purpose =
+        proptest::sample::select(vec![Purpose::Work, Purpose::Shell, Purpose::SetUp, Purpose::Demo]);
+    (words, purpose).prop_map(|(words, purpose)| Program { purpose, words })
 }
 
 fn world() -> impl Strategy<Value = World> {
@@ -185,7 +196,7 @@ fn world() -> impl Strategy<Value = World> {
                 alternates: vec![],
                 identity: Identity { device: 1, inode: 2 },
                 owner: who,
-                warnings: vec![],
+                findings: vec![],
             };
             World { config, host, workspace, facts, who, program, reach }
         },
@@ -196,13 +207,13 @@ proptest! {
     #[test]
     fn a_secret_never_reaches_a_command_line_a_dry_run_or_a_debug(world in world()) {
         let plan = world.plan();
-        for cmd in plan.commands() {
+        for cmd in commands(&plan) {
             prop_assert!(!words_of(&cmd).concat().contains(SECRET), "{cmd}");
             prop_assert!(!cmd.to_string().contains(SECRET), "{cmd}");
             let shown = format!("{cmd:?}");
             prop_assert!(!shown.contains(SECRET), "{}", shown);
         }
-        prop_assert!(!plan.script().contains(SECRET));
+        prop_assert!(!script(&plan).contains(SECRET));
         prop_assert!(!serde_json::to_string(&plan).unwrap().contains(SECRET));
         prop_assert!(!serde_json::to_string(&plan.record).unwrap().contains(SECRET));
         let shown = format!("{plan:?}");
@@ -212,7 +223,7 @@ proptest! {
     #[test]
     fn every_container_is_hardened(world in world()) {
         let plan = world.plan();
-        for cmd in plan.creates() {
+        for cmd in creates(&plan) {
             let words = words_of(&cmd);
             let image = words.iter().position(|word| word.starts_with("pi-agent:") || word.starts_with("pi-proxy:")).unwrap();
             let flags = &words[..image];
@@ -236,7 +247,7 @@ proptest! {
         let plan = world.plan();
         let gone: Vec<String> = down(&plan.record.id).iter().flat_map(words_of).collect();
         let label = format!("pi.session={}", plan.record.id.as_str());
-        for cmd in plan.creates() {
+        for cmd in creates(&plan) {
             let words = words_of(&cmd);
             let name = words.iter().position(|word| word == "--name").unwrap() + 1;
             prop_assert!(gone.contains(&words[name]), "{cmd}");
@@ -244,9 +255,9 @@ proptest! {
         }
         if let Some(network) = &plan.network {
             prop_assert!(gone.contains(&network.name));
-            prop_assert!(words_of(&network.create()).contains(&label));
+            prop_assert!(words_of(&render::create_network(network)).contains(&label));
         }
-        for container in [Some(&plan.agent), plan.sidecar.as_ref(), plan.model.as_ref()].into_iter().flatten() {
+        for container in containers(&plan) {
             for mount in &container.mounts {
                 if let Source::Volume { name, labels } = &mount.source {
                     // The cache outlives the session on purpose.
@@ -274,11 +285,22 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn a_dry_run_is_a_script_that_a_shell_understands(world in world()) {
-        let script = world.plan().script();
+        let script = script(&world.plan());
         let mut sh =
             Command::new("sh").arg("-n").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         sh.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
         let output = sh.wait_with_output().unwrap();
         prop_assert!(output.status.success(), "{}\n{script}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_printed_command_survives_a_shell(words in proptest::collection::vec("[^\0]{0,12}", 1..6)) {
+        let cmd = Cmd::new("x", &words.iter().map(String::as_str).collect::<Vec<_>>());
+        let line = cmd.to_string().replacen("docker", "printf '%s\\0'", 1);
+        let out = std::process::Command::new("sh").arg("-c").arg(line).output().unwrap();
+        let got: Vec<_> = String::from_utf8_lossy(&out.stdout).split_terminator('\0').map(str::to_owned).collect();
+        proptest::prop_assert_eq!(got, words);
     }
 }

@@ -1,0 +1,91 @@
+//! The plan as a shell script: the dry run.
+
+use std::fmt::Write as _;
+
+use super::{down, render};
+use crate::{
+    plan::{Directory, File, Keep, Plan},
+    report::quote,
+    secret::Value,
+};
+
+/// The plan as a shell script that does what the launcher would do; secrets are expected in the environment.
+pub(crate) fn script(plan: &Plan) -> String {
+    let mut text =
+        String::from("#!/bin/sh\n# What `pi` would run here, now. The image is `pi build`'s.\nset -eu\n");
+    let mut line = |words: &str| {
+        let _ = writeln!(text, "{words}");
+    };
+    line(&format!("export DOCKER_HOST={}", quote(&plan.record.engine)));
+    for (name, value) in &plan.agent.env {
+        if matches!(value, Value::Secret(_)) {
+            line(&format!(": \"${{{name}?set it to the secret that goes into the container}}\""));
+            line(&format!("export {name}"));
+        }
+    }
+    let state = quote(&plan.state.to_string_lossy());
+    line("down() {");
+    line("  trap - EXIT; exec 9>&- || true");
+    for cmd in down(&plan.record.id) {
+        line(&format!("  {cmd} >/dev/null 2>&1 || true"));
+    }
+    line(&format!("  rm -rf {state}"));
+    line("}");
+    line("trap down EXIT");
+    line("trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM");
+    line(&format!("umask 077; mkdir -p {state}"));
+    for Directory { path, owner } in &plan.directories {
+        let path = quote(&path.to_string_lossy());
+        let chown =
+            owner.map(|owner| format!(" && chown {}:{} {path}", owner.uid, owner.gid)).unwrap_or_default();
+        line(&format!("[ -d {path} ] || {{ mkdir -p {path}{chown}; }}"));
+    }
+    for file in &plan.files {
+        line(&file_script(file));
+    }
+    if let Some(network) = &plan.network {
+        line(&format!("{} >/dev/null", render::create_network(network)));
+    }
+    if let Some(sidecar) = &plan.sidecar {
+        line(&format!("{} >/dev/null", render::create(sidecar)));
+        if let (Some(network), Some(address)) = (&plan.network, plan.sidecar_address) {
+            line(&render::connect(network, &sidecar.name, address).to_string());
+        }
+        line(&format!("mkfifo {state}/stdin"));
+        line(&format!("{} <{state}/stdin >{state}/proxy.log 2>&1 &", render::attach(sidecar)));
+        line(&format!("exec 9>{state}/stdin"));
+    }
+    if let Some(model) = &plan.model {
+        line(&format!("{} >/dev/null", render::create(model)));
+        line(&format!("{} >/dev/null", render::start(model)));
+    }
+    line(&format!("{} >/dev/null", render::create(&plan.agent)));
+    line("code=0");
+    line(&format!("{} 9>&- || code=$?", render::attach(&plan.agent)));
+    line("exit $code");
+    text
+}
+
+fn file_script(file: &File) -> String {
+    let File { path, text, keep, owner } = file;
+    let text = match text {
+        Value::Plain(text) => text.as_str(),
+        Value::Secret(_) => "# Left out: it holds a password.\n",
+    };
+    let dir = path.parent().map(|dir| quote(&dir.to_string_lossy())).unwrap_or_default();
+    let path = quote(&path.to_string_lossy());
+    let mut end = String::from("EOF");
+    while text.lines().any(|line| line == end) {
+        end.push('_');
+    }
+    let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    match keep {
+        Keep::Session => {
+            format!("(umask 022; mkdir -p {dir}; cat >{path} <<'{end}'\n{text}{newline}{end}\n)")
+        }
+        Keep::Existing => {
+            let chown = owner.map(|to| format!("chown {}:{} {path}\n", to.uid, to.gid)).unwrap_or_default();
+            format!("[ -e {path} ] || {{\ncat >{path} <<'{end}'\n{text}{newline}{end}\n{chown}}}")
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The record of a session: its directory, its lock, and what is written down about it. A session lives as long as its
+//! lock is held; the kernel frees the lock when the launcher ends, however it ends.
+
+mod find;
+mod id;
+
+use std::{
+    fs,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::{
+    find::{find, restricted},
+    id::SessionId,
+};
+use crate::{
+    egress::Sources,
+    files::{lock_within, private_dir, read_small, replace},
+    host::Host,
+    report::Hinted,
+};
+
+/// How long others may hold the directory's lock: a stopped process must not stop all others.
+const MOMENTS: Duration = Duration::from_secs(10);
+
+/// How long a killed session's clients may take to end.
+const LAST_CLIENTS: Duration = Duration::from_secs(2);
+
+const RECORD: &str = "session.json";
+const LOCK: &str = "lock";
+
+/// What teardown needs to know, and what `pi ps` shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) id: SessionId,
+    pub(crate) name: String,
+    /// The engine's address, as docker takes it.
+    pub(crate) engine: String,
+    pub(crate) repository: PathBuf,
+    pub(crate) directory: PathBuf,
+    pub(crate) image: String,
+    /// `open`, `proxy`, `none` or `demo`.
+    pub(crate) network: String,
+    /// Seconds since 1970.
+    pub(crate) started: u64,
+    /// Where the allowlist comes from, in a restricted session.
+    pub(crate) allowlist: Option<Sources>,
+    /// The login file, whose backup lies beside the record.
+    pub(crate) login: PathBuf,
+}
+
+impl Record {
+    fn load(dir: &Path) -> Option<Self> {
+        serde_json::from_str(&read_small(&dir.join(RECORD)).ok()??).ok()
+    }
+
+    /// Writes the record so that a reader sees the old one or the new one.
+    ///
+    /// # Errors
+    /// The disk is full, say.
+    pub(crate) fn save(&self, dir: &Path) -> anyhow::Result<()> {
+        let path = dir.join(RECORD);
+        let text = serde_json::to_string(self).context("could not render the session's record")?;
+        replace(&path, text.as_bytes()).with_context(|| format!("could not write `{}`", path.display()))
+    }
+}
+
+/// Where all sessions of this machine and user are.
+fn sessions_dir(host: &Host) -> PathBuf {
+    host.state_dir().join("sessions")
+}
+
+/// Where the session of this id has its directory.
+pub(crate) fn directory(host: &Host, id: &SessionId) -> PathBuf {
+    sessions_dir(host).join(id.as_str())
+}
+
+/// Held for moments only: between the making of a session's directory and the taking of its lock nobody may look.
+///
+/// # Errors
+/// Somebody has held it for too long.
+pub(crate) fn directory_lock(host: &Host) -> anyhow::Result<fs::File> {
+    let dir = sessions_dir(host);
+    private_dir(&dir)?;
+    let path = dir.join(".lock");
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("could not open `{}`", path.display()))?;
+    lock_within(&file, MOMENTS, || Ok(())).with_context(|| format!("could not lock `{}`", path.display()))?;
+    Ok(file)
+}
+
+/// Where a session's name comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// The user typed it: two sessions cannot have it.
+    Chosen(String),
+    /// It is the repository's, and gets a number where it is taken.
+    Repository(String),
+}
+
+impl Naming {
+    /// The name where nobody else has it.
+    pub(crate) fn plain(&self) -> &str {
+        match self {
+            Self::Chosen(name) | Self::Repository(name) => name,
+        }
+    }
+}
+
+/// A session of this process's own, which lives while this value does.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) dir: PathBuf,
+    pub(crate) lock: Arc<fs::File>,
+    pub(crate) name: String,
+}
+
+impl Claim {
+    /// Makes the session's directory, takes its lock and writes the record that `record` gives for its name, before
+    /// anything else of it exists. No two sessions that live have one name.
+    ///
+    /// # Errors
+    /// The chosen name is taken, or the directory cannot be written.
+    pub(crate) fn take(
+        host: &Host,
+        id: &SessionId,
+        naming: &Naming,
+        record: impl FnOnce(&str) -> anyhow::Result<Record>,
+    ) -> anyhow::Result<Self> {
+        let (directory_lock, name) = free_name(host, naming)?;
+        let dir = directory(host, id);
+        private_dir(&dir)?;
+        let claim = Self::fill(dir.clone(), name, record);
+        if claim.is_err() {
+            let _ = fs::remove_dir_all(dir);
+        }
+        drop(directory_lock);
+        claim
+    }
+
+    fn fill(
+        dir: PathBuf,
+        name: String,
+        record: impl FnOnce(&str) -> anyhow::Result<Record>,
+    ) -> anyhow::Result<Self> {
+        let lock = fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            // For the clients that hold it as their stdin, an empty one.
+            .read(true)
+            .write(true)
+            .open(dir.join(LOCK))
+            .with_context(|| format!("could not write in `{}`", dir.display()))?;
+        lock.lock().with_context(|| format!("could not lock `{}`", dir.display()))?;
+        record(&name)?.save(&dir)?;
+        Ok(Self { dir, lock: Arc::new(lock), name })
+    }
+}
+
+/// A name that no living session has, and the lock under which this is so.
+fn free_name(host: &Host, naming: &Naming) -> anyhow::Result<(fs::File, String)> {
+    let begun = Instant::now();
+    loop {
+        let lock = directory_lock(host)?;
+        let (live, _) = look(host);
+        let is_taken = |name: &str| live.iter().any(|session| session.record.name == name);
+        match naming {
+            Naming::Chosen(name) | Naming::Repository(name) if !is_taken(name) => {
+                return Ok((lock, name.clone()));
+            }
+            Naming::Repository(name) => {
+                // One more than are taken besides the plain name, so one of them is free.
+                let mut numbered = (2..=live.len() + 1).map(|n| format!("{name}-{n}"));
+                return Ok((lock, numbered.find(|name| !is_taken(name)).unwrap_or_default()));
+            }
+            // One that has just been killed is held by its last clients for a moment.
+            Naming::Chosen(_) if begun.elapsed() < LAST_CLIENTS => {
+                drop(lock);
+                thread::sleep(Duration::from_millis(100));
+            }
+            Naming::Chosen(name) => {
+                return Err(Hinted::error(
+                    format!("a session named `{name}` is running"),
+                    "take another name, or end that one with `pi stop`",
+                ));
+            }
+        }
+    }
+}
+
+/// A session that somebody runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Live {
+    pub(crate) record: Record,
+    pub(crate) dir: PathBuf,
+}
+
+impl Live {
+    /// Whether its launcher has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        fs::File::open(self.dir.join(LOCK)).map_or(true, |lock| lock.try_lock().is_ok())
+    }
+}
+
+/// A session whose lock is ours now: nobody lives in it.
+#[derive(Debug)]
+pub(crate) struct Dead {
+    pub(crate) id: SessionId,
+    /// `None` where it died before it had made anything, or its record was lost.
+    pub(crate) record: Option<Record>,
+    pub(crate) dir: PathBuf,
+    _lock: Option<fs::File>,
+}
+
+/// The sessions of this user on this machine, told apart by their locks; the dead ones cannot come back.
+///
+/// # Errors
+/// The directory's lock cannot be had.
+pub(crate) fn all(host: &Host) -> anyhow::Result<(Vec<Live>, Vec<Dead>)> {
+    // Nearly always there is nothing, and then nothing is locked.
+    if entries(host).next().is_none() {
+        return Ok((vec![], vec![]));
+    }
+    let _directory = directory_lock(host)?;
+    Ok(look(host))
+}
+
+fn entries(host: &Host) -> impl Iterator<Item = (SessionId, PathBuf)> {
+    let list = fs::read_dir(sessions_dir(host)).into_iter().flatten().flatten();
+    list.filter_map(|entry| Some((SessionId::parse(entry.file_name().to_str()?)?, entry.path())))
+}
+
+/// The same, while the directory's lock is held.
+fn look(host: &Host) -> (Vec<Live>, Vec<Dead>) {
+    let mut live = Vec::new();
+    let mut dead = Vec::new();
+    for (id, dir) in entries(host) {
+        let record = Record::load(&dir).filter(|record| record.id == id);
+        match fs::File::open(dir.join(LOCK)) {
+            Ok(lock) if lock.try_lock().is_ok() => dead.push(Dead { id, record, dir, _lock: Some(lock) }),
+            // A directory without a lock died between two steps of its making; one that is gone has just ended. Any other
+            // failure, such as too many open files, says nothing about the session.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
+                dead.push(Dead { id, record: None, dir, _lock: None });
+            }
+            Err(_) => {}
+            Ok(_) => live.extend(record.map(|record| Live { record, dir })),
+        }
+    }
+    live.sort_by(|a, b| (a.record.started, &a.record.id).cmp(&(b.record.started, &b.record.id)));
+    (live, dead)
+}
+
+/// Waits until the session in this directory has no launcher, as the kernel sees it a moment after the process's end.
+///
+/// # Errors
+/// Locks do not work here.
+pub(crate) fn wait_for_end(dir: &Path) -> anyhow::Result<()> {
+    if let Ok(lock) = fs::File::open(dir.join(LOCK)) {
+        lock.lock()?;
+    }
+    Ok(())
+}
