@@ -182,11 +182,14 @@ pub(crate) enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Show what a session's proxy has logged
+    /// Show what a session's proxy has logged, or the last one's
     Logs {
-        /// Name or id, as `pi ps` shows it
+        /// Name or id, as `pi ps` shows it; needed only when several are running here
         #[arg(value_name = "NAME")]
-        session: String,
+        session: Option<String>,
+        /// Go on until the session ends
+        #[arg(short, long)]
+        follow: bool,
     },
     /// Stop a running session
     Stop {

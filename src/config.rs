@@ -8,18 +8,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use toml::Spanned;
 
 use self::{
     file::{Cpus, Layer, Values, layer, project_lang, read},
     value::{PROCESSORS, processes, runtime, session_name, size},
 };
-use crate::{
-    cli::Options,
-    host::{Host, hex},
-    lang::Lang,
-};
+use crate::{cli::Options, host::Host, lang::Lang};
 
 /// The commented default, which is also the documentation of every key.
 pub(crate) const DEFAULTS: &str = include_str!("../assets/config.toml");
@@ -48,8 +43,6 @@ pub(crate) struct Config {
     pub(crate) docker: String,
     pub(crate) session_name: Option<String>,
     pub(crate) images: Images,
-    /// A hash of the user's file as it was read.
-    pub(crate) digest: String,
 }
 
 /// What the agent may reach.
@@ -128,7 +121,6 @@ impl Config {
     pub(crate) fn load(options: &Options, host: &Host, project: Option<&Path>) -> anyhow::Result<Self> {
         let path = Self::path(options, host);
         let text = read(&path)?;
-        let digest = hex(&Sha256::digest(text.as_deref().unwrap_or_default()));
         let user = match text {
             Some(text) => layer(&path, &text)?,
             None if options.config.is_none() => Layer::default(),
@@ -138,7 +130,7 @@ impl Config {
             Some(root) => project_lang(&root.join(PROJECT_FILE), &Self::path(options, host))?,
             None => None,
         };
-        Ok(Self { digest, ..resolve(options, host, chosen, user)? })
+        resolve(options, host, chosen, user)
     }
 
     /// The settings of a demonstration: nothing of the user's own goes along.
@@ -240,7 +232,6 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
                 .map(|path| host.expand(path.get_ref())),
             pull: images.pull.or(fallback.pull).unwrap_or(Pull::Always),
         },
-        digest: String::new(),
     })
 }
 

@@ -173,6 +173,13 @@ pub(crate) fn image_label(tag: &str, label: &str) -> Cmd {
         .arg(tag)
 }
 
+fn is_running(name: &str) -> Cmd {
+    Cmd::new(
+        "look at the session's container",
+        &["container", "inspect", "--format", "{{.State.Running}}", name],
+    )
+}
+
 fn image_exists(tag: &str) -> Cmd {
     Cmd::new(format!("look for the image `{tag}`"), &["image", "inspect", "--format", "{{.Id}}", tag])
 }

@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
@@ -27,8 +26,8 @@ const FORMS: &str = "an entry is `example.com`, `*.example.com` or `host:port`";
 
 const TEMPLATE: &str = include_str!("../proxy/tinyproxy.conf");
 
-/// Where a session's allowlist comes from; kept with its record, so that it can be read again while the session runs.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// Where a session's allowlist comes from: its launcher keeps it, so that it can be read again while the session runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Sources {
     pub(crate) file: PathBuf,
     /// From `--allow`, and from `pi allow`.
@@ -36,7 +35,6 @@ pub(crate) struct Sources {
     /// From `lan` in the config.
     pub(crate) lan: Vec<String>,
     /// What the file held when it was read: the agent may be able to write the file itself.
-    #[serde(default)]
     pub(crate) text: Option<String>,
 }
 
@@ -70,7 +68,7 @@ impl Sources {
             return Ok(());
         }
         let path = self.file.display();
-        if !config.allowed_domains_is_default {
+        if !config.allowed_domains_is_default || self.file != config.allowed_domains {
             return Err(self.missing());
         }
         if let Some(dir) = self.file.parent() {

@@ -142,6 +142,16 @@ impl Host {
         self.xdg("XDG_STATE_HOME", ".local/state").join("pi").join(&self.machine)
     }
 
+    /// What the last restricted session was refused.
+    pub(crate) fn last_refused(&self) -> PathBuf {
+        self.state_dir().join("last-refused")
+    }
+
+    /// What the last session's proxy has logged.
+    pub(crate) fn last_log(&self) -> PathBuf {
+        self.state_dir().join("last-proxy.log")
+    }
+
     /// Where the launcher works for a moment; apart from what it remembers, which no session may write.
     pub(crate) fn cache_dir(&self) -> PathBuf {
         self.xdg("XDG_CACHE_HOME", ".cache").join("pi").join(&self.machine)

@@ -81,26 +81,21 @@ impl Launcher {
     /// Settings that no agent can have changed: they decide what runs on this machine.
     fn trusted(&self, config: Config) -> anyhow::Result<Config> {
         let path = Config::path(&self.options, &self.host);
-        let written = Written::load(&self.host);
+        let written = Written::load(&self.host).and_around(&self.host);
         let why = match written.follow(&path) {
             Err(astray) => astray.to_string(),
             Ok(real) => match written.holds(&real).filter(|_| real.exists()) {
                 None => return Ok(config),
-                Some(dir) => {
-                    format!(
-                        "the settings `{}` lie in `{}`, where agents can write",
-                        path.display(),
-                        dir.display()
-                    )
-                }
+                Some(dir) => format!(
+                    "the settings `{}` lie in `{}`, where agents can write",
+                    path.display(),
+                    dir.display()
+                ),
             },
         };
-        if Written::knows_settings(&self.host, &path, &config.digest) {
-            return Ok(config);
-        }
         Err(Hinted::error(
-            format!("{why}, and are not what they were when the session there began"),
-            "look at them, and keep them in a place of their own, such as `~/.config/pi/config.toml`",
+            why,
+            "look at them, and keep them elsewhere, such as in `~/.config/pi/config.toml`",
         ))
     }
 
@@ -197,13 +192,7 @@ impl Launcher {
         if prepared.program.purpose != Purpose::Demo {
             let plan = self.plan(prepared, &id, &choices)?;
             let writable = plan.agent.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
-            let settings = Config::path(&self.options, &self.host);
-            Written::remember(
-                &self.host,
-                writable.filter_map(Mount::path),
-                &settings,
-                &prepared.config.digest,
-            )?;
+            Written::remember(&self.host, writable.filter_map(Mount::path))?;
         }
         if let Reach::Proxy(_, sources) = &prepared.reach {
             sources.provide_file(&prepared.config)?;
@@ -217,6 +206,11 @@ impl Launcher {
             agent_image: &|| builder.ensure(&prepared.image, Effort::Missing),
             sidecar_image: &|| builder.ensure(&prepared.proxy, Effort::Missing),
             naming: &naming,
+            sources: match &prepared.reach {
+                Reach::Proxy(_, sources) => Some(sources),
+                _ => None,
+            },
+            list: self.options.allowed_domains.as_deref(),
         };
         std::thread::scope(|scope| {
             scope.spawn(|| session::sweep(&self.host, &docker));

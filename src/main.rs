@@ -30,9 +30,8 @@
 //! | `docker` | docker's flags, its words and what came of a command |
 //! | `plan` | what a session consists of, as a value |
 //! | `facts` | what of the host goes into a session |
-//! | `written` | where agents could write |
-//! | `record` | a session's id, directory, lock and record; which sessions live |
-//! | `egress` | where an allowlist comes from, and what of it the sidecar gets |
+//! | `written`, `control` | where agents could write; how a verb talks to a session's launcher |
+//! | `record`, `egress` | a session's id, directory, lock and record; where an allowlist comes from |
 //! | `config` | what was meant: layers of settings, one resolver |
 //! | `cli`, `workspace`, `scratch` | the command line; the repository; directories for a while |
 //! | `host`, `lang`, `purpose`, `refused`, `signals` | the process; languages; what a session is for; what was refused; signals |
@@ -54,6 +53,7 @@
 mod agent;
 mod cli;
 mod config;
+mod control;
 mod docker;
 mod domain;
 mod egress;
@@ -113,7 +113,9 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         }
         Action::Verb(Verb::Check { targets }) => verb::check::run(&launcher()?, &targets),
         Action::Verb(Verb::Ps { json }) => verb::ps::run(&launcher()?, json),
-        Action::Verb(Verb::Logs { session }) => verb::ps::logs(&launcher()?, &session),
+        Action::Verb(Verb::Logs { session, follow }) => {
+            verb::logs::run(&launcher()?, session.as_deref(), follow)
+        }
         Action::Verb(Verb::Stop { session, all: _ }) => verb::stop::run(&launcher()?, session.as_deref()),
         Action::Verb(Verb::Clean { images, caches }) => verb::clean::run(&launcher()?, images, caches),
         Action::Watch(directory) => verb::watch::run(&launcher()?, &directory),

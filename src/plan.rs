@@ -216,7 +216,7 @@ fn record(inputs: &Inputs<'_>) -> Record {
         network: reach.name().to_owned(),
         started: *now,
         allowlist: match reach {
-            Reach::Proxy(_, sources) => Some(sources.clone()),
+            Reach::Proxy(_, sources) => Some(sources.file.clone()),
             _ => None,
         },
         login: facts.agent_dir.join("auth.json"),

@@ -21,7 +21,6 @@ pub(crate) use self::{
     id::SessionId,
 };
 use crate::{
-    egress::Sources,
     files::{lock_within, private_dir, read_small, replace},
     host::Host,
     report::Hinted,
@@ -50,13 +49,29 @@ pub(crate) struct Record {
     pub(crate) network: String,
     /// Seconds since 1970.
     pub(crate) started: u64,
-    /// Where the allowlist comes from, in a restricted session.
-    pub(crate) allowlist: Option<Sources>,
+    /// The allowlist's file, in a restricted session.
+    pub(crate) allowlist: Option<PathBuf>,
     /// The login file, whose backup lies beside the record.
     pub(crate) login: PathBuf,
 }
 
 impl Record {
+    #[cfg(test)]
+    pub(crate) fn for_tests(id: SessionId) -> Self {
+        Self {
+            id,
+            name: "name".to_owned(),
+            engine: String::new(),
+            repository: "/r".into(),
+            directory: "/r".into(),
+            image: String::new(),
+            network: "proxy".to_owned(),
+            started: 0,
+            allowlist: None,
+            login: "/l".into(),
+        }
+    }
+
     fn load(dir: &Path) -> Option<Self> {
         serde_json::from_str(&read_small(&dir.join(RECORD)).ok()??).ok()
     }

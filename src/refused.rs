@@ -7,10 +7,14 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv4Addr},
+    path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{domain::Entry, report};
+use crate::{
+    domain::Entry,
+    report::{self, quote},
+};
 
 /// Stands for a destination that is not safe to show.
 pub(crate) const ODD: &str = "<non-printable>";
@@ -140,8 +144,9 @@ pub(crate) fn suggestion(destination: &str) -> Option<Way> {
 /// How many destinations the line at the end names.
 const NAMED: usize = 3;
 
-/// One line about what was refused, and how to allow it.
-pub(crate) fn say_at_exit(refused: &Refused) {
+/// One line about what was refused, and how to allow it from now on; `list` is the allowlist's file, where the user
+/// named another than the usual one.
+pub(crate) fn say_at_exit(refused: &Refused, list: Option<&Path>) {
     let asked = refused.asked();
     if asked.is_empty() {
         return;
@@ -154,12 +159,12 @@ pub(crate) fn say_at_exit(refused: &Refused) {
     if asked.len() > NAMED {
         names.push(format!("{} more, see `pi blocked`", asked.len() - NAMED));
     }
-    let next = next(asked.iter().take(NAMED).map(|(destination, _)| *destination));
+    let next = next(list, asked.iter().take(NAMED).map(|(destination, _)| *destination));
     report::note(format_args!("refused: {}{next}", names.join(", ")));
 }
 
 /// The commands by which these are allowed from now on.
-fn next<'a>(destinations: impl Iterator<Item = &'a str>) -> String {
+fn next<'a>(list: Option<&Path>, destinations: impl Iterator<Item = &'a str>) -> String {
     let (mut live, mut at_start) = (String::new(), String::new());
     for way in destinations.filter_map(suggestion) {
         match way {
@@ -167,11 +172,15 @@ fn next<'a>(destinations: impl Iterator<Item = &'a str>) -> String {
             Way::AtStart(entry) => at_start = at_start + " --allow " + &entry,
         }
     }
+    let list =
+        list.map(|list| format!(" --allowed-domains {}", quote(&list.to_string_lossy()))).unwrap_or_default();
     match (live.as_str(), at_start.as_str()) {
         ("", "") => String::new(),
-        (_, "") => format!("; allow with `pi allow --save{live}`"),
-        ("", _) => format!("; allow in a new session with `pi{at_start}`"),
-        _ => format!("; allow with `pi allow --save{live}`, in a new session with `pi{at_start}`"),
+        (_, "") => format!("; allow with `pi{list} allow --save{live}`"),
+        ("", _) => format!("; allow in a new session with `pi{list}{at_start}`"),
+        _ => {
+            format!("; allow with `pi{list} allow --save{live}`, in a new session with `pi{list}{at_start}`")
+        }
     }
 }
 
@@ -385,8 +394,11 @@ mod tests {
                 "; allow with `pi allow --save a.test`, in a new session with `pi --allow 10.0.0.7:80`",
             ),
         ] {
-            assert_eq!(next(destinations.iter().copied()), expected);
+            assert_eq!(next(None, destinations.iter().copied()), expected);
         }
+        let list = Some(Path::new("/my list"));
+        let expected = "; allow with `pi --allowed-domains '/my list' allow --save a.test`";
+        assert_eq!(next(list, ["a.test:443"].into_iter()), expected);
     }
 
     #[test]

@@ -264,6 +264,13 @@ impl Hinted {
     }
 }
 
+impl Hinted {
+    /// The next command.
+    pub(crate) fn hint(&self) -> &str {
+        &self.hint
+    }
+}
+
 impl Display for Hinted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)

@@ -3,29 +3,32 @@
 mod login;
 mod prepare;
 mod sidecar;
+mod steer;
 mod sweep;
 mod teardown;
 mod up;
 mod watcher;
 
-use std::{os::unix::process::ExitStatusExt as _, time::Duration};
+use std::{os::unix::process::ExitStatusExt as _, path::Path, sync::Arc, time::Duration};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use self::{
     login::back_up,
     sidecar::Sidecar,
+    steer::{Phase, Steer},
     teardown::{Extent, Teardown},
     watcher::Watcher,
 };
 pub(crate) use self::{
-    sidecar::{LAST_REFUSED, PROXY_LOG, REFUSED},
     sweep::{sweep, take_down},
     teardown::take_down_by_id,
     watcher::watch,
 };
 use crate::{
+    control::Server,
     docker::{Docker, Ended, Shown},
+    egress::Sources,
     host::Host,
     plan::{Choices, Plan},
     record::{Claim, Naming, SessionId},
@@ -48,6 +51,10 @@ pub(crate) struct Needs<'a> {
     /// Makes the sidecar's image exist and names it.
     pub(crate) sidecar_image: &'a dyn Fn() -> anyhow::Result<String>,
     pub(crate) naming: &'a Naming,
+    /// Where the allowlist comes from, in a restricted session.
+    pub(crate) sources: Option<&'a Sources>,
+    /// The allowlist's file, where another than the usual one was named.
+    pub(crate) list: Option<&'a Path>,
 }
 
 /// Runs a session from claim to teardown and returns the agent's exit status.
@@ -62,6 +69,8 @@ pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyho
         login = Some(record.login.clone());
         Ok(record)
     })?;
+    let steer = Arc::new(Steer::new(&claim.name, needs.host, needs.signals, needs.sources));
+    let server = Server::start(&claim.dir, steer.clone())?;
     let docker = needs.docker.clone().holding(claim.lock.clone());
     let needs = &Needs { docker: &docker, ..*needs };
     let mut teardown = Teardown {
@@ -70,14 +79,16 @@ pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyho
         id: id.clone(),
         dir: claim.dir.clone(),
         login: login.unwrap_or_default(),
+        list: needs.list.map(Path::to_owned),
         extent: Extent::Everything,
         watcher: None,
         sidecar: None,
         done: false,
     };
-    let outcome = live(needs, with_name(&claim.name), &claim, &mut teardown);
+    let outcome = live(needs, with_name(&claim.name), &claim, &mut teardown, &steer);
+    steer.reached(Phase::Over);
     teardown.finish();
-    drop(claim);
+    drop((server, claim));
     outcome
 }
 
@@ -86,6 +97,7 @@ fn live(
     choices: Choices,
     claim: &Claim,
     teardown: &mut Teardown<'_>,
+    steer: &Steer,
 ) -> anyhow::Result<u8> {
     let Needs { docker, signals, .. } = needs;
     prepare::prepare(&(needs.plan)(&choices)?)?;
@@ -97,7 +109,8 @@ fn live(
     {
         docker.connect(network, &sidecar.name, address)?;
         signals.check()?;
-        teardown.sidecar = Some(Sidecar::start(docker, sidecar, &plan.agent.name, &claim.dir)?);
+        let sidecar = Sidecar::start(docker, sidecar, &plan.agent.name, &claim.dir)?;
+        teardown.sidecar = Some(Arc::new(sidecar));
     }
     if let Some(model) = &plan.model {
         docker.create(model)?;
@@ -106,7 +119,10 @@ fn live(
     }
     let (stopper, agent) = ((*docker).clone(), plan.agent.name.clone());
     signals.stops(move || stopper.halt(&agent))?;
-    let shown = docker.show(&plan.agent, |client| signals.shows(client))?;
+    let shown = docker.show(&plan.agent, |client| {
+        signals.shows(client);
+        steer.reached(Phase::Running(teardown.sidecar.clone()));
+    })?;
     let outcome = outcome(docker, signals, &plan, &shown);
     if let Some(sidecar) = &teardown.sidecar
         && let Some(said) = sidecar.failed_before_ready()

@@ -47,14 +47,22 @@ impl Signals {
         let mut signals =
             Watched::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM]).context("could not listen for signals")?;
         let (mine, acts) = (first.clone(), on_signal.clone());
-        thread::spawn(move || {
-            for signal in signals.forever() {
-                if mine.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-                    act(&acts);
-                }
-            }
-        });
+        let heard = Self { first: mine, on_signal: acts };
+        thread::spawn(move || signals.forever().for_each(|signal| heard.raise(signal)));
         Ok(Self { first, on_signal })
+    }
+
+    /// Acts as if this signal had come from outside.
+    pub(crate) fn raise(&self, signal: i32) {
+        if self.first.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            act(&self.on_signal);
+        }
+    }
+
+    /// A listener that no signal reaches.
+    #[cfg(test)]
+    pub(crate) fn deaf() -> Self {
+        Self { first: Arc::default(), on_signal: Arc::default() }
     }
 
     /// The same listener, for another owner.

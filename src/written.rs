@@ -83,28 +83,29 @@ impl Written {
         self
     }
 
-    /// Notes that a session is about to have these, for good, and what the user's settings are before that.
-    pub(crate) fn remember<'a>(
-        host: &Host,
-        dirs: impl IntoIterator<Item = &'a Path>,
-        settings: &Path,
-        digest: &str,
-    ) -> anyhow::Result<()> {
-        let dirs: Vec<&Path> = dirs.into_iter().collect();
-        let written = Self::load(host).and(dirs.iter().copied());
-        let is_at_risk = written.follow(settings).map_or(true, |real| written.holds(&real).is_some());
-        if is_at_risk {
-            add(host, SETTINGS, &[settings_entry(settings, digest)])?;
+    /// Notes that a session is about to have these, for good.
+    pub(crate) fn remember<'a>(host: &Host, dirs: impl IntoIterator<Item = &'a Path>) -> anyhow::Result<()> {
+        let path = host.state_dir().join(DIRS);
+        let read = || read_small_bytes(&path).map(Option::unwrap_or_default);
+        let is_known = |text: &[u8], dir: &[u8]| entries(text).any(|one| one == dir);
+        let more: Vec<&[u8]> = dirs.into_iter().map(|dir| dir.as_os_str().as_bytes()).collect();
+        let text = read()?;
+        if more.iter().all(|dir| is_known(&text, dir)) {
+            return Ok(());
         }
-        let dirs: Vec<Vec<u8>> = dirs.iter().map(|dir| dir.as_os_str().as_bytes().to_vec()).collect();
-        add(host, DIRS, &dirs)
-    }
-
-    /// Whether settings which lie where agents can write are what they were before a session could change them.
-    pub(crate) fn knows_settings(host: &Host, settings: &Path, digest: &str) -> bool {
-        let known = read_small_bytes(&host.state_dir().join(SETTINGS)).ok().flatten().unwrap_or_default();
-        let entry = settings_entry(settings, digest);
-        entries(&known).any(|one| one == entry)
+        let _directory = directory_lock(host)?;
+        let mut text = read()?;
+        if text.len() > MANY {
+            let there = |path: &&[u8]| Path::new(OsStr::from_bytes(path)).exists();
+            text = entries(&text).filter(there).flat_map(|path| path.iter().chain(&[0])).copied().collect();
+        }
+        for dir in more {
+            if !is_known(&text, dir) {
+                text.extend_from_slice(dir);
+                text.push(0);
+            }
+        }
+        replace(&path, &text).with_context(|| format!("could not write `{}`", path.display()))
     }
 
     /// The directory of these that holds a path without links.
@@ -151,39 +152,11 @@ impl Written {
     }
 }
 
-/// What these files hold ends with NUL each.
+/// The list; each entry ends with NUL.
 const DIRS: &str = "written";
-const SETTINGS: &str = "settings-seen";
 
 fn entries(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| *byte == 0).filter(|entry| !entry.is_empty())
-}
-
-fn settings_entry(path: &Path, digest: &str) -> Vec<u8> {
-    [digest.as_bytes(), b" ", path.as_os_str().as_bytes()].concat()
-}
-
-fn add(host: &Host, list: &str, more: &[Vec<u8>]) -> anyhow::Result<()> {
-    let path = host.state_dir().join(list);
-    let read = || read_small_bytes(&path).map(Option::unwrap_or_default);
-    let is_known = |text: &[u8], entry: &[u8]| entries(text).any(|one| one == entry);
-    let text = read()?;
-    if more.iter().all(|entry| is_known(&text, entry)) {
-        return Ok(());
-    }
-    let _directory = directory_lock(host)?;
-    let mut text = read()?;
-    if list == DIRS && text.len() > MANY {
-        let there = |path: &&[u8]| Path::new(OsStr::from_bytes(path)).exists();
-        text = entries(&text).filter(there).flat_map(|path| path.iter().chain(&[0])).copied().collect();
-    }
-    for entry in more {
-        if !is_known(&text, entry) {
-            text.extend_from_slice(entry);
-            text.push(0);
-        }
-    }
-    replace(&path, &text).with_context(|| format!("could not write `{}`", path.display()))
 }
 
 fn parts(path: &Path) -> impl Iterator<Item = OsString> {

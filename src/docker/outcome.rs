@@ -4,12 +4,15 @@ use std::{
     os::unix::process::ExitStatusExt as _,
     process::{Child, ExitStatus},
     sync::Arc,
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use shared_child::SharedChild;
 
-use super::{Cmd, Docker, events, failure::Failure, image_exists, remove_containers, render, stop};
+use super::{
+    Cmd, Docker, events, failure::Failure, image_exists, is_running, remove_containers, render, stop,
+};
 use crate::{
     plan::{Container, Network, Streams},
     report,
@@ -122,11 +125,6 @@ impl Docker {
     ///
     /// # Errors
     /// The engine said no, or did not answer.
-    pub(crate) fn gone(&self, cmd: &Cmd) -> anyhow::Result<()> {
-        self.gone_within(cmd, self.deadline())
-    }
-
-    /// The same, within a deadline of its own.
     pub(crate) fn gone_within(&self, cmd: &Cmd, deadline: Duration) -> anyhow::Result<()> {
         match self.try_run_within(cmd, deadline) {
             Err(failure) if !failure.is_missing() => Err(failure.explain(&cmd.purpose)),
@@ -139,7 +137,28 @@ impl Docker {
     pub(crate) fn halt(&self, name: &str) {
         let _ = self.try_run_within(&stop(name), Duration::from_secs(15));
         // A container that was created and not yet started is left alone by `stop`.
+        self.halt_now(name);
+    }
+
+    /// Removes a container at once; where that fails, a teardown does it again.
+    pub(crate) fn halt_now(&self, name: &str) {
         let _ = self.try_run_within(&remove_containers(&[name.to_owned()]), Duration::from_secs(30));
+    }
+
+    /// Waits for a container that is about to run.
+    ///
+    /// # Errors
+    /// The engine does not answer, the container is gone, or `go_on` says so.
+    pub(crate) fn wait_until_runs(
+        &self,
+        name: &str,
+        go_on: impl Fn() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        while self.run(&is_running(name))? != "true" {
+            go_on()?;
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// Whether the engine has this image.

@@ -133,11 +133,6 @@ impl Docker {
         self.heard.load(Ordering::SeqCst)
     }
 
-    /// How long one command may take.
-    pub(super) fn deadline(&self) -> Duration {
-        self.deadline
-    }
-
     /// The program's path.
     pub(crate) fn program(&self) -> &Path {
         &self.program

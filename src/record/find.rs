@@ -76,16 +76,9 @@ mod tests {
 
     fn live(id: &str, repository: &str) -> Live {
         let record = Record {
-            id: SessionId::parse(&id.repeat(16)).unwrap(),
             name: id.to_owned(),
-            engine: String::new(),
             repository: repository.into(),
-            directory: repository.into(),
-            image: String::new(),
-            network: "proxy".to_owned(),
-            started: 0,
-            allowlist: None,
-            login: "/l".into(),
+            ..Record::for_tests(SessionId::parse(&id.repeat(16)).unwrap())
         };
         Live { record, dir: "/s".into() }
     }

@@ -1,12 +1,13 @@
 //! Taking a session down: from its id alone, and as often as it takes.
 
-use std::{fs, path::PathBuf, thread, time::Duration};
+use std::{fs, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use super::{TEARDOWN, login::mend_login, sidecar::Sidecar, watcher::Watcher};
 use crate::{
     docker::{self, Cmd, Docker},
     host::Host,
     record::SessionId,
+    refused::say_at_exit,
     report::{self, Finding},
 };
 
@@ -26,9 +27,11 @@ pub(super) struct Teardown<'a> {
     pub(super) id: SessionId,
     pub(super) dir: PathBuf,
     pub(super) login: PathBuf,
+    /// The allowlist, where another than the usual one was named.
+    pub(super) list: Option<PathBuf>,
     pub(super) extent: Extent,
     pub(super) watcher: Option<Watcher>,
-    pub(super) sidecar: Option<Sidecar>,
+    pub(super) sidecar: Option<Arc<Sidecar>>,
     pub(super) done: bool,
 }
 
@@ -49,7 +52,7 @@ impl Teardown<'_> {
             Ok(())
         };
         if let Some(sidecar) = sidecar {
-            sidecar.finish(self.host);
+            say_at_exit(&sidecar.finish(self.host), self.list.as_deref());
         }
         mend_login(&self.login, &self.dir, self.host);
         match left {

@@ -5,11 +5,11 @@ use std::fs;
 use serde::Serialize;
 
 use crate::{
+    control::{self, Request},
     launcher::Launcher,
     record,
     refused::{self, Refused, Way},
     report,
-    session::{LAST_REFUSED, REFUSED},
 };
 
 /// A refused destination as data.
@@ -37,11 +37,11 @@ impl Row<'_> {
 /// Shows what a running session, or the last one, was refused.
 pub(crate) fn run(launcher: &Launcher, session: Option<&str>, json: bool) -> anyhow::Result<u8> {
     let host = &launcher.host;
-    let path = match record::restricted(host, session)? {
-        Some(session) => session.dir.join(REFUSED),
-        None => host.state_dir().join(LAST_REFUSED),
+    let saved = match record::restricted(host, session)? {
+        Some(session) => control::ask(&session, &Request::Blocked, &launcher.signals, None)?.tell()?,
+        None => fs::read_to_string(host.last_refused()).unwrap_or_default(),
     };
-    let refused = Refused::restore(&fs::read_to_string(path).unwrap_or_default());
+    let refused = Refused::restore(&saved);
     let rows: Vec<Row<'_>> = refused
         .all()
         .map(|(destination, count)| {

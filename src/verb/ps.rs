@@ -1,8 +1,7 @@
-//! `pi ps` and `pi logs`: the sessions that are running, from their records; no engine is asked.
+//! `pi ps`: the sessions that are running, from their records; no engine is asked.
 
-use std::{fs, path::Path, time::SystemTime};
+use std::{path::Path, time::SystemTime};
 
-use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::{
@@ -10,7 +9,6 @@ use crate::{
     launcher::Launcher,
     record::{self, Live},
     report,
-    session::PROXY_LOG,
 };
 
 /// A session as data.
@@ -74,18 +72,6 @@ fn age(seconds: u64) -> String {
         3600..86400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
         _ => format!("{}d{:02}h", seconds / 86400, seconds / 3600 % 24),
     }
-}
-
-/// Shows what a session's proxy has logged, without anything that a terminal would obey.
-pub(crate) fn logs(launcher: &Launcher, name: &str) -> anyhow::Result<u8> {
-    let session = record::find(&launcher.host, name)?;
-    if session.record.allowlist.is_none() {
-        report::note("this session has no proxy, and so no log");
-        return Ok(0);
-    }
-    let path = session.dir.join(PROXY_LOG);
-    let text = fs::read(&path).with_context(|| format!("could not read `{}`", path.display()))?;
-    report::data(report::printable(&String::from_utf8_lossy(&text)) + "\n").map(|()| 0)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 
 use crate::{
     cli::DryRun,
+    control::{self, Request},
     docker::{self, Docker},
     inside,
     launcher::Launcher,
@@ -58,6 +59,11 @@ pub(crate) fn enter(launcher: &Launcher, name: &str, command: &[OsString]) -> an
     let session = record::find(&launcher.host, name)?;
     let docker = Docker::find(&config.docker, &launcher.host, &Written::load(&launcher.host))?
         .at(&session.record.engine);
+    control::ask(&session, &Request::Ready, &launcher.signals, None)?.tell()?;
+    docker.wait_until_runs(&session.record.id.agent(), || {
+        anyhow::ensure!(!session.has_ended(), "the session `{name}` has ended");
+        launcher.signals.check()
+    })?;
     let terminal = launcher.host.terminal;
     let streams = Streams::of(terminal.stdin, terminal.stdout);
     // The engine itself starts a program of the read-only system, and nothing that the agent could have put on a search
@@ -65,7 +71,7 @@ pub(crate) fn enter(launcher: &Launcher, name: &str, command: &[OsString]) -> an
     let mut command = or_shell(command)?;
     command.splice(0..0, [inside::ENTRY, "--within"].map(str::to_owned));
     let exec = docker::exec(&session.record.id.agent(), streams, &session.record.directory, &command);
-    let shown = docker.attach(&exec, false, drop)?;
+    let shown = docker.attach(&exec, false, |client| launcher.signals.foreground(&client))?;
     shown.tell();
     launcher.signals.check()?;
     Ok(shown.status().code().and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED))

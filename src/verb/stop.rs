@@ -8,11 +8,10 @@ use std::{
 use anyhow::bail;
 
 use crate::{
-    docker::{self, Docker},
+    control::{self, Request},
     launcher::Launcher,
     record::{self, Live},
-    report,
-    written::Written,
+    report::{self, Hinted},
 };
 
 /// How long a launcher may take to clean up after its agent has ended.
@@ -20,7 +19,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Stops one session, or every one.
 pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8> {
-    let config = launcher.config()?;
     let sessions = match name {
         Some(name) => vec![record::find(&launcher.host, name)?],
         None => record::all(&launcher.host)?.0,
@@ -29,9 +27,9 @@ pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8>
         report::note("no session is running");
         return Ok(0);
     }
-    let docker = Docker::find(&config.docker, &launcher.host, &Written::load(&launcher.host))?;
     let left: Vec<String> = thread::scope(|scope| {
-        let threads: Vec<_> = sessions.iter().map(|session| scope.spawn(|| stop(&docker, session))).collect();
+        let threads: Vec<_> =
+            sessions.iter().map(|session| scope.spawn(|| stop(launcher, session))).collect();
         threads
             .into_iter()
             .zip(&sessions)
@@ -47,18 +45,22 @@ pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8>
     Ok(0)
 }
 
-fn stop(docker: &Docker, session: &Live) -> anyhow::Result<()> {
-    let docker = docker.at(&session.record.engine);
-    let stop = docker::stop(&session.record.id.agent());
-    docker.gone(&stop)?;
-    let until = Instant::now() + PATIENCE;
-    while Instant::now() < until {
+/// Asks the session's launcher to end it, and waits for that.
+fn stop(launcher: &Launcher, session: &Live) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    // One that was stopped, or hangs, does not answer: then the lock tells.
+    let asked = control::ask(session, &Request::Stop, &launcher.signals, Some(PATIENCE));
+    launcher.signals.check()?;
+    while begun.elapsed() < PATIENCE {
         if session.has_ended() {
             return Ok(());
         }
-        // A session that was still being built had no agent to stop; it may have one by now.
-        thread::sleep(Duration::from_millis(50));
-        let _ = docker.try_run(&stop);
+        launcher.signals.check()?;
+        thread::sleep(Duration::from_millis(5));
     }
-    bail!("its launcher did not end within {} s", PATIENCE.as_secs())
+    let why = asked.err().map(|error| format!(" ({error:#})")).unwrap_or_default();
+    Err(Hinted::error(
+        format!("its launcher did not end within {} s{why}", PATIENCE.as_secs()),
+        "end that `pi` itself, with `kill -9` if need be: a second process cleans up after it",
+    ))
 }
