@@ -6,7 +6,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 
-use crate::{lang::Lang, report::Usage};
+use crate::{lang::Lang, report::Hinted};
 
 use self::split::Split;
 
@@ -248,7 +248,7 @@ impl Cli {
     /// Understands the arguments behind the program's name.
     ///
     /// # Errors
-    /// A [`Usage`] error which says what to type instead.
+    /// A usage error which says what to type instead.
     pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Self> {
         let args: Vec<OsString> = args.into_iter().collect();
         if let [word, directory] = args.as_slice()
@@ -302,7 +302,7 @@ fn check_honoured(name: &str, verb: Option<&Verb>, given: &[String]) -> anyhow::
     match given.iter().find(|option| !always.contains(&option.as_str()) && !heeds.contains(&option.as_str()))
     {
         None => Ok(()),
-        Some(option) => Err(Usage::hinted(
+        Some(option) => Err(Hinted::usage_hinted(
             format!("`--{option}` has no meaning for `pi {name}` as it stands here"),
             format!("nothing was done; leave it out, or see `pi {name} --help`"),
         )),
@@ -334,7 +334,7 @@ fn refused(error: &clap::Error, verb: Option<&str>) -> anyhow::Result<Cli> {
         (
             Some(verb),
             UnknownArgument | InvalidSubcommand | TooManyValues | InvalidValue | ValueValidation,
-        ) => Usage::hinted(
+        ) => Hinted::usage_hinted(
             format!("`pi {verb}`: {message}"),
             if verb == "shell" {
                 "a command stands after `--`, as in `pi shell -- ls`".to_owned()
@@ -345,9 +345,9 @@ fn refused(error: &clap::Error, verb: Option<&str>) -> anyhow::Result<Cli> {
             },
         ),
         (Some(verb), _) => {
-            Usage::hinted(format!("`pi {verb}`: {message}"), format!("see `pi {verb} --help`"))
+            Hinted::usage_hinted(format!("`pi {verb}`: {message}"), format!("see `pi {verb} --help`"))
         }
-        (None, _) => Usage::hinted(message, "see `pi --help`"),
+        (None, _) => Hinted::usage_hinted(message, "see `pi --help`"),
     })
 }
 
@@ -357,7 +357,7 @@ mod tests {
 
     fn refusal(args: &[&str]) -> String {
         let error = Cli::parse(args.iter().map(OsString::from)).unwrap_err();
-        assert!(error.is::<Usage>(), "{error:?}");
+        assert_eq!(crate::report::code(&error), crate::report::USAGE, "{error:?}");
         format!("{error:#}")
     }
 

@@ -168,7 +168,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         (false, false) => Network::Open,
     };
     if network != Network::Open && !options.publish.is_empty() {
-        bail!(crate::report::Usage::error(
+        bail!(crate::report::Hinted::usage(
             "`--publish` needs the open network: nothing can reach into a restricted one"
         ));
     }
@@ -210,7 +210,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         limits,
         runtime: match &options.runtime {
             Some(typed) => {
-                runtime(typed).map_err(|error| crate::report::Usage::error(error.to_string()))?;
+                runtime(typed).map_err(|error| crate::report::Hinted::usage(error.to_string()))?;
                 Some(typed.clone())
             }
             None => user.runtime.or(base.runtime).map(Spanned::into_inner).filter(|name| !name.is_empty()),
@@ -239,7 +239,9 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
 fn limits(options: &Options, host: &Host, user: &Layer, base: &Layer) -> anyhow::Result<Limits> {
     Ok(Limits {
         memory: match &options.memory {
-            Some(typed) => Some(size(typed).map_err(|error| crate::report::Usage::error(error.to_string()))?),
+            Some(typed) => {
+                Some(size(typed).map_err(|error| crate::report::Hinted::usage(error.to_string()))?)
+            }
             None => user.memory.clone().or_else(|| base.memory.clone()),
         }
         .filter(|size| size != "0"),
@@ -247,7 +249,7 @@ fn limits(options: &Options, host: &Host, user: &Layer, base: &Layer) -> anyhow:
             Some(0.0) => None,
             Some(typed) if PROCESSORS.contains(&typed) => Some(typed),
             Some(typed) => {
-                bail!(crate::report::Usage::error(format!("`--cpus {typed}` is not a number of processors")))
+                bail!(crate::report::Hinted::usage(format!("`--cpus {typed}` is not a number of processors")))
             }
             None => match user.cpus.or(base.cpus) {
                 Some(Cpus(Some(n))) => Some(n).filter(|n| *n > 0.0),
@@ -257,7 +259,7 @@ fn limits(options: &Options, host: &Host, user: &Layer, base: &Layer) -> anyhow:
         },
         pids: match options.pids {
             Some(typed) => {
-                processes(typed).map_err(|error| crate::report::Usage::error(error.to_string()))?;
+                processes(typed).map_err(|error| crate::report::Hinted::usage(error.to_string()))?;
                 Some(typed)
             }
             None => user.pids.as_ref().or(base.pids.as_ref()).map(|n| *n.get_ref()),
@@ -274,7 +276,7 @@ impl MountSpec {
     /// `SRC[:DST][:ro]`; a colon within a path is written `\:`, and a backslash before a colon or another one `\\`.
     fn parse(text: &str, host: &Host) -> anyhow::Result<Self> {
         let (source, target, access) =
-            Self::split(text).map_err(|error| crate::report::Usage::error(error.to_string()))?;
+            Self::split(text).map_err(|error| crate::report::Hinted::usage(error.to_string()))?;
         Ok(Self { source: host.expand(&source), target: target.map(PathBuf::from), access })
     }
 

@@ -71,7 +71,7 @@ pub(crate) struct Answer {
 
 impl From<anyhow::Error> for Answer {
     fn from(error: anyhow::Error) -> Self {
-        let hint = error.downcast_ref::<Hinted>().map(|hinted| hinted.hint().to_owned());
+        let hint = error.downcast_ref::<Hinted>().and_then(|hinted| hinted.hint().map(str::to_owned));
         Self { failure: Some((format!("{error:#}"), hint)), ..Self::default() }
     }
 }

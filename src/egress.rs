@@ -14,7 +14,7 @@ use crate::{
     domain::{self, Allowlist, Problems, Source, upstream::Upstream},
     files::{private_dir, small_bytes},
     host::Host,
-    report::{self, Hinted, Usage},
+    report::{self, Hinted},
     secret::{Secret, Value},
 };
 
@@ -123,7 +123,7 @@ impl Sources {
         };
         let list = self.parse(&name, &text).map_err(|problems| {
             if problems.are_of_the_command_line() {
-                return Usage::hinted(problems.to_string(), FORMS);
+                return Hinted::usage_hinted(problems.to_string(), FORMS);
             }
             Hinted::error(format!("the allowlist has entries that cannot be used\n{problems}"), FORMS)
         })?;

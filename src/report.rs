@@ -125,24 +125,32 @@ pub(crate) fn exit(outcome: anyhow::Result<u8>) -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error) -> u8 {
-    if let Some(Interrupted(signal)) = error.downcast_ref() {
-        return 128 + signal;
+    let code = code(error);
+    if error.is::<Interrupted>() {
+        return code;
     }
     line("pi: error: ", &format!("{error:#}"));
-    if let Some(usage) = error.downcast_ref::<Usage>() {
-        if let Some(text) = &usage.hint {
-            hint(text);
-        }
-        return USAGE;
+    match hinted(error) {
+        Some(hinted) => hinted.hint().iter().for_each(hint),
+        None if error.chain().any(is_full_disk) => hint(MAKE_ROOM),
+        None => {}
     }
-    if let Some(hinted) = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()) {
-        hint(&hinted.hint);
-    } else if error.chain().any(is_full_disk) {
-        hint(
-            "make room on that disk; `pi clean --images --caches` and `docker system prune` remove what can be made again",
-        );
+    code
+}
+
+/// What to do about a full disk.
+pub(crate) const MAKE_ROOM: &str = "make room on that disk; `pi clean --images --caches` and `docker system prune` remove what can be made again";
+
+fn hinted(error: &anyhow::Error) -> Option<&Hinted> {
+    error.chain().find_map(|cause| cause.downcast_ref())
+}
+
+/// The exit status for an error.
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref() {
+        Some(Interrupted(signal)) => 128 + signal,
+        None => hinted(error).map_or(FAILED, |hinted| hinted.code),
     }
-    FAILED
 }
 
 fn is_full_disk(cause: &(dyn std::error::Error + 'static)) -> bool {
@@ -223,51 +231,33 @@ impl Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// A mistake in what the user typed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Usage {
-    message: String,
-    hint: Option<String>,
-}
-
-impl Usage {
-    /// An error about the command line.
-    pub(crate) fn error(message: impl Into<String>) -> anyhow::Error {
-        Self { message: message.into(), hint: None }.into()
-    }
-
-    /// An error about the command line, with the next thing to type.
-    pub(crate) fn hinted(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
-        Self { message: message.into(), hint: Some(hint.into()) }.into()
-    }
-}
-
-impl Display for Usage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Usage {}
-
-/// A failure for which a next command is known.
+/// A failure for which the exit status or a next command is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hinted {
     message: String,
-    hint: String,
+    hint: Option<String>,
+    code: u8,
 }
 
 impl Hinted {
     /// An error with what to do next.
     pub(crate) fn error(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
-        Self { message: message.into(), hint: hint.into() }.into()
+        Self { message: message.into(), hint: Some(hint.into()), code: FAILED }.into()
     }
-}
 
-impl Hinted {
+    /// A mistake in what the user typed.
+    pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
+        Self { message: message.into(), hint: None, code: USAGE }.into()
+    }
+
+    /// A mistake in what the user typed, with the next thing to type.
+    pub(crate) fn usage_hinted(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+        Self { message: message.into(), hint: Some(hint.into()), code: USAGE }.into()
+    }
+
     /// The next command.
-    pub(crate) fn hint(&self) -> &str {
-        &self.hint
+    pub(crate) fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 }
 
@@ -302,7 +292,7 @@ mod tests {
     #[test]
     fn an_interruption_wins_over_the_general_failure() {
         assert_eq!(fail(&Interrupted(15).into()), 143);
-        assert_eq!(fail(&Usage::error("no")), USAGE);
+        assert_eq!(fail(&Hinted::usage("no")), USAGE);
         assert_eq!(fail(&anyhow::anyhow!("no")), FAILED);
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// Makes one below the user's cache directory, which the virtual machines of some engines share with the rest of the home.
     pub(crate) fn new(host: &Host, prefix: &str) -> anyhow::Result<Self> {
-        let above = above(host);
+        let above = host.cache_dir();
         private_dir(&above)?;
         let dir = tempfile::Builder::new()
             .prefix(prefix)
@@ -46,13 +46,9 @@ impl Drop for Scratch {
 
 const LOCK: &str = ".lock";
 
-fn above(host: &Host) -> PathBuf {
-    host.cache_dir()
-}
-
 /// Removes what killed processes have left. One that has not locked its directory yet is younger than a moment.
 pub(crate) fn sweep(host: &Host) {
-    for entry in fs::read_dir(above(host)).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(host.cache_dir()).into_iter().flatten().flatten() {
         let dir = entry.path();
         if File::open(dir.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok())
             && let Err(error) = fs::remove_dir_all(&dir)
@@ -71,7 +67,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let host = Host { home: home.path().to_owned(), ..Host::for_tests() };
         let used = Scratch::new(&host, "a-").unwrap();
-        let left = above(&host).join("b-left");
+        let left = host.cache_dir().join("b-left");
         fs::create_dir(&left).unwrap();
         File::create(left.join(LOCK)).unwrap();
         sweep(&host);

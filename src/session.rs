@@ -102,7 +102,7 @@ fn live(
     let Needs { docker, signals, .. } = needs;
     prepare::prepare(&(needs.plan)(&choices)?)?;
     back_up(&teardown.login, &claim.dir)?;
-    teardown.watcher = Watcher::start(&claim.dir, docker)?;
+    teardown.watcher = Some(Watcher::start(&claim.dir, docker)?);
     let plan = up::up(needs, choices, claim)?;
     if let (Some(network), Some(sidecar), Some(address)) =
         (&plan.network, &plan.sidecar, plan.sidecar_address)

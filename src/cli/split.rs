@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::CommandFactory as _;
 
 use super::Parsed;
-use crate::{agent, report::Usage};
+use crate::{agent, report::Hinted};
 
 /// The command line, cut into what clap understands and what is the agent's.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -45,9 +45,9 @@ impl Split {
             if let Some(option) = option_of(&grammar, &text) {
                 split.options.push(arg);
                 if takes_next(option, &text) {
-                    let value = args
-                        .next()
-                        .ok_or_else(|| Usage::hinted(format!("`{text}` needs a value"), "see `pi --help`"))?;
+                    let value = args.next().ok_or_else(|| {
+                        Hinted::usage_hinted(format!("`{text}` needs a value"), "see `pi --help`")
+                    })?;
                     split.options.push(value);
                 }
                 continue;
@@ -69,7 +69,7 @@ impl Split {
                     return Err(unknown_flag(&text, &grammar));
                 }
             } else if let Some((verb, instead)) = RESERVED.iter().find(|(verb, _)| *verb == text) {
-                return Err(Usage::hinted(
+                return Err(Hinted::usage_hinted(
                     format!("`pi {verb}` is not there yet"),
                     format!("{instead}; to say `{verb}` to the agent, write `pi -- {verb}`"),
                 ));
@@ -126,7 +126,7 @@ fn check_agent_words(words: &[OsString], grammar: &clap::Command) -> anyhow::Res
             Some(_) => {}
             None if option_of(grammar, &text).is_some() => {
                 let option = text.split('=').next().unwrap_or(&text);
-                return Err(Usage::hinted(
+                return Err(Hinted::usage_hinted(
                     format!(
                         "`{option}` stands after the first word for the agent, where it would have no effect"
                     ),
@@ -148,12 +148,12 @@ fn unknown_flag(text: &str, grammar: &clap::Command) -> anyhow::Error {
     if let Some((flag, value)) = text.split_once('=')
         && agent::flag(flag).is_some()
     {
-        return Usage::hinted(
+        return Hinted::usage_hinted(
             format!("the agent takes the value of `{flag}` as the next word"),
             format!("write `{flag} {value}`"),
         );
     }
-    Usage::hinted(
+    Hinted::usage_hinted(
         format!("neither the launcher nor the agent knows the flag `{name}`"),
         match agent::nearest(name, &own) {
             Some(near) => format!("did you mean `{near}`? {force}"),

@@ -93,7 +93,7 @@ pub(super) fn layer(path: &Path, text: &str) -> anyhow::Result<Layer> {
         let span = error.span().unwrap_or_default();
         let said = said(&error);
         match place(&span) {
-            Place::Value(key) => Hinted::error(format!("{}: `{key}`: {said}", at(&span)), key.comment()),
+            Place::Value(key) => Hinted::error(format!("{}: `{key}`: {said}", at(&span)), A_SETTING),
             Place::Key(key) => match key.nearest() {
                 Some(near) => Hinted::error(format!("{}: {said}", at(&span)), near),
                 None => anyhow!("{}: {said}", at(&span)),
@@ -102,11 +102,7 @@ pub(super) fn layer(path: &Path, text: &str) -> anyhow::Result<Layer> {
         }
     })?;
     check(&layer).map_err(|(span, error)| {
-        let hint = match (error.downcast_ref::<Relative>(), place(&span)) {
-            (None, Place::Value(key)) => key.comment(),
-            (None, _) => A_SETTING.to_owned(),
-            (Some(_), _) => "begin it with `/` or `~/`".to_owned(),
-        };
+        let hint = if error.is::<Relative>() { "begin it with `/` or `~/`" } else { A_SETTING };
         Hinted::error(format!("{}: {error}", at(&span)), hint)
     })?;
     Ok(layer)

@@ -1,4 +1,4 @@
-//! Where in a file of settings something stands, and what the commented default says of it.
+//! Where in a file of settings something stands.
 
 use std::{
     fmt::{self, Display},
@@ -10,8 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::DEFAULTS;
 
 /// The hint where no key can be named.
-pub(super) const A_SETTING: &str =
-    "each setting is a line such as `lang = \"go\"`, a list is written `[\"a\", \"b\"]`";
+pub(super) const A_SETTING: &str = "each setting is a line such as `lang = \"go\"`, a list is written `[\"a\", \"b\"]`; the README explains each key";
 
 /// Where in a file of settings something is wrong.
 pub(super) enum Place {
@@ -61,27 +60,6 @@ impl Place {
 const IMAGES: &str = "images";
 
 impl Key {
-    /// What the commented default says of it.
-    pub(super) fn comment(&self) -> String {
-        let mut section = None;
-        let mut comment: Vec<&str> = Vec::new();
-        for line in DEFAULTS.lines() {
-            if let Some(line) = line.strip_prefix('#') {
-                comment.push(line.trim());
-            } else if let Some(name) = line.strip_prefix('[') {
-                section = name.strip_suffix(']');
-                comment.clear();
-            } else {
-                let name = line.split_once(" = ").map(|(name, _)| name);
-                if section == self.section.as_deref() && name == Some(&self.name) {
-                    return format!("`{self}`: {}", continued(&comment.join(" ")));
-                }
-                comment.clear();
-            }
-        }
-        A_SETTING.to_owned()
-    }
-
     /// The key that may be meant by this one, which does not exist.
     pub(super) fn nearest(&self) -> Option<String> {
         let (defaults, _) = DeTable::parse_recoverable(DEFAULTS);
@@ -99,16 +77,6 @@ impl Key {
             .filter(|(likeness, _)| *likeness > 0.85)
             .max_by(|(a, _), (b, _)| a.total_cmp(b))
             .map(|(_, key)| format!("did you mean `{}`?", key.get_ref()))
-    }
-}
-
-/// Sentences as they stand within another one.
-fn continued(text: &str) -> String {
-    let text = text.trim_end_matches('.');
-    let mut chars = text.chars();
-    match (chars.next(), chars.clone().next()) {
-        (Some(first), Some(second)) if !second.is_uppercase() => first.to_lowercase().chain(chars).collect(),
-        _ => text.to_owned(),
     }
 }
 

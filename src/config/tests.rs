@@ -80,32 +80,15 @@ fn a_bad_value_is_an_error_with_file_line_and_what_is_allowed() {
 }
 
 #[test]
-fn what_stands_above_a_key_in_the_defaults_is_the_hint_for_a_bad_value() {
+fn a_key_that_does_not_exist_names_its_neighbour_or_its_place() {
     let hinted = |text: &str| {
         let error = user(text).unwrap_err();
-        format!("{:?}", error.downcast_ref::<crate::report::Hinted>())
+        error.downcast_ref::<crate::report::Hinted>().and_then(|hinted| hinted.hint().map(str::to_owned))
     };
-    for (text, hint) in [
-        ("pids = -1", "`pids`: limit of the number of processes, at least 16. 0 is no limit"),
-        ("pids = 3", "`pids`: limit of the number of processes, at least 16. 0 is no limit"),
-        ("[images]\nproxy = \"a b\"", "`proxy`: a Debian image for the proxy"),
-        ("langg = 1", "did you mean `lang`?"),
-        ("base = 1", "`base` stands in the section `[images]`"),
-    ] {
-        let hinted = hinted(text);
-        assert!(hinted.contains(&format!("hint: {hint:?}")), "{text}: {hinted}");
-    }
-    assert_eq!(hinted("unheard_of = 1"), "None");
-    let mut section = "";
-    for line in DEFAULTS.lines() {
-        if line.starts_with('[') {
-            section = "[images]\n";
-        }
-        if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
-            let hinted = hinted(&format!("{section}{key} = {{}}"));
-            assert!(hinted.contains(&format!("hint: \"`{key}`: ")), "{key}: {hinted}");
-        }
-    }
+    assert_eq!(hinted("langg = 1").as_deref(), Some("did you mean `lang`?"));
+    assert_eq!(hinted("base = 1").as_deref(), Some("`base` stands in the section `[images]`"));
+    assert_eq!(hinted("unheard_of = 1"), None);
+    assert_eq!(hinted("pids = -1").as_deref(), Some(place::A_SETTING));
 }
 
 #[test]

@@ -145,7 +145,7 @@ pub(super) fn session_name(text: &str) -> anyhow::Result<String> {
         && text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     if !ok {
-        bail!(crate::report::Usage::error(
+        bail!(crate::report::Hinted::usage(
             "a session's name is up to 64 letters, digits, `.`, `_` and `-`, and begins with a letter or digit"
         ));
     }

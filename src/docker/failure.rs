@@ -2,7 +2,7 @@
 
 use std::{io, path::Path, time::Duration};
 
-use crate::report::Hinted;
+use crate::report::{Hinted, MAKE_ROOM};
 
 /// How a docker command did not succeed.
 #[derive(Debug)]
@@ -89,9 +89,6 @@ impl Failure {
     }
 }
 
-const MAKE_ROOM: &str = "`pi clean --images --caches` and `docker system prune` make room";
-const DISK_FULL: &str = "the disk is full: `pi clean --images --caches` and `docker system prune` make room";
-
 /// What is known of docker's complaints: a clearer sentence (or none), and what to do next.
 fn hint(said: &str) -> Option<(&'static str, &'static str)> {
     let said = said.to_ascii_lowercase();
@@ -115,7 +112,7 @@ fn hint(said: &str) -> Option<(&'static str, &'static str)> {
         ));
     }
     if has("no space left on device") {
-        return Some(("", DISK_FULL));
+        return Some(("", MAKE_ROOM));
     }
     if has("address pool") || has("fully subnetted") {
         return Some(("", "remove networks that nobody uses with `docker network prune`"));

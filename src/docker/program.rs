@@ -26,7 +26,7 @@ use shared_child::SharedChild;
 use super::{Cmd, Shown, failure::Failure};
 use crate::{
     host::Host,
-    report::{self, Hinted, Usage},
+    report::{self, Hinted},
     written::Written,
 };
 
@@ -83,7 +83,7 @@ impl Docker {
         let deadline = match host.var("PI_BOX_DEADLINE") {
             None => DEADLINE,
             Some(text) => Duration::from_secs_f32(seconds(text).ok_or_else(|| {
-                Usage::hinted(
+                Hinted::usage_hinted(
                     format!(
                         "`PI_BOX_DEADLINE` is `{}`, which is no number of seconds",
                         report::one_line(text)

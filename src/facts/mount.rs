@@ -13,7 +13,7 @@ use crate::{
     files::mount_points,
     host::Host,
     inside,
-    report::{Hinted, Usage},
+    report::Hinted,
     written::Written,
 };
 
@@ -115,7 +115,7 @@ const USER_SOCKETS: [&str; 6] = [
 pub(super) fn check_target(target: &Path) -> anyhow::Result<()> {
     let turns = target.components().any(|part| part == Component::ParentDir);
     if turns || inside::is_reserved(target) || target.to_str().is_none_or(|text| text.contains('\r')) {
-        return Err(Usage::hinted(
+        return Err(Hinted::usage_hinted(
             format!(
                 "`{}` cannot be mounted there: it would hide what the sandbox consists of",
                 target.display()
@@ -154,7 +154,7 @@ pub(super) fn check_no_link_on_the_way<'a>(
         for part in rest.components() {
             path.push(part);
             if path.is_symlink() {
-                return Err(Usage::hinted(
+                return Err(Hinted::usage_hinted(
                     format!(
                         "nothing can be mounted at `{}`: `{}` is a link, and could lead anywhere in the sandbox",
                         target.display(),

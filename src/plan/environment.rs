@@ -9,7 +9,7 @@ use crate::{
     agent,
     host::Host,
     inside,
-    report::Usage,
+    report::Hinted,
     secret::{Secret, Value},
 };
 
@@ -151,7 +151,7 @@ fn check_variable(name: &str, reach: &Reach) -> anyhow::Result<()> {
     } else {
         return Ok(());
     };
-    bail!(Usage::error(format!(
+    bail!(Hinted::usage(format!(
         "the variable `{}` cannot be given to the agent: it {why}",
         name.escape_debug()
     )))

@@ -17,7 +17,7 @@ use crate::{
     host::Host,
     launcher::Launcher,
     record,
-    report::{self, Hinted, Usage},
+    report::{self, Hinted},
     written::Written,
 };
 
@@ -35,7 +35,7 @@ pub(crate) fn run(
         .iter()
         .map(|text| {
             Entry::parse(text).map_err(|why| {
-                Usage::hinted(
+                Hinted::usage_hinted(
                     format!("`pi allow`: `{}`: {why}", report::one_line(text)),
                     "an entry is `example.com`, `*.example.com` or `host:port`; nothing was changed",
                 )

@@ -4,7 +4,7 @@ use crate::{
     domain::Target,
     egress::Sources,
     launcher::Launcher,
-    report::{self, Usage},
+    report::{self, Hinted},
 };
 
 /// Says of each target whether it is allowed; the exit status is 1 where one is not.
@@ -13,7 +13,7 @@ pub(crate) fn run(launcher: &Launcher, targets: &[String]) -> anyhow::Result<u8>
         .iter()
         .map(|text| {
             Target::parse(text).map_err(|why| {
-                Usage::hinted(
+                Hinted::usage_hinted(
                     format!("`pi check`: `{}`: {why}", report::printable(text)),
                     "write `https://host/…`, `host` or `host:port`; to say `check …` to the agent, quote it or write `pi -- …`",
                 )

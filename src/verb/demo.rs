@@ -54,7 +54,7 @@ pub(crate) fn run(launcher: &Launcher) -> anyhow::Result<u8> {
         signals: launcher.signals.share(),
     };
     if demo.options.dry_run.is_some() {
-        bail!(report::Usage::error("`pi demo` has no dry run"));
+        bail!(report::Hinted::usage("`pi demo` has no dry run"));
     }
     let words = [
         "-p",
