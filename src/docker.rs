@@ -173,6 +173,11 @@ pub(crate) fn image_label(tag: &str, label: &str) -> Cmd {
         .arg(tag)
 }
 
+/// The engine's own time.
+fn clock() -> Cmd {
+    Cmd::new("ask the engine for its time", &["info", "--format", "{{.SystemTime}}"])
+}
+
 fn is_running(name: &str) -> Cmd {
     Cmd::new(
         "look at the session's container",

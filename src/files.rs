@@ -2,6 +2,7 @@
 //! astray, made to wait or filled with endless text.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, TryLockError},
     io::{self, Read as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
@@ -131,6 +132,11 @@ pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let next = path.with_extension(format!("next-{}", std::process::id()));
     let written = fs::write(&next, text).and_then(|()| set_mode(&next, 0o644));
     written.and_then(|()| fs::rename(&next, path)).inspect_err(|_| drop(fs::remove_file(&next)))
+}
+
+/// Whether [`replace`] was killed before it gave a file of this name its own.
+pub(crate) fn is_temporary(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.contains(".next-"))
 }
 
 /// Sets the permissions of a file.

@@ -20,7 +20,7 @@ use crate::{
     purpose::{Program, Purpose},
     record::{self, Naming, SessionId},
     report::{self, Finding, Hinted},
-    session::{self, Needs},
+    session::{self, Needs, Sweep},
     signals::Signals,
     workspace::Workspace,
     written::Written,
@@ -212,10 +212,10 @@ impl Launcher {
             },
             list: self.options.allowed_domains.as_deref(),
         };
-        std::thread::scope(|scope| {
-            scope.spawn(|| session::sweep(&self.host, &docker));
-            session::run(&needs, &id, &choices)
-        })
+        let sweep = Sweep::start(&self.host, &docker);
+        let outcome = session::run(&needs, &id, &choices);
+        sweep.settle(&self.signals);
+        outcome
     }
 
     /// Builds every variant and the sidecar's image, on the newest bases there are.

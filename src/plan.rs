@@ -292,7 +292,7 @@ fn companion(
         network: Attachment::None,
         mounts: vec![],
         env: no_proxies(),
-        limits: Limits { memory: Some("128m".to_owned()), cpus: None, pids: Some(320) },
+        limits: Limits { memory: Some("128m".to_owned()), cpus: Some(1.0), pids: Some(320) },
         files: inputs.host.files.min(OPEN_FILES),
         tmp: "4m",
         seccomp: seccomp.to_owned(),
@@ -313,7 +313,7 @@ fn demo_model(plain: Container, demo: PathBuf, inputs: &Inputs<'_>) -> Container
         network: Attachment::Internal { network: id.network(), address: inputs.subnet().model() },
         mounts: vec![Mount::bind(demo, "/demo", Access::ReadOnly)],
         env,
-        limits: Limits { memory: Some("512m".to_owned()), cpus: None, pids: Some(64) },
+        limits: Limits { memory: Some("512m".to_owned()), cpus: Some(1.0), pids: Some(64) },
         streams: Streams::Output,
         command: vec!["node".to_owned(), "/demo/model.mjs".to_owned()],
         ..plain

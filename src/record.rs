@@ -33,7 +33,11 @@ const MOMENTS: Duration = Duration::from_secs(10);
 const LAST_CLIENTS: Duration = Duration::from_secs(2);
 
 const RECORD: &str = "session.json";
+/// Held by the launcher and by what it has started.
 const LOCK: &str = "lock";
+
+/// Held by whoever takes the session down after its launcher.
+const CLEANING: &str = "cleaning";
 
 /// What teardown needs to know, and what `pi ps` shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -229,14 +233,14 @@ impl Live {
     }
 }
 
-/// A session whose lock is ours now: nobody lives in it.
+/// A session that nobody lives in. While this value lives, nobody else takes it down.
 #[derive(Debug)]
 pub(crate) struct Dead {
     pub(crate) id: SessionId,
     /// `None` where it died before it had made anything, or its record was lost.
     pub(crate) record: Option<Record>,
     pub(crate) dir: PathBuf,
-    _lock: Option<fs::File>,
+    _cleaning: fs::File,
 }
 
 /// The sessions of this user on this machine, told apart by their locks; the dead ones cannot come back.
@@ -252,6 +256,15 @@ pub(crate) fn all(host: &Host) -> anyhow::Result<(Vec<Live>, Vec<Dead>)> {
     Ok(look(host))
 }
 
+/// Waits a moment for those who are taking dead sessions down.
+pub(crate) fn wait_for_cleaners(host: &Host) {
+    let begun = Instant::now();
+    let is_held = |path: PathBuf| fs::File::open(path).is_ok_and(|lock| lock.try_lock().is_err());
+    while begun.elapsed() < LAST_CLIENTS && entries(host).any(|(_, dir)| is_held(dir.join(CLEANING))) {
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn entries(host: &Host) -> impl Iterator<Item = (SessionId, PathBuf)> {
     let list = fs::read_dir(sessions_dir(host)).into_iter().flatten().flatten();
     list.filter_map(|entry| Some((SessionId::parse(entry.file_name().to_str()?)?, entry.path())))
@@ -263,15 +276,19 @@ fn look(host: &Host) -> (Vec<Live>, Vec<Dead>) {
     let mut dead = Vec::new();
     for (id, dir) in entries(host) {
         let record = Record::load(&dir).filter(|record| record.id == id);
-        match fs::File::open(dir.join(LOCK)) {
-            Ok(lock) if lock.try_lock().is_ok() => dead.push(Dead { id, record, dir, _lock: Some(lock) }),
+        let is_dead = match fs::File::open(dir.join(LOCK)) {
+            Ok(lock) => lock.try_lock().is_ok(),
             // A directory without a lock died between two steps of its making; one that is gone has just ended. Any other
             // failure, such as too many open files, says nothing about the session.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
-                dead.push(Dead { id, record: None, dir, _lock: None });
-            }
-            Err(_) => {}
-            Ok(_) => live.extend(record.map(|record| Live { record, dir })),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => true,
+            Err(_) => continue,
+        };
+        if !is_dead {
+            live.extend(record.map(|record| Live { record, dir }));
+        } else if let Ok(cleaning) = fs::File::create(dir.join(CLEANING))
+            && cleaning.try_lock().is_ok()
+        {
+            dead.push(Dead { id, record, dir, _cleaning: cleaning });
         }
     }
     live.sort_by(|a, b| (a.record.started, &a.record.id).cmp(&(b.record.started, &b.record.id)));

@@ -5,13 +5,13 @@ use std::{
     process::{Child, ExitStatus},
     sync::Arc,
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use shared_child::SharedChild;
 
 use super::{
-    Cmd, Docker, events, failure::Failure, image_exists, is_running, remove_containers, render, stop,
+    Cmd, Docker, clock, events, failure::Failure, image_exists, is_running, remove_containers, render, stop,
 };
 use crate::{
     plan::{Container, Network, Streams},
@@ -35,6 +35,8 @@ pub(crate) enum Ended {
     Exited(u8),
     /// This signal ended the docker program that showed it.
     ClientKilled(i32),
+    /// The docker program that showed it ended first, and the engine is well: nobody reads the output any more.
+    ClientGone,
     /// The engine was lost, or could not be asked; the error says why where that is known.
     LostEngine(Option<anyhow::Error>),
     /// It never started.
@@ -200,6 +202,10 @@ impl Docker {
                 Ended::NeverStarted(refused().explain("start the agent's container"))
             };
         }
+        let still_runs = || self.run(&is_running(&container.name)).is_ok_and(|is| is == "true");
+        if died.is_none() && code.is_some() && report::nobody_reads() && still_runs() {
+            return Ended::ClientGone;
+        }
         match (died, code) {
             (Some(own), Some(_)) => Ended::Exited(own),
             (_, None) => Ended::ClientKilled(status.signal().unwrap_or_default()),
@@ -210,23 +216,14 @@ impl Docker {
         }
     }
 
-    /// What became of a container, oldest first, a line each: `ACTION STATUS`.
-    fn events_of(&self, name: &str, since: u64) -> Result<Vec<String>, Failure> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // The clock may have been set back since.
-        let since = since.min(now.as_secs()).saturating_sub(60).to_string();
-        let mut said: Vec<String> = Vec::new();
-        // An engine's clock may be a little ahead, so a silent one is asked once more.
-        for until in [now, now + Duration::from_secs(1)] {
-            let until = format!("{}.{:09}", until.as_secs(), until.subsec_nanos());
-            let events = self.try_run(&events(name, &since, &until))?;
-            let own = events.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            said = own.map(str::to_owned).collect();
-            // Not `exec_die`, which is the end of a command that was run beside the agent.
-            if said.iter().any(|line| line.starts_with("die ")) {
-                break;
-            }
-        }
-        Ok(said)
+    /// What became of a container since its session began, oldest first, a line each: `ACTION STATUS`. The engine's clock
+    /// counts: that of a virtual machine may be another than ours.
+    fn events_of(&self, name: &str, started: u64) -> Result<Vec<String>, Failure> {
+        let now = self.try_run(&clock())?;
+        // Far enough back for a clock that was set, and for an engine whose clock is behind.
+        let since = started.saturating_sub(3600).to_string();
+        let events = self.try_run(&events(name, &since, &now))?;
+        let own = events.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(own.map(str::to_owned).collect())
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Docker {
     heard: Arc<AtomicBool>,
     /// Whether the engine has left a command without an answer, and so may still carry it out.
     late: Arc<AtomicBool>,
+    /// Whether the engine has left any command without an answer.
+    hangs: Arc<AtomicBool>,
 }
 
 impl Docker {
@@ -100,6 +102,7 @@ impl Docker {
             lock: None,
             heard: Arc::default(),
             late: Arc::default(),
+            hangs: Arc::default(),
         })
     }
 
@@ -120,7 +123,13 @@ impl Docker {
         self.lock = Some(lock);
         self.heard = Arc::default();
         self.late = Arc::default();
+        self.hangs = Arc::default();
         self
+    }
+
+    /// Whether the engine has left any command without an answer: then it is not asked again and again.
+    pub(crate) fn hangs(&self) -> bool {
+        self.hangs.load(Ordering::SeqCst)
     }
 
     /// Whether something may come to exist even after all has been taken down.
@@ -192,7 +201,12 @@ impl Docker {
         let child = SharedChild::spawn(&mut command).map_err(Failure::NotStarted)?;
         let stdout = drain(child.take_stdout());
         let stderr = drain(child.take_stderr());
-        let status = match child.wait_timeout(deadline) {
+        let mut answer = child.wait_timeout(deadline.min(SAY_SO));
+        if matches!(answer, Ok(None)) && deadline > SAY_SO {
+            report::note(format_args!("docker has not answered yet; still waiting to {}", cmd.purpose));
+            answer = child.wait_timeout(deadline.saturating_sub(SAY_SO));
+        }
+        let status = match answer {
             Ok(Some(status)) => status,
             Ok(None) => {
                 // The whole group: the program may be a script, whose own child would hold the session's lock.
@@ -201,6 +215,7 @@ impl Docker {
                 }
                 let _ = child.kill();
                 let _ = child.wait();
+                self.hangs.store(true, Ordering::SeqCst);
                 if cmd.makes_something() {
                     self.late.store(true, Ordering::SeqCst);
                 }
@@ -348,6 +363,9 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
     receive
 }
 
+/// After how long somebody who waits is told for what.
+const SAY_SO: Duration = Duration::from_secs(5);
+
 /// How long an engine may take to answer, unless `PI_BOX_DEADLINE` (in seconds) says otherwise.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -365,6 +383,7 @@ mod tests {
             lock: None,
             heard: Arc::default(),
             late: Arc::default(),
+            hangs: Arc::default(),
         };
         let run = |script: &str, patience: f32| {
             let patience = Some(Duration::from_secs_f32(patience));

@@ -1,6 +1,13 @@
 //! How an image comes to exist: what is pulled and built, what a failure means, and when an older image may do.
 
-use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path, sync::Mutex, time::Duration};
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
 
@@ -8,7 +15,7 @@ use super::{Image, Layer, files};
 use crate::{
     config::{Images, Pull},
     docker::{self, Docker},
-    files::lock_within,
+    files::{lock_within, read_small, replace},
     host::Host,
     report::{self, Hinted},
     scratch::Scratch,
@@ -54,8 +61,10 @@ impl Builder<'_> {
             fs::File::create(&path).with_context(|| format!("could not create `{}`", path.display()))?;
         if lock.try_lock().is_err() {
             report::note("another `pi` is building an image; waiting for it");
+            let begun = SystemTime::now();
             lock_within(&lock, LONGEST_BUILD, || self.signals.check())
                 .with_context(|| format!("could not lock `{}`", path.display()))?;
+            self.check_failed_since(begun, image)?;
         }
         if effort == Effort::Everything {
             self.refresh(image)?;
@@ -73,6 +82,8 @@ impl Builder<'_> {
             self.signals.check()?;
             if let Err(error) = self.build(layer) {
                 self.signals.check()?;
+                // A help for those who wait.
+                let _ = replace(&self.failed(), layer.tag.as_bytes());
                 return match self.previous(image) {
                     Some(tag) => self.offer(&tag, error),
                     None => Err(error),
@@ -80,6 +91,25 @@ impl Builder<'_> {
             }
         }
         Ok(image.tag().to_owned())
+    }
+
+    /// Names the layer that could not be built last.
+    fn failed(&self) -> PathBuf {
+        self.host.state_dir().join("build.failed")
+    }
+
+    /// Fails where somebody else has just failed to build the same, so that a failing build is not repeated by all who
+    /// wait for it.
+    fn check_failed_since(&self, begun: SystemTime, image: &Image) -> anyhow::Result<()> {
+        let Ok(meta) = fs::metadata(self.failed()) else { return Ok(()) };
+        let tag = read_small(&self.failed())?.unwrap_or_default();
+        if meta.modified()? >= begun && image.tags().any(|own| own == tag) {
+            return Err(Hinted::error(
+                format!("another `pi` has just failed to build the image `{tag}`"),
+                format!("the whole log is in `{}`", self.host.state_dir().join("build.log").display()),
+            ));
+        }
+        Ok(())
     }
 
     /// Asks the registries for newer bases; an unreachable registry is no reason not to work with what is there.

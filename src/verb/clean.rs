@@ -1,14 +1,19 @@
 //! `pi clean`: removes what dead sessions left, and on request images and caches.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+    time::Duration,
+};
 
 use crate::{
     docker::{self, Docker, list_images, remove_image},
+    host::Host,
     image::{self, Image},
     lang::Variant,
     launcher::Launcher,
     plan::state_hash,
-    record::{self, SessionId},
+    record::{self, Live, SessionId},
     report, scratch,
     session::{self, take_down},
     written::Written,
@@ -37,26 +42,20 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: bool) -> anyhow::Re
     if !dry {
         scratch::sweep(host);
     }
-    // Listed before the locks are looked at: a session that begins after this is not in the list.
-    let label = format!("pi.state={}", state_hash(host));
-    let mut labelled = BTreeSet::new();
-    for kind in ["container", "network", "volume"] {
-        let listed = docker.run(&docker::list(kind, &label, "pi.session"))?;
-        labelled.extend(listed.lines().filter_map(|line| SessionId::parse(line.split_once('\t')?.1.trim())));
-    }
     let (live, dead) = record::all(host)?;
     for session in dead {
-        labelled.remove(&session.id);
-        tell(format!("the session `{}`", session.id.as_str()), &|| take_down(&session, &docker, host))?;
-    }
-    for session in &live {
-        labelled.remove(&session.record.id);
-    }
-    // Labelled as this state directory's, and yet without a record there: the record was lost.
-    for id in labelled {
-        if record::directory(host, &id).exists() {
+        // One that had made nothing yet is nothing to tell of.
+        if session.record.is_none() && !dry {
+            take_down(&session, &docker, host)?;
             continue;
         }
+        tell(format!("the session `{}`", session.id.as_str()), &|| take_down(&session, &docker, host))?;
+    }
+    if !dry {
+        record::wait_for_cleaners(host);
+    }
+    let label = format!("pi.state={}", state_hash(host));
+    for id in unknown(&docker, &label, host, &live)? {
         tell(format!("what the unknown session `{}` left", id.as_str()), &|| {
             session::take_down_by_id(&docker, &id)
         })?;
@@ -98,3 +97,28 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: bool) -> anyhow::Re
     }
     Ok(if failed { report::FAILED } else { 0 })
 }
+
+/// Sessions that the engine has something of and that have no record here: it was lost.
+fn unknown(docker: &Docker, label: &str, host: &Host, live: &[Live]) -> anyhow::Result<BTreeSet<SessionId>> {
+    let look = || -> anyhow::Result<BTreeSet<SessionId>> {
+        let mut found = BTreeSet::new();
+        for kind in ["container", "network", "volume"] {
+            let listed = docker.run(&docker::list(kind, label, "pi.session"))?;
+            let ids = listed.lines().filter_map(|line| SessionId::parse(line.split_once('\t')?.1.trim()));
+            found.extend(ids.filter(|id| !live.iter().any(|session| session.record.id == *id)));
+        }
+        found.retain(|id| !record::directory(host, id).exists());
+        Ok(found)
+    };
+    let mut found = look()?;
+    if !found.is_empty() {
+        // A session that ends at this moment has no record any more, and its last objects for a moment.
+        thread::sleep(ENDING);
+        let again = look()?;
+        found.retain(|id| again.contains(id));
+    }
+    Ok(found)
+}
+
+/// How long an engine may show what was removed.
+const ENDING: Duration = Duration::from_millis(500);
