@@ -194,14 +194,17 @@ pub(crate) fn pull(image: &str) -> Cmd {
     Cmd::new(format!("pull the image `{image}`"), &["pull", image])
 }
 
-/// Builds an image from a directory.
+/// Builds an image from a directory, and writes its id into a file.
 pub(crate) fn build(
     tag: &str,
+    id: &Path,
     context: &Path,
     args: &BTreeMap<&str, String>,
     labels: &[(&str, &str)],
 ) -> Cmd {
-    let mut cmd = Cmd::new(format!("build the image `{tag}`"), &["build", "--force-rm"]).pair("--tag", tag);
+    let mut cmd = Cmd::new(format!("build the image `{tag}`"), &["build", "--force-rm"])
+        .pair("--tag", tag)
+        .pair("--iidfile", id);
     for (key, value) in args {
         cmd = cmd.pair("--build-arg", format!("{key}={value}"));
     }

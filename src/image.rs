@@ -2,6 +2,7 @@
 //! in.
 
 pub(crate) mod build;
+pub(crate) mod known;
 
 use std::collections::BTreeMap;
 

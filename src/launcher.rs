@@ -14,6 +14,7 @@ use crate::{
     image::{
         self, Image,
         build::{Builder, Effort},
+        known::Known,
     },
     lang::Variant,
     plan::{Choices, Inputs, Mount, Plan, Reach},
@@ -54,12 +55,15 @@ impl Prepared {
         }
     }
 
-    fn choices(&self, name: &str) -> Choices {
+    /// What is tried first. An image that was not built from here is named by its tag: it is still to be made.
+    fn choices(&self, name: &str, host: &Host) -> Choices {
+        let known = Known::of(host);
+        let image = |image: &Image| known.id(image.tag()).unwrap_or_else(|| image.tag().to_owned());
         Choices {
             name: name.to_owned(),
             attempt: 0,
-            agent_image: self.image.tag().to_owned(),
-            sidecar_image: self.proxy.tag().to_owned(),
+            agent_image: image(&self.image),
+            sidecar_image: image(&self.proxy),
         }
     }
 }
@@ -156,7 +160,7 @@ impl Launcher {
 
     /// Plans a session.
     fn plan(&self, prepared: &Prepared, id: &SessionId, choices: &Choices) -> anyhow::Result<Plan> {
-        let Prepared { workspace, config, facts, who, program, reach, .. } = prepared;
+        let Prepared { workspace, config, facts, image, who, program, reach, .. } = prepared;
         Plan::new(Inputs {
             id,
             choices,
@@ -164,6 +168,7 @@ impl Launcher {
             host: &self.host,
             workspace,
             facts,
+            image: image.tag(),
             who: *who,
             program,
             reach,
@@ -175,7 +180,7 @@ impl Launcher {
     /// Plans a session that is not run.
     pub(crate) fn dry_plan(&self, prepared: &Prepared) -> anyhow::Result<Plan> {
         let naming = prepared.naming();
-        self.plan(prepared, &SessionId::random()?, &prepared.choices(naming.plain()))
+        self.plan(prepared, &SessionId::random()?, &prepared.choices(naming.plain(), &self.host))
     }
 
     /// Runs a session from beginning to end.
@@ -187,7 +192,7 @@ impl Launcher {
         self.signals.check()?;
         let id = SessionId::random()?;
         let naming = prepared.naming();
-        let choices = prepared.choices(naming.plain());
+        let choices = prepared.choices(naming.plain(), &self.host);
         // The repository of a demonstration does not last.
         if prepared.program.purpose != Purpose::Demo {
             let plan = self.plan(prepared, &id, &choices)?;

@@ -69,11 +69,15 @@ impl Shown {
 }
 
 impl Docker {
-    /// Makes a container.
+    /// Makes a container, of an image that is named by its id.
     ///
     /// # Errors
     /// The engine said no for another reason than a missing image.
     pub(crate) fn create(&self, container: &Container) -> anyhow::Result<Created> {
+        // A tag is anybody's, so it stands for an image that is still to be made.
+        if !container.image.starts_with("sha256:") {
+            return Ok(Created::NoImage);
+        }
         self.make(&render::create(container))
     }
 
@@ -163,14 +167,14 @@ impl Docker {
         Ok(())
     }
 
-    /// Whether the engine has this image.
+    /// The id of the image that has this tag, if there is one.
     ///
     /// # Errors
     /// The engine does not answer.
-    pub(crate) fn has_image(&self, tag: &str) -> anyhow::Result<bool> {
+    pub(crate) fn image_id(&self, tag: &str) -> anyhow::Result<Option<String>> {
         match self.try_run(&image_exists(tag)) {
-            Ok(_) => Ok(true),
-            Err(failure) if failure.is_missing() => Ok(false),
+            Ok(id) => Ok(Some(id)),
+            Err(failure) if failure.is_missing() => Ok(None),
             Err(failure) => Err(failure.explain(&format!("look for the image `{tag}`"))),
         }
     }

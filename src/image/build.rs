@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Image, Layer, files};
+use super::{Image, Layer, files, known::Known};
 use crate::{
     config::{Images, Pull},
     docker::{self, Docker},
@@ -47,7 +47,7 @@ pub(crate) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Makes an image exist and returns the tag to use, which is an older one where the user accepted that.
+    /// Makes an image exist and returns its id, or that of an older one where the user accepted that.
     ///
     /// Two launchers at once build once: the second waits for the first.
     ///
@@ -74,13 +74,14 @@ impl Builder<'_> {
             missing = 0;
         } else {
             // From the top: what exists needs nothing below it.
-            while missing > 0 && !self.docker.has_image(&image.layers[missing - 1].tag)? {
+            while missing > 0 && self.own(&image.layers[missing - 1].tag)?.is_none() {
                 missing -= 1;
             }
         }
-        for layer in &image.layers[missing..] {
+        for (n, layer) in image.layers.iter().enumerate().skip(missing) {
             self.signals.check()?;
-            if let Err(error) = self.build(layer) {
+            let below = n.checked_sub(1).map(|below| image.layers[below].tag.as_str());
+            if let Err(error) = self.build_on(below, layer) {
                 self.signals.check()?;
                 // A help for those who wait.
                 let _ = replace(&self.failed(), layer.tag.as_bytes());
@@ -90,7 +91,32 @@ impl Builder<'_> {
                 };
             }
         }
-        Ok(image.tag().to_owned())
+        self.own(image.tag())?.with_context(|| format!("the image `{}` is gone already", image.tag()))
+    }
+
+    /// The id of an image that was built from here and still has its tag.
+    fn own(&self, tag: &str) -> anyhow::Result<Option<String>> {
+        let Some(known) = Known::of(self.host).id(tag) else { return Ok(None) };
+        Ok(self.docker.image_id(tag)?.filter(|id| *id == known))
+    }
+
+    /// Builds a layer on the one below, which has to be ours from the beginning to the end: its tag is anybody's.
+    fn build_on(&self, below: Option<&str>, layer: &Layer) -> anyhow::Result<()> {
+        let is_ours = || -> anyhow::Result<()> {
+            match below {
+                Some(tag) if self.own(tag)?.is_none() => Err(Hinted::error(
+                    format!("the image under the tag `{tag}` is not the one that was built here"),
+                    format!(
+                        "look at who tags images on this engine; `docker image rm {tag}` removes the tag"
+                    ),
+                )),
+                _ => Ok(()),
+            }
+        };
+        is_ours()?;
+        let id = self.build(layer)?;
+        is_ours()?;
+        Known::of(self.host).remember(&layer.tag, &id)
     }
 
     /// Names the layer that could not be built last.
@@ -135,7 +161,7 @@ impl Builder<'_> {
                 }
             };
             if !pulled {
-                if !self.docker.has_image(source)? {
+                if self.docker.image_id(source)?.is_none() {
                     return Err(Hinted::error(
                         format!("could not pull the base image `{source}`, and there is no local one"),
                         "check the network, or name a mirror under `[images]` in `~/.config/pi/config.toml`",
@@ -147,7 +173,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn build(&self, layer: &Layer) -> anyhow::Result<()> {
+    fn build(&self, layer: &Layer) -> anyhow::Result<String> {
         let scratch = Scratch::new(self.host, "build-")?;
         let context = scratch.path().join("context");
         fs::create_dir(&context).with_context(|| format!("could not create `{}`", context.display()))?;
@@ -163,7 +189,8 @@ impl Builder<'_> {
         let mut labels: Vec<(&str, &str)> =
             layer.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
         labels.push(("pi.user", &user));
-        let build = docker::build(&layer.tag, &context, &layer.args, &labels);
+        let id = scratch.path().join("id");
+        let build = docker::build(&layer.tag, &id, &context, &layer.args, &labels);
         report::note(format_args!("building the image `{}`", layer.tag));
         let status = self.docker.foreground(
             &build,
@@ -183,7 +210,8 @@ impl Builder<'_> {
             },
         )?;
         if status.success() {
-            return Ok(());
+            let id = read_small(&id)?.context("docker did not say which image it built")?;
+            return Ok(id.trim().to_owned());
         }
         let tail = kept.into_inner().map(|kept| kept.1).unwrap_or_default();
         let output = String::from_utf8_lossy(&tail);
@@ -199,9 +227,17 @@ impl Builder<'_> {
         tags.lines()
             .filter(|tag| *tag != image.tag() && tag.starts_with(variant))
             .find(|tag| {
-                self.docker.try_run(&docker::image_label(tag, "pi.image")).is_ok_and(|label| label == kind)
+                self.own(tag).is_ok_and(|own| own.is_some())
+                    && self
+                        .docker
+                        .try_run(&docker::image_label(tag, "pi.image"))
+                        .is_ok_and(|label| label == kind)
             })
             .map(str::to_owned)
+    }
+
+    fn previous_id(&self, tag: &str) -> anyhow::Result<String> {
+        self.own(tag)?.with_context(|| format!("the image `{tag}` is gone already"))
     }
 
     fn offer(&self, tag: &str, error: anyhow::Error) -> anyhow::Result<String> {
@@ -209,7 +245,7 @@ impl Builder<'_> {
         if self.host.var("PI_BOX_PREVIOUS_IMAGE").is_some() {
             report::warn(format_args!("{error:#}"));
             report::warn(format_args!("using the previous image `{tag}`, as `PI_BOX_PREVIOUS_IMAGE` says"));
-            return Ok(tag.to_owned());
+            return self.previous_id(tag);
         }
         if !(terminal.stdin && terminal.stderr) {
             return Err(error.context(format!(
@@ -220,7 +256,7 @@ impl Builder<'_> {
         if report::ask(&format!(
             "The previous image `{tag}` is still there, built from older files. Use it? [y/N] "
         )) {
-            Ok(tag.to_owned())
+            self.previous_id(tag)
         } else {
             Err(error)
         }
