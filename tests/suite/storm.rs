@@ -1,10 +1,8 @@
 //! Sessions that are ended at any moment, and many at once, on the real engine: nothing may be left.
 //!
-//! A long storm: `PI_TEST_STORM=200 PI_TEST_SEED=1 cargo test --release --test storm -- --nocapture`.
+//! A long storm: `PI_TEST_STORM=200 PI_TEST_SEED=1 cargo test --release --test suite storm:: -- --nocapture`.
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
-
-mod common;
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +17,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use common::{Outcome, World, until, until_true};
+use crate::world::{Outcome, World, until, until_true};
 use rustix::process::Signal;
 
 /// These tests compare all that the engine has before and after, so they take turns.
@@ -103,9 +101,9 @@ fn a_storm_of_signals_leaves_nothing() {
     let runs = usize::try_from(number("PI_TEST_STORM", 24)).unwrap();
     println!("storm: seed {seed}, {runs} runs, three at a time");
     let world = World::real();
-    common::write(&world.repo().join("notes.txt"), "whole\n");
+    crate::world::write(&world.repo().join("notes.txt"), "whole\n");
     let login = r#"{"groq":{"type":"api_key","key":"k"}}"#;
-    common::write(&world.agent_dir().join("auth.json"), login);
+    crate::world::write(&world.agent_dir().join("auth.json"), login);
     // Once without weather, so that no run of the storm is spent on building an image.
     world.run_pi(&["--proxy", "shell", "--", "true"]).has_code(0);
     let before = engine_has(&world);

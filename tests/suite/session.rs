@@ -1,8 +1,6 @@
 //! The life of a session, with an engine that is a script: which calls are made, and what is left when one of them
 //! fails, hangs or is late, when a signal comes, and when the launcher itself is killed.
 
-mod common;
-
 use std::{
     fs,
     path::Path,
@@ -11,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Outcome, PATIENCE, Running, World, children, fake::shell, processes, until, until_true, write};
+use crate::world::{
+    Outcome, PATIENCE, Running, World, children, fake::shell, processes, until, until_true, write,
+};
 use regex::Regex;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -564,7 +564,7 @@ fn a_dead_session_is_looked_for_on_its_own_engine_and_no_other() {
         assert!(world.docker().env(call.n).lines().any(|env| env.ends_with(&line)), "{call:?}");
     }
     let kinds: Vec<_> =
-        calls.iter().filter(|call| about_it(&call.words)).map(common::fake::Call::kind).collect();
+        calls.iter().filter(|call| about_it(&call.words)).map(crate::world::fake::Call::kind).collect();
     assert!(
         ["rm", "network-rm", "volume-rm"].iter().all(|kind| kinds.iter().any(|k| k == kind)),
         "{kinds:?}"

@@ -532,9 +532,9 @@ pub(crate) fn addresses(container: &str) -> BTreeMap<String, Ipv4Addr> {
 pub(crate) fn prepare(world: &World) {
     let repo = world.repo();
     for (name, text) in [
-        ("agent.sh", include_str!("../network/agent.sh")),
-        ("attempts.pl", include_str!("../network/attempts.pl")),
-        ("internet.mjs", include_str!("../network/internet.mjs")),
+        ("agent.sh", include_str!("../../network/agent.sh")),
+        ("attempts.pl", include_str!("../../network/attempts.pl")),
+        ("internet.mjs", include_str!("../../network/internet.mjs")),
         ("ca.pem", &internet().authority),
     ] {
         write(&repo.join(name), text);

@@ -1,15 +1,13 @@
 //! What an agent could leave behind for a later session, or for the launcher itself, and that it does not work. The engine
 //! is a script.
 
-mod common;
-
 use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::Path,
 };
 
-use common::{World, own, write};
+use crate::world::{World, own, write};
 use serde_json::Value;
 
 /// A program that leaves a mark when it runs.

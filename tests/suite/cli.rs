@@ -1,10 +1,8 @@
 //! What can be said on the command line, what is answered, and every refusal that needs no engine.
 
-mod common;
-
 use std::{fs, os::unix::fs::symlink, os::unix::net::UnixListener, process::Command};
 
-use common::{Outcome, World, fake::shell, write};
+use crate::world::{Outcome, World, fake::shell, write};
 
 /// Runs `pi` with these words in a world of its own.
 fn pi(words: &[&str]) -> Outcome {
@@ -555,7 +553,8 @@ fn check_names_the_built_in_list_where_there_is_no_file() {
     let world = World::fake();
     let outcome = world.run_pi(&["check", "github.com"]);
     outcome.has_code(0);
-    let line = include_str!("../assets/allowed_domains.txt").lines().position(|line| line == "*.github.com");
+    let line =
+        include_str!("../../assets/allowed_domains.txt").lines().position(|line| line == "*.github.com");
     let by = format!("by `*.github.com` (the built-in list:{})\n", line.unwrap() + 1);
     assert!(outcome.out.ends_with(&by), "{}", outcome.out);
 }

@@ -1,8 +1,6 @@
 //! The restricted network, tried on a real engine: with a small internet on this machine, by an agent that means ill, and
 //! each defence once more without it.
 
-mod common;
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -12,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::world::{
     Outcome, World,
     net::{
         self, Case, Matrix, Script, Seen, Session, addresses, at, cases, configure, docker, internet, pi,
@@ -22,9 +20,9 @@ use common::{
 };
 use rustix::process::Signal;
 
-const AGENT_CASES: &str = include_str!("network/agent.cases");
-const PROXY_CASES: &str = include_str!("network/proxy.cases");
-const ALLOWLIST: &str = include_str!("network/allowlist");
+const AGENT_CASES: &str = include_str!("../network/agent.cases");
+const PROXY_CASES: &str = include_str!("../network/proxy.cases");
+const ALLOWLIST: &str = include_str!("../network/allowlist");
 
 /// A world with settings and an allowlist; returns the option that names the latter.
 fn restricted(settings: &str, allowlist: &str) -> (World, String) {
@@ -917,7 +915,7 @@ fn package_managers_fetch_what_is_listed_without_further_settings() {
 fn the_real_agent_reaches_a_model_in_the_local_network_and_is_refused_elsewhere() {
     let (world, list) = restricted("lan = [\"10.77.77.7:11434\"]", ALLOWLIST);
     let models =
-        include_str!("../assets/demo/models.json").replace("{{BASE_URL}}", "http://10.77.77.7:11434/v1");
+        include_str!("../../assets/demo/models.json").replace("{{BASE_URL}}", "http://10.77.77.7:11434/v1");
     write(&world.agent_dir().join("models.json"), &models);
     own(&world.home());
     let ask = |prompt: &str| world.run(&mut pi(&world, &[&list, "--model", "demo/bash", "-p", prompt]));

@@ -1,8 +1,6 @@
 //! What a session promises, on a real engine, with the real agent and a scripted model. One test for each promise; one
 //! container serves many questions about itself.
 
-mod common;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -12,8 +10,8 @@ use std::{
     time::Duration,
 };
 
-use common::PATIENCE;
-use common::real::{Done, Terminal, Who, World, docker, model, myself, run, until};
+use crate::world::PATIENCE;
+use crate::world::real::{Done, Terminal, Who, World, docker, model, myself, run, until};
 
 const ECHO: [&str; 3] = ["-p", "--model", "demo/echo"];
 
