@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink, os::unix::net::UnixListener, process::Command};
 
-use crate::world::{Outcome, World, fake::shell, write};
+use crate::world::{World, call::Outcome, fake::shell, files::write};
 
 /// Runs `pi` with these words in a world of its own.
 fn pi(words: &[&str]) -> Outcome {
@@ -217,15 +217,14 @@ fn versions_and_help_are_data() {
 fn help_and_versions_need_no_docker_and_no_home() {
     let world = World::fake();
     for words in [["--help"], ["--version"]] {
-        let mut pi = world.pi(&words);
-        assert_eq!(world.run(pi.env("PATH", world.root().join("empty"))).code, Some(0));
+        world.pi(&words).env("PATH", world.root().join("empty")).run().has_code(0);
     }
 }
 
 #[test]
 fn without_docker_it_is_said_what_to_install() {
     let world = World::fake();
-    let outcome = world.run(world.pi(&["-p", "x"]).env("PATH", world.root().join("empty")));
+    let outcome = world.pi(&["-p", "x"]).env("PATH", world.root().join("empty")).run();
     failure(
         &outcome,
         "there is no program `docker` on the `PATH`",
@@ -275,7 +274,7 @@ fn what_is_not_a_workspace_is_refused() {
         ("/etc".into(), "it is a directory of the system"),
         ("/proc/self".into(), "it belongs to the kernel"),
     ] {
-        let outcome = world.run(&mut world.pi_in(&dir, &["-p", "x"]));
+        let outcome = world.pi(&["-p", "x"]).cwd(&dir).run();
         let shown = fs::canonicalize(&dir).unwrap();
         if shown.starts_with("/proc") {
             assert!(outcome.err.contains(why), "{outcome:?}");
@@ -290,8 +289,8 @@ fn what_is_not_a_workspace_is_refused() {
 fn a_directory_without_a_repository_works_with_a_warning() {
     let world = World::fake();
     let plain = world.home().join("plain");
-    write(&plain.join("a.txt"), "");
-    world.run(&mut world.pi_in(&plain, &["-p", "x"])).is(
+    write(plain.join("a.txt"), "");
+    world.pi(&["-p", "x"]).cwd(&plain).run().is(
         0,
         "",
         &format!(
@@ -305,9 +304,9 @@ fn a_directory_without_a_repository_works_with_a_warning() {
 fn a_repository_that_is_the_home_gives_the_current_directory_only() {
     let world = World::fake();
     let below = world.home().join("below");
-    write(&world.home().join(".git/HEAD"), "ref: refs/heads/main\n");
-    write(&below.join("a.txt"), "");
-    let plan = world.run(&mut world.pi_in(&below, &["--dry-run=json"]));
+    write(world.home().join(".git/HEAD"), "ref: refs/heads/main\n");
+    write(below.join("a.txt"), "");
+    let plan = world.pi(&["--dry-run=json"]).cwd(&below).run();
     let data: serde_json::Value = serde_json::from_str(&plan.out).unwrap();
     assert_eq!(data["record"]["repository"], below.to_str().unwrap());
     assert!(plan.err.contains("is not used as a whole: it is your home directory"), "{plan:?}");
@@ -331,7 +330,7 @@ fn a_mount_must_exist_and_hold_no_engine() {
         let source = world.root().join(source);
         let mount = format!("{}:/mnt/x", source.display());
         let address = format!("unix://{}", socket.display());
-        let outcome = world.run(world.pi(&["--mount", &mount]).env("DOCKER_HOST", address));
+        let outcome = world.pi(&["--mount", &mount]).env("DOCKER_HOST", address).run();
         failure(
             &outcome,
             &format!(
@@ -362,7 +361,7 @@ fn an_engine_on_another_machine_is_refused() {
     };
     let next = "unset `DOCKER_HOST`, or choose a local engine with `docker context use default`";
     for address in ["ssh://me@box", "tcp://10.0.0.1:2375"] {
-        failure(&world.run(world.pi(&["-p", "x"]).env("DOCKER_HOST", address)), &why(address), next);
+        failure(&world.pi(&["-p", "x"]).env("DOCKER_HOST", address).run(), &why(address), next);
     }
     // `printf far | sha256sum`, as docker names a context's directory.
     let sum = Command::new("sh").arg("-c").arg("printf far | sha256sum | cut -d' ' -f1").output().unwrap();
@@ -370,12 +369,12 @@ fn an_engine_on_another_machine_is_refused() {
     let meta = world.home().join(".docker/contexts/meta").join(sum.trim()).join("meta.json");
     write(&meta, r#"{"Name":"far","Endpoints":{"docker":{"Host":"ssh://far"}}}"#);
     failure(
-        &world.run(world.pi(&["-p", "x"]).env_remove("DOCKER_HOST").env("DOCKER_CONTEXT", "far")),
+        &world.pi(&["-p", "x"]).env_remove("DOCKER_HOST").env("DOCKER_CONTEXT", "far").run(),
         &why("ssh://far"),
         next,
     );
-    write(&world.home().join(".docker/config.json"), r#"{"currentContext":"far"}"#);
-    failure(&world.run(world.pi(&["-p", "x"]).env_remove("DOCKER_HOST")), &why("ssh://far"), next);
+    write(world.home().join(".docker/config.json"), r#"{"currentContext":"far"}"#);
+    failure(&world.pi(&["-p", "x"]).env_remove("DOCKER_HOST").run(), &why("ssh://far"), next);
     assert_eq!(world.docker().kinds(), [""; 0]);
 }
 
@@ -433,7 +432,7 @@ fn a_repository_may_set_its_language_and_nothing_else() {
 #[test]
 fn a_choice_of_image_is_told_in_one_line() {
     let world = World::fake();
-    write(&world.repo().join("go.mod"), "module x\n");
+    write(world.repo().join("go.mod"), "module x\n");
     world.run_pi(&["-p", "x"]).is(0, "", "pi: using the go image, because there is a `go.mod`\n");
     world.run_pi(&["--quiet", "-p", "x"]).is(0, "", "");
     world.run_pi(&["--lang", "base", "-p", "x"]).is(0, "", "");
@@ -489,11 +488,8 @@ fn a_default_allowlist_is_written_whole_or_not_at_all() {
     );
     fs::remove_file(&file).unwrap();
     // No file may grow beyond a size that the default does not fit into.
-    let pi = world.pi(&["--proxy", "-p", "x"]);
-    let mut sh = Command::new("sh");
-    world.surround(&mut sh);
-    sh.args(["-c", "trap '' XFSZ; ulimit -f 2; exec \"$0\" --proxy -p x"]).arg(pi.get_program());
-    let outcome = world.run(sh.current_dir(world.repo()));
+    let script = "trap '' XFSZ; ulimit -f 2; exec \"$0\" --proxy -p x";
+    let outcome = world.call("sh").args(&["-c", script, env!("CARGO_BIN_EXE_pi")]).run();
     outcome.has_code(125);
     let message = format!("pi: error: could not write `{}`: ", file.display());
     assert!(outcome.err.starts_with(&message), "{}", outcome.err);
@@ -589,7 +585,7 @@ const SECRETS: [&str; 4] = ["ANTHROPIC_API_KEY", "PI_GH_TOKEN", "MINE", "HTTPS_P
 fn a_secret_is_seen_by_docker_alone() {
     for words in [&["--env", "MINE", "-p", "x"][..], &["--proxy", "--env", "MINE", "-p", "x"]] {
         let world = World::fake();
-        write(&world.home().join(".agents/proxy_allowed_domains.txt"), "example.com\n");
+        write(world.home().join(".agents/proxy_allowed_domains.txt"), "example.com\n");
         let secretly = |first: &[&str]| {
             let mut pi = world.pi(&[first, words].concat());
             for name in SECRETS {
@@ -598,12 +594,12 @@ fn a_secret_is_seen_by_docker_alone() {
                 } else {
                     SECRET.into()
                 };
-                pi.env(name, value);
+                pi = pi.env(name, value);
             }
             pi
         };
         for form in ["--dry-run", "--dry-run=json", "--verbose"] {
-            let outcome = world.run(&mut secretly(&[form]));
+            let outcome = secretly(&[form]).run();
             outcome.has_code(0);
             assert!(!outcome.out.contains(SECRET) && !outcome.err.contains(SECRET), "{form}: {outcome:#?}");
         }
@@ -639,17 +635,13 @@ fn a_dry_run_asks_and_leaves_nothing() {
 fn the_script_of_a_dry_run_does_what_a_run_does() {
     for words in [&["-p", "it's \"x\""][..], &["--no-network", "-p", "x"], &["--proxy", "-p", "x"]] {
         let world = World::fake();
-        write(&world.home().join(".agents/proxy_allowed_domains.txt"), "example.com\n");
+        write(world.home().join(".agents/proxy_allowed_domains.txt"), "example.com\n");
         // A first session makes the directories that every other one finds.
         world.run_pi(&["-p", "x"]).has_code(0);
         let before = calls(&world).len();
         let script = world.run_pi(&[&["--dry-run"], words].concat());
-        let path = world.root().join("session.sh");
-        fs::write(&path, &script.out).unwrap();
-        let mut sh = Command::new("sh");
-        world.surround(&mut sh);
         world.docker().rule("start-agent", "exits 7");
-        world.run(sh.arg(&path).current_dir(world.repo())).is(7, "", "");
+        world.script(&script.out).run().is(7, "", "");
         world.assert_nothing_left();
         let scripted = calls(&world)[before..].to_vec();
         world.run_pi(words).has_code(7);
@@ -774,7 +766,7 @@ fn where_a_changed_image_cannot_be_built_the_previous_one_is_named_and_used_on_d
     outcome.has_code(125);
     let offer = format!("(`PI_BOX_PREVIOUS_IMAGE=1` would use the previous one, `{old}`)");
     assert!(outcome.err.contains(&offer), "{}", outcome.err);
-    let outcome = world.run(world.pi(&["-p", "x"]).env("PI_BOX_PREVIOUS_IMAGE", "1"));
+    let outcome = world.pi(&["-p", "x"]).env("PI_BOX_PREVIOUS_IMAGE", "1").run();
     outcome.has_code(0);
     let loudly = format!("pi: warning: using the previous image `{old}`, as `PI_BOX_PREVIOUS_IMAGE` says\n");
     assert!(outcome.err.contains(&loudly), "{}", outcome.err);
@@ -802,7 +794,7 @@ fn paths_of_every_kind_become_one_mount() {
     let world = World::fake();
     for name in ["a b", "a,b", "a\"b", "a'b", "a:b", "äß", "a\nb", "$(a)", "-a"] {
         let repo = world.repository(name);
-        world.run(&mut world.pi_in(&repo, &["-p", "x"])).is(0, "", "");
+        world.pi(&["-p", "x"]).cwd(&repo).run().is(0, "", "");
         let calls = world.docker().calls();
         let create = calls.iter().rfind(|call| call.kind() == "create-agent").unwrap();
         let at = create.words.iter().position(|word| word == "--workdir").unwrap();
@@ -814,7 +806,7 @@ fn paths_of_every_kind_become_one_mount() {
 fn a_relative_config_file_is_the_users_wherever_the_session_stands() {
     for words in [&["demo"][..], &["-p", "x"], &["shell", "--", "true"]] {
         let world = World::fake();
-        write(&world.root().join("own.toml"), "memory = \"3g\"\n");
+        write(world.root().join("own.toml"), "memory = \"3g\"\n");
         world.run_pi(&[&["--config", "../own.toml"], words].concat());
         let create = world.docker().called("create-agent");
         assert!(create.words.windows(2).any(|pair| pair == ["--memory", "3g"]), "{create:?}");

@@ -5,13 +5,19 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     time::Duration,
 };
 
-use crate::world::PATIENCE;
-use crate::world::real::{Done, Terminal, Who, World, docker, model, myself, run, until};
+use crate::world::{
+    BUILD, World,
+    call::Outcome,
+    files::{Who, make_dir, myself, owner_of, somebody, write, write_program},
+    model::{docker, model},
+    terminal::Terminal,
+    wait::until_true,
+};
 
 const ECHO: [&str; 3] = ["-p", "--model", "demo/echo"];
 
@@ -23,7 +29,7 @@ fn section<'a>(help: &'a str, title: &str) -> Vec<&'a str> {
 
 #[test]
 fn every_flag_and_every_command_of_the_real_agent_is_known_for_what_it_is() {
-    let world = World::new("flags");
+    let world = World::with_model();
     let help = world.pi(&["--", "--help"]).good();
     let flags: Vec<&str> = section(&help, "Options:")
         .iter()
@@ -33,7 +39,7 @@ fn every_flag_and_every_command_of_the_real_agent_is_known_for_what_it_is() {
     assert!(flags.contains(&"--model") && flags.contains(&"-nt") && flags.len() > 40, "{flags:?}");
     // These the launcher answers itself, for both.
     for flag in flags.iter().filter(|flag| !["--help", "-h", "--version", "-v", "--verbose"].contains(flag)) {
-        let passed = world.pi(&["--dry-run=json", flag, "word"]).run();
+        let passed = world.run_pi(&["--dry-run=json", flag, "word"]);
         assert_eq!(passed.code, Some(0), "{flag}: {passed:?}");
         let plan: serde_json::Value = serde_json::from_str(&passed.out).unwrap();
         let words: Vec<&str> =
@@ -59,60 +65,57 @@ fn table(text: &str) -> BTreeMap<&str, &str> {
 
 #[test]
 fn the_agent_answers_however_it_is_asked_and_its_status_is_ours() {
-    let world = World::new("ask");
-    let ask = |words: &[&str], stdin: &str| world.pi(words).stdin(stdin).run();
-    assert_eq!(ask(&[&ECHO[..], &["hello there"]].concat(), ""), Done::silent(0, "hello there\n"));
-    assert_eq!(ask(&["--model", "demo/echo", "--print", "hello"], ""), Done::silent(0, "hello\n"));
+    let world = World::with_model();
+    let ask = |words: &[&str], stdin: &str| world.pi(words).input(stdin).run();
+    ask(&[&ECHO[..], &["hello there"]].concat(), "").is(0, "hello there\n", "");
+    ask(&["--model", "demo/echo", "--print", "hello"], "").is(0, "hello\n", "");
     let piped = ask(&ECHO, "from a pipe\n");
     assert_eq!((piped.code, piped.out.trim(), piped.err.as_str()), (Some(0), "from a pipe", ""));
     // Without a terminal the agent prints and ends by itself.
-    assert_eq!(ask(&["--model", "demo/echo", "hello"], ""), Done::silent(0, "hello\n"));
-    assert_eq!(ask(&["--", "-p", "--model", "demo/echo", "hello"], ""), Done::silent(0, "hello\n"));
+    ask(&["--model", "demo/echo", "hello"], "").is(0, "hello\n", "");
+    ask(&["--", "-p", "--model", "demo/echo", "hello"], "").is(0, "hello\n", "");
     let failed = ask(&["-p", "--model", "demo/unknown", "hello"], "");
     assert_eq!((failed.code, failed.out.as_str()), (Some(1), ""), "{failed:?}");
     assert!(failed.err.contains("no script for unknown"), "{failed:?}");
     let help = ask(&["--", "--help"], "");
-    assert_eq!(help, Done::silent(0, &world.shell(&[], "cat /usr/local/share/pi/agent-help.txt").good()));
+    help.is(0, &world.shell(&[], "cat /usr/local/share/pi/agent-help.txt").good(), "");
 }
 
 #[test]
 fn a_command_in_the_sandbox_ends_with_its_own_status() {
-    let world = World::new("status");
+    let world = World::with_model();
     for (script, code) in
         [("exit 0", 0), ("exit 7", 7), ("exit 125", 125), ("kill -9 $$", 137), ("kill -15 $$", 143)]
     {
-        assert_eq!(world.shell(&[], script).run(), Done::silent(code, ""), "{script}");
+        world.shell(&[], script).run().is(code, "", "");
     }
-    let missing = world.pi(&["shell", "--", "no-such-program"]).run();
+    let missing = world.run_pi(&["shell", "--", "no-such-program"]);
     assert_eq!((missing.code, missing.out.as_str()), (Some(127), ""), "{missing:?}");
     assert!(missing.err.contains("no-such-program"), "{missing:?}");
 }
 
 #[test]
 fn the_agent_edits_the_repository_and_runs_commands_in_it() {
-    let world = World::new("edit");
+    let world = World::with_model();
     assert_eq!(world.pi(&["-p", "--model", "demo/write", "write the file"]).good(), "The file is written.\n");
-    let file = world.repo.join("hello.txt");
+    let file = world.repo().join("hello.txt");
     assert_eq!(fs::read_to_string(&file).unwrap(), "hello from the model\n");
-    let meta = fs::metadata(&file).unwrap();
-    assert_eq!(Who { uid: meta.uid(), gid: meta.gid() }, world.owner);
-    let sub = world.repo.join("below/here");
-    world.make_dir(&sub);
+    assert_eq!(owner_of(&file), world.owner());
+    let sub = world.repo().join("below/here");
+    make_dir(&sub);
     let said = world.pi(&["-p", "--model", "demo/bash", "run: pwd; cat ../../hello.txt"]).cwd(&sub).good();
     assert_eq!(said, format!("{}\nhello from the model\n\n", sub.display()));
 }
 
 #[test]
 fn sessions_last_are_continued_and_are_kept_apart_per_project() {
-    let world = World::new("sessions");
-    let other = world.base().join("home/projects/other");
-    world.make_dir(&other);
-    world.git(&other, &["init", "--quiet"]);
+    let world = World::with_model();
+    let other = world.repository("other");
     world.pi(&[&ECHO[..], &["remember the first word"]].concat()).good();
     world.pi(&["-c", "-p", "--model", "demo/echo", "and the second"]).good();
     world.pi(&["-c", "-p", "--model", "demo/echo", "elsewhere"]).cwd(&other).good();
     let mut found: Vec<(String, Vec<&str>)> = Vec::new();
-    for project in fs::read_dir(world.home.join(".pi/agent/sessions")).unwrap() {
+    for project in fs::read_dir(world.home().join(".pi/agent/sessions")).unwrap() {
         for file in fs::read_dir(project.unwrap().path()).unwrap() {
             let text = fs::read_to_string(file.unwrap().path()).unwrap();
             let head: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
@@ -126,25 +129,25 @@ fn sessions_last_are_continued_and_are_kept_apart_per_project() {
     found.sort();
     let expected = [
         (other.to_str().unwrap().to_owned(), vec!["elsewhere"]),
-        (world.repo.to_str().unwrap().to_owned(), vec!["remember the first word", "and the second"]),
+        (world.repo().to_str().unwrap().to_owned(), vec!["remember the first word", "and the second"]),
     ];
     assert_eq!(found, expected);
 }
 
 #[test]
 fn what_the_user_installs_lasts_and_what_a_session_installs_does_not() {
-    let world = World::new("install");
-    let agent = world.home.join(".pi/agent");
+    let world = World::with_model();
+    let agent = world.agent_dir();
     let extension = "export default (pi) => pi.registerCommand(\"hi\", { description: \"x\", handler: async () => {} });\n";
-    world.write(world.repo.join("extension.ts"), extension);
-    world.write(agent.join("extensions/old.ts"), extension);
+    write(world.repo().join("extension.ts"), extension);
+    write(agent.join("extensions/old.ts"), extension);
     let settings = agent.join("settings.json");
-    let installed = world.pi(&["install", "./extension.ts"]).run();
+    let installed = world.run_pi(&["install", "./extension.ts"]);
     assert_eq!(installed.code, Some(0), "{installed:?}");
     let after = fs::read_to_string(&settings).unwrap();
     assert!(after.contains("extension.ts"), "{after}");
-    assert_eq!(fs::metadata(&settings).unwrap().uid(), world.owner.uid);
-    let listed = world.pi(&["list"]).run();
+    assert_eq!(owner_of(&settings).uid, world.owner().uid);
+    let listed = world.run_pi(&["list"]);
     assert!(listed.code == Some(0) && listed.out.contains("extension.ts"), "{listed:?}");
     let tried = world.shell(
         &[],
@@ -181,10 +184,9 @@ fn what_the_user_installs_lasts_and_what_a_session_installs_does_not() {
 
 #[test]
 fn skills_are_there_to_be_read() {
-    let world = World::new("skills");
+    let world = World::with_model();
     let skill = ".agents/skills/greet/SKILL.md";
-    world
-        .write(world.home.join(skill), "---\nname: greet\ndescription: How to greet here\n---\nSay hello.\n");
+    write(world.home().join(skill), "---\nname: greet\ndescription: How to greet here\n---\nSay hello.\n");
     let script = format!("cat ~/{skill} | tail -n 1; (echo x >~/{skill}) 2>/dev/null || echo refused");
     assert_eq!(world.shell(&[], &script).good(), "Say hello.\nrefused\n");
     // The agent offers it to the model as a command of its own.
@@ -196,7 +198,7 @@ fn skills_are_there_to_be_read() {
 
 #[test]
 fn the_container_is_what_was_promised() {
-    let world = World::new("facts");
+    let world = World::with_model();
     let script = r#"
         grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups)' /proc/self/status | tr -s ':\t ' ' '
         echo "init $(tr '\0' ' ' </proc/1/cmdline | cut -d' ' -f1)"
@@ -231,9 +233,9 @@ fn the_container_is_what_was_promised() {
     let said = world.shell(&[], script).good();
     let cpus = std::thread::available_parallelism().unwrap().get().min(2).to_string();
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    let (files, pwd) = (files.min(65536).to_string(), world.repo.to_str().unwrap());
-    let uid = format!("{}:{} pi", world.owner.uid, world.owner.gid);
-    let groups = world.owner.gid.to_string();
+    let (files, pwd) = (files.min(65536).to_string(), world.repo().to_str().unwrap());
+    let uid = format!("{}:{} pi", world.owner().uid, world.owner().gid);
+    let groups = world.owner().gid.to_string();
     let none = "0000000000000000";
     let expected: BTreeMap<&str, &str> = [
         ("CapInh", none),
@@ -274,9 +276,9 @@ fn the_container_is_what_was_promised() {
 
 #[test]
 fn nothing_of_the_host_is_mounted_but_what_was_promised() {
-    let world = World::new("mounts");
-    world.write(world.home.join(".ssh/id_ed25519"), "a key\n");
-    world.write(world.home.join(".agents/skills/a/SKILL.md"), "x\n");
+    let world = World::with_model();
+    write(world.home().join(".ssh/id_ed25519"), "a key\n");
+    write(world.home().join(".agents/skills/a/SKILL.md"), "x\n");
     let said = world
         .shell(&[], "awk '{ split($6, o, \",\"); for (i = 7; $i != \"-\"; i++); print $5, o[1], $(i + 1) }' /proc/self/mountinfo; ls -a ~/.ssh 2>&1 || true")
         .good();
@@ -309,7 +311,7 @@ fn nothing_of_the_host_is_mounted_but_what_was_promised() {
         "/home/pi/.pi/agent/auth.json rw".to_owned(),
         "/home/pi/.pi/agent/models.json ro".to_owned(),
         "/home/pi/.pi/agent/sessions rw".to_owned(),
-        format!("{} rw", world.repo.display()),
+        format!("{} rw", world.repo().display()),
     ]
     .into();
     assert_eq!(mounts, expected);
@@ -318,9 +320,9 @@ fn nothing_of_the_host_is_mounted_but_what_was_promised() {
 
 #[test]
 fn the_environment_is_built_from_nothing() {
-    let world = World::new("env");
+    let world = World::with_model();
     let proxies = r#"{"proxies":{"default":{"httpProxy":"http://injected:1","httpsProxy":"http://injected:1","noProxy":"injected","ftpProxy":"http://injected:1","allProxy":"http://injected:1"}}}"#;
-    world.write(world.home.join(".docker/config.json"), proxies);
+    write(world.home().join(".docker/config.json"), proxies);
     let said = world
         .shell(
             &["--env", "GIVEN", "--env", "SET=to = this", "--env", "ABSENT", "--quiet"],
@@ -344,7 +346,7 @@ fn the_environment_is_built_from_nothing() {
         .collect();
     let host = said.remove("HOSTNAME").unwrap();
     assert!(host.len() == 12 && host.chars().all(|c| c.is_ascii_hexdigit()), "{host}");
-    let image = world.plan(&[])["agent"]["image"].as_str().unwrap().to_owned();
+    let image = world.image(&[]);
     let of_the_image = docker(&["image", "inspect", "--format", "{{json .Config.Env}}", &image]);
     let of_the_image: Vec<String> = serde_json::from_str(&of_the_image).unwrap();
     let mut expected: BTreeMap<String, String> = of_the_image
@@ -364,7 +366,7 @@ fn the_environment_is_built_from_nothing() {
             ("LOGNAME", "pi"),
             ("PI_SKIP_VERSION_CHECK", "1"),
             ("PI_TELEMETRY", "0"),
-            ("PWD", world.repo.to_str().unwrap()),
+            ("PWD", world.repo().to_str().unwrap()),
             ("SET", "to = this"),
             ("TERM", "xterm-256color"),
             ("TZ", "Europe/Berlin"),
@@ -398,7 +400,7 @@ fn the_environment_is_built_from_nothing() {
 
 #[test]
 fn system_calls_with_a_history_are_refused() {
-    let world = World::new("seccomp");
+    let world = World::with_model();
     // Numbers, because the headers are not in the image; 1 is EPERM, which no kernel would say to these by itself.
     let script = r#"
         my %n = `uname -m` =~ /aarch64|arm64/
@@ -430,7 +432,7 @@ fn system_calls_with_a_history_are_refused() {
 /// A user like any other, and root where root runs the tests: the agent then has the number 0 and no capability.
 fn owners() -> Vec<Who> {
     let root = Who { uid: 0, gid: 0 };
-    if myself() == root { vec![World::somebody(), root] } else { vec![myself()] }
+    if myself() == root { vec![somebody(), root] } else { vec![myself()] }
 }
 
 #[test]
@@ -460,9 +462,9 @@ fn the_agent_cannot_trace_read_or_stop_the_init_and_the_supervisor() {
         print "yama $yama\n";
     "#;
     for owner in owners() {
-        let world = World::of("trace", owner);
+        let world = World::of(owner, "project");
         world.prepare(myself(), &[]);
-        let done = world.pi(&["shell", "--", "perl", "-e", script]).run();
+        let done = world.run_pi(&["shell", "--", "perl", "-e", script]);
         assert_eq!(done.code, Some(0), "{done:?}");
         let mut said = table(&done.out);
         let mut number = |name| said.remove(name).unwrap().parse::<i32>().unwrap();
@@ -495,18 +497,16 @@ fn the_agent_cannot_trace_read_or_stop_the_init_and_the_supervisor() {
 
 #[test]
 fn without_landlock_the_start_warns_and_with_half_of_it_there_is_none() {
-    let world = World::new("landlock");
+    let world = World::with_model();
     let planned = world.pi(&["--dry-run", "shell", "--", "echo", "it ran"]).good();
     // As a kernel without the call, or an engine that keeps it from a container, would answer. That such a name is
     // skipped, also where a rule has conditions, is what old engines need.
     let without = |names: &[&str]| {
-        let script = world.base().join("script");
         let changed = names.iter().fold(planned.clone(), |text, name| {
             assert!(text.contains(name), "{name}: {text}");
             text.replace(name, "no_such_call")
         });
-        fs::write(&script, changed).unwrap();
-        world.script(&script).run()
+        world.script(&changed).run()
     };
     let ask = "perl -e 'print \"landlock \", syscall(444, 0, 0, 1), \"\\n\"'
                echo yama $(cat /proc/sys/kernel/yama/ptrace_scope 2>/dev/null || echo 0)";
@@ -516,21 +516,21 @@ fn without_landlock_the_start_warns_and_with_half_of_it_there_is_none() {
     let (landlock, yama) = (number("landlock") >= 2, number("yama") >= 1);
     let warning = "pi: warning: this kernel offers neither Landlock (of Linux 5.19 or newer) nor Yama, so the agent can \
                    take over the first processes of its own container\n";
-    let warned = Done { err: if yama { "" } else { warning }.to_owned(), ..Done::silent(0, "it ran\n") };
-    assert_eq!(without(&["landlock_create_ruleset", "fchmodat2"]), warned, "{answers:?}");
+    let warned = |outcome: Outcome| outcome.is(0, "it ran\n", if yama { "" } else { warning });
+    warned(without(&["landlock_create_ruleset", "fchmodat2"]));
     let refusal = "pi: error: the sandbox is not safe, so nothing was started: it could not be kept from its supervisor \
                    (Landlock): Operation not permitted\n";
     let half = without(&["landlock_restrict_self"]);
     if landlock {
-        assert_eq!((half.code, half.out.as_str(), half.err.as_str()), (Some(125), "", refusal));
+        half.is(125, "", refusal);
     } else {
-        assert_eq!(half, warned);
+        warned(half);
     }
 }
 
 #[test]
 fn links_and_renames_across_directories_work() {
-    let world = World::new("across");
+    let world = World::with_model();
     let script = r#"
         try() { if "$@" 2>&1; then :; else echo "failed: $*"; fi }
         for place in . ~ /tmp ~/.cache/lang; do
@@ -612,12 +612,12 @@ fn no_file_can_be_made_that_runs_as_its_owner() {
                     chmod: changing permissions of 'file': Operation not permitted; \
                     install: cannot change permissions of 'installed': Operation not permitted; ";
     for owner in owners() {
-        let world = World::of("setuid", owner);
+        let world = World::of(owner, "project");
         world.prepare(myself(), &[]);
-        let done = world.pi(&["shell", "--", "perl", "-e", script]).run();
+        let done = world.run_pi(&["shell", "--", "perl", "-e", script]);
         assert_eq!(done.code, Some(0), "{done:?}");
         assert_eq!(done.out, expected.replace("; ", "\n"), "{owner:?}");
-        for entry in fs::read_dir(&world.repo).unwrap() {
+        for entry in fs::read_dir(world.repo()).unwrap() {
             let (path, mode) = {
                 let entry = entry.unwrap();
                 (entry.path(), entry.metadata().unwrap().mode())
@@ -630,15 +630,12 @@ fn no_file_can_be_made_that_runs_as_its_owner() {
 #[test]
 fn a_providers_key_is_inside_and_nowhere_to_be_seen() {
     const CANARY: &str = "sk-canary-5f0e1d2c";
-    let world = World::new("secret");
+    let world = World::with_model();
     // Every call of docker is noted before it is made.
-    let notes = world.base().join("notes");
-    let wrapper = world.base().join("docker-with-notes");
-    world.write(
-        &wrapper,
-        &format!("#!/bin/sh\nprintf '%s\\n' \"$@\" >>'{}'\nexec docker \"$@\"\n", notes.display()),
-    );
-    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    let notes = world.root().join("notes");
+    let wrapper = world.root().join("docker-with-notes");
+    let text = format!("#!/bin/sh\nprintf '%s\\n' \"$@\" >>'{}'\nexec docker \"$@\"\n", notes.display());
+    write_program(&wrapper, &text);
     world.configure(&format!("docker = \"{}\"", wrapper.display()));
     let script = "touch up; until [ -e go ]; do sleep 0.05; done; echo \"$ANTHROPIC_API_KEY $OTHER\"";
     let call = |options: &[&str]| {
@@ -646,7 +643,7 @@ fn a_providers_key_is_inside_and_nowhere_to_be_seen() {
         world.shell(&options, script).env("ANTHROPIC_API_KEY", CANARY).env("OTHER", CANARY)
     };
     let running = call(&["--verbose"]).start();
-    assert!(until(PATIENCE, || world.repo.join("up").exists()), "the session did not start");
+    until_true("the session", || world.repo().join("up").exists());
     let mut seen = Vec::new();
     for entry in fs::read_dir("/proc").unwrap() {
         let path = entry.unwrap().path().join("cmdline");
@@ -654,7 +651,7 @@ fn a_providers_key_is_inside_and_nowhere_to_be_seen() {
             seen.push(path);
         }
     }
-    let mut state = vec![world.home.join(".local/state")];
+    let mut state = vec![world.home().join(".local/state")];
     while let Some(path) = state.pop() {
         if path.is_dir() {
             state.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
@@ -662,8 +659,8 @@ fn a_providers_key_is_inside_and_nowhere_to_be_seen() {
             seen.push(path);
         }
     }
-    world.write(world.repo.join("go"), "");
-    let done = running.end();
+    write(world.repo().join("go"), "");
+    let done = running.wait();
     assert_eq!((done.code, done.out), (Some(0), format!("{CANARY} {CANARY}\n")));
     assert_eq!(seen, Vec::<std::path::PathBuf>::new());
     assert!(done.err.contains("+ docker create") && !done.err.contains(CANARY), "{}", done.err);
@@ -698,9 +695,9 @@ fn what_is_written_belongs_to_the_host_user() {
     };
     for (launcher, owner, expected) in cases {
         let case = format!("{launcher:?} in a repository of {owner:?}");
-        let world = World::of("who", owner);
-        world.write(
-            world.home.join(".gitconfig"),
+        let world = World::of(owner, "project");
+        write(
+            world.home().join(".gitconfig"),
             "[user]\n\tname = \"Zoë \\\"Q\\\" O'Neil\"\n\temail = zoe@example.com\n",
         );
         let script = "echo $(id -u):$(id -g) $(id -un) && touch ~/x && mkdir dir && echo text >dir/file \
@@ -713,43 +710,39 @@ fn what_is_written_belongs_to_the_host_user() {
         let warned = done.err.contains("runs as root without any capability");
         assert_eq!(warned, expected == root, "{case}: {done:?}");
         for path in ["dir", "dir/file", ".git/index", ".git/HEAD"] {
-            let meta = fs::metadata(world.repo.join(path)).unwrap();
-            assert_eq!(Who { uid: meta.uid(), gid: meta.gid() }, expected, "{case}: {path}");
+            assert_eq!(owner_of(&world.repo().join(path)), expected, "{case}: {path}");
         }
-        let log = world.git(&world.repo, &["log", "--format=%an|%ae|%cn|%ce"]);
+        let log = world.git(world.repo(), &["log", "--format=%an|%ae|%cn|%ce"]);
         assert_eq!(log, format!("{NAME}|zoe@example.com|{NAME}|zoe@example.com\n"), "{case}");
         let said = world.pi_by(launcher, &["-p", "--model", "demo/write", "write"]).run();
         assert_eq!(said.code, Some(0), "{case}: {said:?}");
-        assert_eq!(fs::metadata(world.repo.join("hello.txt")).unwrap().uid(), uid, "{case}");
+        assert_eq!(owner_of(&world.repo().join("hello.txt")).uid, uid, "{case}");
     }
 }
 
 #[test]
 fn a_repositorys_own_identity_wins() {
-    let world = World::new("identity");
-    world.git(&world.repo, &["config", "user.name", "Somebody Else"]);
+    let world = World::with_model();
+    world.git(world.repo(), &["config", "user.name", "Somebody Else"]);
     world.shell(&[], "git commit --quiet --allow-empty --message x").good();
-    assert_eq!(world.git(&world.repo, &["log", "--format=%an|%ae"]), "Somebody Else|person@example.com\n");
+    assert_eq!(world.git(world.repo(), &["log", "--format=%an|%ae"]), "Somebody Else|person@example.com\n");
 }
 
 #[test]
 fn git_works_in_a_linked_worktree_and_in_a_submodule() {
-    let world = World::new("worktree");
-    let (tree, library) =
-        (world.base().join("home/projects/tree"), world.base().join("home/projects/library"));
-    world.git(&world.repo, &["commit", "--quiet", "--allow-empty", "--message", "first"]);
-    world.git(&world.repo, &["worktree", "add", "--quiet", tree.to_str().unwrap()]);
-    world.make_dir(&library);
-    world.git(&library, &["init", "--quiet"]);
+    let world = World::with_model();
+    let (tree, library) = (world.root().join("tree"), world.repository("library"));
+    world.git(world.repo(), &["commit", "--quiet", "--allow-empty", "--message", "first"]);
+    world.git(world.repo(), &["worktree", "add", "--quiet", tree.to_str().unwrap()]);
     world.git(&library, &["commit", "--quiet", "--allow-empty", "--message", "library"]);
     let add =
         ["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", library.to_str().unwrap(), "sub"];
-    world.git(&world.repo, &add);
+    world.git(world.repo(), &add);
     let script =
         "git status --short && git commit --quiet --allow-empty --message inside && git log --format=%s";
     let inside = |dir: &Path| world.shell(&[], script).cwd(dir).good();
     assert_eq!(inside(&tree), "inside\nfirst\n");
-    assert_eq!(inside(&world.repo.join("sub")), "inside\nlibrary\n");
+    assert_eq!(inside(&world.repo().join("sub")), "inside\nlibrary\n");
     // And with the whole of it in sight, the submodule too.
     let script = "git commit --quiet --message 'add it' && git submodule status | cut -c 43- && git -C sub log --format=%s";
     assert_eq!(world.shell(&[], script).good().replace(" (heads/main)", ""), "sub\ninside\nlibrary\n");
@@ -758,14 +751,12 @@ fn git_works_in_a_linked_worktree_and_in_a_submodule() {
 
 #[test]
 fn borrowed_objects_are_refused_until_they_are_mounted() {
-    let world = World::new("alternates");
-    let lender = world.base().join("home/projects/lender");
-    world.make_dir(&lender);
-    world.git(&lender, &["init", "--quiet"]);
+    let world = World::with_model();
+    let lender = world.repository("lender");
     world.git(&lender, &["commit", "--quiet", "--allow-empty", "--message", "lent"]);
-    let borrower = world.base().join("home/projects/borrower");
+    let borrower = world.root().join("borrower");
     let clone = ["clone", "--quiet", "--shared", lender.to_str().unwrap(), borrower.to_str().unwrap()];
-    world.git(&world.repo, &clone);
+    world.git(world.repo(), &clone);
     let refused = world.shell(&[], "git log --format=%s").cwd(&borrower).run();
     let objects = lender.join(".git/objects");
     let expected = format!(
@@ -780,20 +771,20 @@ fn borrowed_objects_are_refused_until_they_are_mounted() {
 
 #[test]
 fn a_repository_may_lie_in_a_directory_of_any_name() {
-    for (name, directory) in [
-        ("odd", "with space, comma; \"quotes\" 'single' co:lon $HOME `x` \\ ünï→ *"),
-        ("newline", "two\nlines"),
-        ("dash", "-rf"),
-        ("equals", "a=b,readonly"),
+    for directory in [
+        "with space, comma; \"quotes\" 'single' co:lon $HOME `x` \\ ünï→ *",
+        "two\nlines",
+        "-rf",
+        "a=b,readonly",
     ] {
-        let world = World::at(name, World::somebody(), directory.as_ref());
+        let world = World::of(somebody(), directory);
         let script =
             "pwd; git commit --quiet --allow-empty --message x && git log --format=%s; echo text >file";
         let said = world.shell(&[], script).good();
-        assert_eq!(said, format!("{}\nx\n", world.repo.display()));
-        assert_eq!(fs::read_to_string(world.repo.join("file")).unwrap(), "text\n");
+        assert_eq!(said, format!("{}\nx\n", world.repo().display()));
+        assert_eq!(fs::read_to_string(world.repo().join("file")).unwrap(), "text\n");
         assert_eq!(world.pi(&["-p", "--model", "demo/write", "write"]).good(), "The file is written.\n");
-        assert_eq!(fs::read_to_string(world.repo.join("hello.txt")).unwrap(), "hello from the model\n");
+        assert_eq!(fs::read_to_string(world.repo().join("hello.txt")).unwrap(), "hello from the model\n");
     }
 }
 
@@ -801,7 +792,7 @@ fn a_repository_may_lie_in_a_directory_of_any_name() {
 
 #[test]
 fn go_builds_and_tests_and_keeps_its_caches() {
-    let world = World::new("go");
+    let world = World::with_model();
     for (path, text) in [
         (
             "go.mod",
@@ -815,7 +806,7 @@ fn go_builds_and_tests_and_keeps_its_caches() {
         ("greeting/go.mod", "module example.com/greeting\n\ngo 1.24\n"),
         ("greeting/greeting.go", "package greeting\n\nfunc Word() string { return \"hello\" }\n"),
     ] {
-        world.write(world.repo.join(path), text);
+        write(world.repo().join(path), text);
     }
     world.prepare(myself(), &["--lang", "go"]);
     let first = "go build -o app . && ./app && go test ./... && touch \"$(go env GOMODCACHE)/kept\" \
@@ -836,13 +827,13 @@ fn go_builds_and_tests_and_keeps_its_caches() {
 
 #[test]
 fn php_and_composer_work_in_both_versions() {
-    let world = World::new("php");
-    world.write(
-        world.repo.join("library/composer.json"),
+    let world = World::with_model();
+    write(
+        world.repo().join("library/composer.json"),
         r#"{"name": "example/greeting", "version": "1.0.0", "autoload": {"files": ["greeting.php"]}}"#,
     );
-    world.write(
-        world.repo.join("library/greeting.php"),
+    write(
+        world.repo().join("library/greeting.php"),
         "<?php function greeting(): string { return 'hello'; }\n",
     );
     let composer = |constraint: &str| {
@@ -851,7 +842,7 @@ fn php_and_composer_work_in_both_versions() {
             "repositories": [{"type": "path", "url": "library"}, {"packagist": false}],
             "require": {"php": constraint, "example/greeting": "^1.0"},
         });
-        world.write(world.repo.join("composer.json"), &text.to_string());
+        write(world.repo().join("composer.json"), &text.to_string());
     };
     let script = r#"set -e
         rm -rf vendor composer.lock
@@ -878,12 +869,12 @@ fn php_and_composer_work_in_both_versions() {
 
 #[test]
 fn a_changed_argument_rebuilds_by_itself_and_an_unchanged_one_builds_nothing() {
-    let world = World::new("packages");
-    let plain = world.plan(&[])["agent"]["image"].as_str().unwrap().to_owned();
+    let world = World::with_model();
+    let plain = world.image(&[]);
     let without = world.shell(&[], "command -v hello").run();
-    assert_eq!(without, Done::silent(127, ""), "the test's package must not be in the image");
+    without.is(127, "", "");
     world.configure("packages = [\"hello\"]");
-    let image = world.plan(&[])["agent"]["image"].as_str().unwrap().to_owned();
+    let image = world.image(&[]);
     assert_ne!(image, plain);
     // Under another name the layers stay, so that only the first run of this test downloads the package.
     let forget = || {
@@ -894,27 +885,27 @@ fn a_changed_argument_rebuilds_by_itself_and_an_unchanged_one_builds_nothing() {
         }
     };
     forget();
-    let built = world.pi(&["build"]).limit(Duration::from_secs(540)).run();
+    let built = world.pi(&["build"]).limit(BUILD).run();
     assert_eq!((built.code, built.out.as_str()), (Some(0), ""), "{built:?}");
     assert!(built.err.contains(&format!("pi: building the image `{image}`")), "{built:?}");
-    assert_eq!(world.shell(&[], "hello --greeting=built").run(), Done::silent(0, "built\n"));
+    world.shell(&[], "hello --greeting=built").run().is(0, "built\n", "");
     // A session builds what it needs by itself as well.
     forget();
-    let call = || world.shell(&[], "hello --greeting=again").limit(Duration::from_secs(540)).run();
+    let call = || world.shell(&[], "hello --greeting=again").limit(BUILD).run();
     let built = call();
     assert_eq!((built.code, built.out.as_str()), (Some(0), "again\n"), "{built:?}");
     assert!(built.err.starts_with(&format!("pi: building the image `{image}`")), "{built:?}");
-    assert_eq!(call(), Done::silent(0, "again\n"));
+    call().is(0, "again\n", "");
 }
 
 // Options of a session.
 
 #[test]
 fn mounts_are_as_writable_as_they_were_asked_to_be() {
-    let world = World::new("mount");
-    let (data, file) = (world.base().join("data"), world.base().join("file, \"odd\""));
-    world.write(data.join("in"), "in\n");
-    world.write(&file, "file\n");
+    let world = World::with_model();
+    let (data, file) = (world.root().join("data"), world.root().join("file, \"odd\""));
+    write(data.join("in"), "in\n");
+    write(&file, "file\n");
     let both = format!("{}:/data/ro:ro", data.display());
     let options = [
         "--mount",
@@ -944,39 +935,38 @@ fn mounts_are_as_writable_as_they_were_asked_to_be() {
 
 #[test]
 fn a_published_port_is_reached_from_this_machine_only() {
-    let world = World::new("publish");
+    let world = World::with_model();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let server = format!(
         "require('http').createServer((q, a) => {{ a.end('hi'); a.on('finish', () => process.exit()) }}).listen({port}, () => require('fs').writeFileSync('up', ''))"
     );
     let running = world.pi(&["--publish", &port.to_string(), "shell", "--", "node", "-e", &server]).start();
-    assert!(until(PATIENCE, || world.repo.join("up").exists()), "the server did not start");
+    until_true("the server", || world.repo().join("up").exists());
     // Another address of this machine: the one from which it would talk to a container.
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     socket.connect((model().address.as_str(), 9)).unwrap();
     let other = SocketAddr::new(socket.local_addr().unwrap().ip(), port);
     let refused = TcpStream::connect_timeout(&other, Duration::from_secs(2));
     assert!(refused.is_err(), "{other} answers");
-    let mut curl = std::process::Command::new("curl");
-    curl.args(["--noproxy", "*", "-s", &format!("http://127.0.0.1:{port}/")]);
-    assert_eq!(run(curl, "", Duration::from_secs(20)).out, "hi");
-    assert_eq!(running.end(), Done::silent(0, ""));
+    let curl = world.call("curl").args(&["--noproxy", "*", "-s", &format!("http://127.0.0.1:{port}/")]);
+    assert_eq!(curl.limit(Duration::from_secs(20)).run().out, "hi");
+    running.wait().is(0, "", "");
 }
 
 #[test]
 fn limits_are_kept_and_the_memory_limit_says_so() {
-    let world = World::new("limits");
+    let world = World::with_model();
     let said = "pi: warning: the memory limit of 64 MiB was reached and a process was killed; `--memory` raises it\n";
     // A process of the agent's, and the agent itself.
     let script = "perl -e '$x = \"a\" x 300_000_000'; exit 3";
     let hungry = world.shell(&["--memory", "64m"], script).run();
     assert_eq!((hungry.code, hungry.out.as_str()), (Some(3), ""), "{hungry:?}");
     assert!(hungry.err.ends_with(said), "{hungry:?}");
-    let direct = world.pi(&["--memory", "64m", "shell", "--", "perl", "-e", "$x = 'a' x 300_000_000"]).run();
+    let direct = world.run_pi(&["--memory", "64m", "shell", "--", "perl", "-e", "$x = 'a' x 300_000_000"]);
     assert_eq!(direct.code, Some(137), "{direct:?}");
     assert!(direct.err.ends_with(said), "{direct:?}");
     let forks = "my $n = 0; while ($n < 100) { my $p = fork; last unless defined $p; if (!$p) { sleep 60; exit } $n++ } print $n < 30 ? 'few' : \"$n\"; kill 9, -getpgrp";
-    let forked = world.pi(&["--pids", "20", "shell", "--", "perl", "-e", &format!("$| = 1; {forks}")]).run();
+    let forked = world.run_pi(&["--pids", "20", "shell", "--", "perl", "-e", &format!("$| = 1; {forks}")]);
     assert_eq!((forked.code, forked.out.as_str()), (Some(137), "few"), "{forked:?}");
     let script = "cat /sys/fs/cgroup/cpu.max 2>/dev/null || cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us";
     assert!(world.shell(&["--cpus", "0.5"], script).good().starts_with("50000"));
@@ -986,7 +976,7 @@ fn limits_are_kept_and_the_memory_limit_says_so() {
 
 #[test]
 fn without_a_network_there_is_loopback_and_nothing_else() {
-    let world = World::new("offline");
+    let world = World::with_model();
     let script = format!(
         "ls /sys/class/net; curl --noproxy '*' -s -m 5 http://{}:8080/ ; echo $?; echo $PI_OFFLINE; getent hosts example.com || echo unknown",
         model().address
@@ -996,7 +986,7 @@ fn without_a_network_there_is_loopback_and_nothing_else() {
 
 #[test]
 fn an_unknown_runtime_is_an_error_with_the_next_step() {
-    let world = World::new("runtime");
+    let world = World::with_model();
     let refused = world.shell(&["--runtime", "no-such-runtime"], "true").run();
     assert_eq!((refused.code, refused.out.as_str()), (Some(125), ""));
     let lines: Vec<&str> = refused.err.lines().collect();
@@ -1006,46 +996,46 @@ fn an_unknown_runtime_is_an_error_with_the_next_step() {
 
 #[test]
 fn a_running_session_is_listed_entered_and_stopped_by_its_name() {
-    let world = World::new("verbs");
+    let world = World::with_model();
     let running = world.shell(&["--session-name", "here"], "touch up; sleep 600").start();
-    assert!(until(PATIENCE, || world.repo.join("up").exists()), "the session did not start");
+    until_true("the session", || world.repo().join("up").exists());
     let listed: serde_json::Value = serde_json::from_str(&world.pi(&["ps", "--json"]).good()).unwrap();
     assert_eq!(listed.as_array().map(Vec::len), Some(1), "{listed}");
     assert_eq!((&listed[0]["name"], &listed[0]["network"]), (&"here".into(), &"open".into()));
-    assert_eq!(listed[0]["repository"], world.repo.to_str().unwrap());
+    assert_eq!(listed[0]["repository"], world.repo().to_str().unwrap());
     let shown = world.pi(&["ps"]).good();
-    assert!(shown.starts_with("NAME") && shown.contains(world.repo.to_str().unwrap()), "{shown}");
+    assert!(shown.starts_with("NAME") && shown.contains(world.repo().to_str().unwrap()), "{shown}");
     let script = "echo $(id -u) $PWD; grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/self/status; env | grep PI_BOX_; exit 9";
-    let entered = world.pi(&["shell", "--session", "here", "--", "sh", "-c", script]).run();
+    let entered = world.run_pi(&["shell", "--session", "here", "--", "sh", "-c", script]);
     let none = "0000000000000000";
     let expected = format!(
         "{} {}\nCapEff:\t{none}\nCapBnd:\t{none}\nNoNewPrivs:\t1\n",
-        world.owner.uid,
-        world.repo.display()
+        world.owner().uid,
+        world.repo().display()
     );
-    assert_eq!(entered, Done::silent(9, &expected));
+    entered.is(9, &expected, "");
     // What is started beside the agent reads files that the agent has written, so it is kept from the init as well.
     let enter = |script: &str| world.pi(&["shell", "--session", "here", "--", "perl", "-e", script]).good();
     let landlock: i32 = enter("print syscall(444, 0, 0, 1)").parse().unwrap();
     let environment = enter("print open(my $in, '<', '/proc/1/environ') ? 'read' : 'refused'");
     assert_eq!(environment, if landlock >= 2 { "refused" } else { "read" }, "Landlock {landlock}");
-    let unknown = world.pi(&["stop", "elsewhere"]).run();
+    let unknown = world.run_pi(&["stop", "elsewhere"]);
     assert_eq!(unknown.code, Some(125));
     assert_eq!(unknown.err, "pi: error: no session `elsewhere` is running\npi: hint: `pi ps` lists them\n");
-    assert_eq!(world.pi(&["stop", "here"]).run(), Done::silent(0, ""));
-    let ended = running.end();
+    world.run_pi(&["stop", "here"]).is(0, "", "");
+    let ended = running.wait();
     assert_eq!((ended.code, ended.err.as_str()), (Some(143), ""), "{ended:?}");
     assert_eq!(world.pi(&["ps", "--json"]).good(), "[]\n");
 }
 
 #[test]
 fn a_launcher_inside_a_container_says_that_it_is_in_one() {
-    let world = World::new("inside");
+    let world = World::with_model();
     let engine = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
     let socket = Path::new(engine.strip_prefix("unix://").unwrap()).canonicalize().unwrap();
     let [dir, name] = [socket.parent().unwrap(), Path::new(socket.file_name().unwrap())];
     let client = which::which("docker").unwrap().canonicalize().unwrap();
-    let image = world.plan(&[])["agent"]["image"].as_str().unwrap().to_owned();
+    let image = world.image(&[]);
     // The socket under its own name, and as one of a directory that was mounted.
     for (source, target, address) in [
         (socket.as_path(), "/var/run/docker.sock".to_owned(), "/var/run/docker.sock".to_owned()),
@@ -1070,26 +1060,24 @@ fn a_launcher_inside_a_container_says_that_it_is_in_one() {
 
 #[test]
 fn the_gate_refuses_a_mount_that_is_not_what_was_looked_at() {
-    let world = World::new("exchange");
-    let inode = fs::metadata(&world.repo).unwrap().ino();
+    let world = World::with_model();
+    let inode = fs::metadata(world.repo()).unwrap().ino();
     let planned = world.pi(&["--dry-run", "shell", "--", "echo", "it ran"]).good();
     // As if the directory had been exchanged after the launcher's look.
     let exchanged = planned.replace(&format!(":{inode}:"), &format!(":{}:", inode + 1));
     assert_ne!(exchanged, planned);
-    let script = world.base().join("script");
-    fs::write(&script, exchanged).unwrap();
-    let outcome = world.script(&script).run();
+    let outcome = world.script(&exchanged).run();
     let said = format!(
         "pi: error: the sandbox is not safe, so nothing was started: what is mounted at `{}` is not what was there when \
          the session began\n",
-        world.repo.display()
+        world.repo().display()
     );
-    assert_eq!((outcome.code, outcome.out, outcome.err), (Some(125), String::new(), said));
+    outcome.is(125, "", &said);
 }
 
 #[test]
 fn the_script_of_a_dry_run_does_what_pi_does() {
-    let world = World::new("dry-run");
+    let world = World::with_model();
     for (words, stdin) in [
         (
             &[
@@ -1104,13 +1092,11 @@ fn the_script_of_a_dry_run_does_what_pi_does() {
         (&ECHO, "from a pipe"),
         (&["--no-network", "shell", "--", "sh", "-c", "ls /sys/class/net; cat; exit 3"], "input\n"),
     ] {
-        let call = |words: &[&str]| world.pi(words).stdin(stdin).env("ANTHROPIC_API_KEY", "sk-any").run();
+        let call = |words: &[&str]| world.pi(words).input(stdin).env("ANTHROPIC_API_KEY", "sk-any").run();
         let direct = call(words);
         let planned = call(&[&["--dry-run"], words].concat());
         assert_eq!((planned.code, planned.err.as_str()), (Some(0), ""));
-        let script = world.base().join("script");
-        fs::write(&script, &planned.out).unwrap();
-        let by_hand = world.script(&script).env("ANTHROPIC_API_KEY", "sk-any").stdin(stdin).run();
+        let by_hand = world.script(&planned.out).env("ANTHROPIC_API_KEY", "sk-any").input(stdin).run();
         assert_eq!((by_hand.code, &by_hand.out), (direct.code, &direct.out), "{by_hand:?}\n{}", planned.out);
         // An agent names its session's file in some errors.
         assert_eq!(by_hand.err.is_empty(), direct.err.is_empty(), "{by_hand:?} {direct:?}");
@@ -1119,13 +1105,13 @@ fn the_script_of_a_dry_run_does_what_pi_does() {
 
 #[test]
 fn the_demo_shows_every_wall() {
-    let world = World::new("demo");
-    let done = world.pi_by(World::somebody(), &["demo"]).run();
+    let world = World::with_model();
+    let done = world.pi_by(somebody(), &["demo"]).run();
     assert_eq!(done.code, Some(0), "{done:?}");
     let bad: Vec<&str> = done.out.lines().filter(|line| !line.starts_with("ok   ")).collect();
     assert_eq!(bad, Vec::<&str>::new(), "{}", done.out);
     assert_eq!(done.out.lines().count(), 17, "{}", done.out);
-    assert_eq!(fs::read_dir(&world.repo).unwrap().count(), 1, "the user's repository was touched");
+    assert_eq!(fs::read_dir(world.repo()).unwrap().count(), 1, "the user's repository was touched");
 }
 
 // The terminal.
@@ -1146,7 +1132,7 @@ fn leave(terminal: &Terminal<'_>) {
 
 #[test]
 fn the_agents_terminal_is_a_real_one() {
-    let world = World::new("tui");
+    let world = World::with_model();
     let terminal = agent_in(&world, "");
     assert!(terminal.colours().contains("\u{1b}[38;"), "no colours: {:?}", terminal.colours());
     terminal.text("typed words");
@@ -1175,14 +1161,14 @@ fn the_agents_terminal_is_a_real_one() {
 
 #[test]
 fn a_paste_of_two_lines_is_one_input() {
-    let world = World::new("paste");
+    let world = World::with_model();
     let terminal = agent_in(&world, "");
     terminal.paste("line one\nline two");
     terminal.wait("both lines", |screen| screen.contains("line one") && screen.contains("line two"));
     // One question, one answer, in both of which the lines stand one below the other.
     let screen = terminal.insist(&["Enter"], "the answer", |screen| screen.matches("line two").count() == 2);
     assert_eq!(screen.matches("line one").count(), 2, "{screen}");
-    let sessions = world.home.join(".pi/agent/sessions");
+    let sessions = world.home().join(".pi/agent/sessions");
     let file = fs::read_dir(sessions).unwrap().next().unwrap().unwrap().path();
     let file = fs::read_dir(file).unwrap().next().unwrap().unwrap().path();
     let text = fs::read_to_string(file).unwrap();
@@ -1192,7 +1178,7 @@ fn a_paste_of_two_lines_is_one_input() {
 
 #[test]
 fn a_prompt_on_the_command_line_is_answered_in_the_terminal() {
-    let world = World::new("prompt");
+    let world = World::with_model();
     let terminal = agent_in(&world, "'a first question'");
     // Once as it was typed to the shell, once as the question, once as the answer.
     terminal.wait("the answer", |screen| screen.matches("a first question").count() == 3);
@@ -1201,12 +1187,12 @@ fn a_prompt_on_the_command_line_is_answered_in_the_terminal() {
 
 #[test]
 fn in_a_terminal_the_output_may_go_elsewhere_and_a_shell_follows_its_size() {
-    let world = World::new("output");
+    let world = World::with_model();
     let terminal = Terminal::open(&world);
     // An open stdin would keep the agent waiting for ever.
     terminal.line("pi -p --model demo/echo 'to a file' >out; echo status $?");
     terminal.wait("the end", |screen| screen.contains("status 0"));
-    assert_eq!(fs::read_to_string(world.repo.join("out")).unwrap(), "to a file\n");
+    assert_eq!(fs::read_to_string(world.repo().join("out")).unwrap(), "to a file\n");
     terminal
         .line("clear; pi shell -- sh -c 'stty size; read x; stty size; test -t 0 && test -t 1 && echo both'");
     terminal.wait("the size", |screen| screen.contains("30 100"));

@@ -1,24 +1,33 @@
 //! The restricted network, tried on a real engine: with a small internet on this machine, by an agent that means ill, and
 //! each defence once more without it.
 
+mod attempts;
+mod matrix;
+mod script;
+
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
 
-use crate::world::{
-    Outcome, World,
-    net::{
-        self, Case, Matrix, Script, Seen, Session, addresses, at, cases, configure, docker, internet, pi,
-        wanting, weak_sidecar,
-    },
-    own, until, until_true, write,
-};
 use rustix::process::Signal;
+
+use self::{
+    attempts::{Case, Seen, Session, addresses, at, cases, prepare, wanting},
+    matrix::Matrix,
+    script::{Script, weak_sidecar},
+};
+use crate::world::{
+    World,
+    call::Outcome,
+    files::{write, write_program},
+    internet::{DNS, RESOLVER, internet},
+    model::docker,
+    wait::{until, until_true},
+};
 
 const AGENT_CASES: &str = include_str!("../network/agent.cases");
 const PROXY_CASES: &str = include_str!("../network/proxy.cases");
@@ -32,6 +41,11 @@ fn restricted(settings: &str, allowlist: &str) -> (World, String) {
     let file = world.root().join("allowlist");
     write(&file, allowlist);
     (world, format!("--allowed-domains={}", file.display()))
+}
+
+/// Gives a world settings beside the internet's resolver.
+fn configure(world: &World, more: &str) {
+    world.configure(&format!("{DNS}\n{more}"));
 }
 
 fn ends_well(world: &World, session: Session<'_>, err: &str) {
@@ -75,7 +89,7 @@ fn the_matcher_and_the_proxy_agree_on_random_names() {
     let count = std::env::var("PI_TEST_CASES").ok().map_or(400, |text| text.parse().unwrap());
     let targets = random_targets(seed, count);
     let words: Vec<&str> = [&*list, "check"].into_iter().chain(targets.iter().map(String::as_str)).collect();
-    let said = world.run(&mut pi(&world, &words));
+    let said = world.pi(&words).run();
     let verdicts: Vec<bool> = said.out.lines().map(|line| line.starts_with("allowed ")).collect();
     assert_eq!(verdicts.len(), targets.len(), "{said:?}");
     assert!(verdicts.contains(&true) && verdicts.contains(&false));
@@ -110,9 +124,9 @@ fn an_agent_reaches_nothing_but_its_proxy() {
     let (neighbour, neighbour_list) = restricted("", ALLOWLIST);
     let all = cases(AGENT_CASES);
 
-    net::prepare(&neighbour);
-    let mut listener = pi(&neighbour, &[&neighbour_list, "shell", "--", "node", "internet.mjs", "agent"]);
-    let listener = neighbour.start(&mut listener);
+    prepare(&neighbour);
+    let listener = neighbour.pi(&[&neighbour_list, "shell", "--", "node", "internet.mjs", "agent"]);
+    let listener = listener.start();
     until_true("the other agent", || listener.out().contains("ready "));
     let other = neighbour.session().file_name().unwrap().to_str().unwrap().to_owned();
     let other_network = format!("pi-{other}");
@@ -170,7 +184,7 @@ fn an_agent_reaches_nothing_but_its_proxy() {
         let words: Vec<&str> = create.split(' ').collect();
         let ip = words[words.iter().position(|word| *word == "--ip").unwrap() + 1];
         script.container("agent", &format!("--ip {ip} "), "");
-        script.container("agent", "--dns=0.0.0.0", &format!("--dns={}", net::RESOLVER));
+        script.container("agent", "--dns=0.0.0.0", &format!("--dns={RESOLVER}"));
         script.container("agent", "--sysctl 'net.ipv4.ping_group_range=1 0' ", "");
         script.container("agent", "--cap-drop=ALL ", "--cap-add=NET_ADMIN --cap-add=NET_RAW ");
         script.container("agent", "--user 1000:1000", "--user 0:0");
@@ -235,7 +249,7 @@ fn the_proxy_passes_the_listed_and_nothing_else() {
     let entries = leading_nowhere(&session, &all);
     let flip = "flip-198-51-100-80-169-254-77-7.test";
     write(&file, &format!("{ALLOWLIST}{entries}{flip}\n"));
-    let reread = world.run(&mut pi(&world, &["allow"]));
+    let reread = world.run_pi(&["allow"]);
     reread.has_code(0);
     await_answer(&session, &format!("head CONNECT {flip}:443 HTTP/1.1"), |answer| answer != "403");
 
@@ -294,10 +308,9 @@ const TUNNEL: &str = "head CONNECT allowed.test:443 HTTP/1.1";
 #[test]
 fn a_machine_behind_a_proxy_has_its_sessions_go_through_it() {
     let (world, list) = restricted(LAN, ALLOWLIST);
-    let proxied = |command: &mut std::process::Command| {
-        command.env("HTTPS_PROXY", "http://someone:secret@10.77.77.90:3128");
-    };
-    let session = Session::start_with(&world, &[&list], proxied);
+    let session = Session::start_with(&world, &[&list], |call| {
+        call.env("HTTPS_PROXY", "http://someone:secret@10.77.77.90:3128")
+    });
     let seen = session.one(TUNNEL);
     assert_eq!(seen.outcome, "200 198.51.100.80:443", "{seen:?}");
     let asked = internet().log();
@@ -321,9 +334,8 @@ fn a_machine_behind_a_proxy_has_its_sessions_go_through_it() {
 #[test]
 fn a_proxy_whose_name_nobody_knows_does_not_stop_a_session() {
     let (world, list) = restricted("", ALLOWLIST);
-    let session = Session::start_with(&world, &[&list], |command| {
-        command.env("HTTPS_PROXY", "http://nx-proxy.test:3128");
-    });
+    let session =
+        Session::start_with(&world, &[&list], |call| call.env("HTTPS_PROXY", "http://nx-proxy.test:3128"));
     let seen = session.one(TUNNEL);
     assert!(!seen.outcome.starts_with("200") && seen.arrivals.is_empty(), "{seen:?}");
     assert_eq!(session.end().code, Some(0));
@@ -367,7 +379,7 @@ fn a_bad_list_starts_nothing_and_names_every_bad_line() {
     ];
     for line in bad {
         write(&file, &format!("# first\nallowed.test\n{line}\n"));
-        let outcome = world.run(&mut pi(&world, &[&list, "shell", "--", "touch", "ran"]));
+        let outcome = world.run_pi(&[&list, "shell", "--", "touch", "ran"]);
         assert_eq!((outcome.code, outcome.out.as_str()), (Some(125), ""), "{line}: {outcome:?}");
         let place = format!("{}:{}:", file.display(), 3 + line.matches('\n').count());
         assert!(outcome.err.contains(&place), "{line}: {outcome:?}");
@@ -375,7 +387,7 @@ fn a_bad_list_starts_nothing_and_names_every_bad_line() {
     }
     assert!(!world.repo().join("ran").exists());
     fs::remove_file(&file).unwrap();
-    let missing = world.run(&mut pi(&world, &[&list, "shell", "--", "touch", "ran"]));
+    let missing = world.run_pi(&[&list, "shell", "--", "touch", "ran"]);
     assert_eq!(missing.code, Some(125));
     assert!(missing.err.starts_with("pi: error: there is no allowlist"), "{missing:?}");
     world.assert_nothing_left();
@@ -406,8 +418,8 @@ fn a_list_of_two_thousand_lines_works_and_a_longer_one_is_remarked_on() {
     let outcome = session.end();
     assert_eq!(outcome.code, Some(0));
     assert!(!outcome.err.contains("warning"), "{outcome:?}");
-    write(&world.root().join("allowlist"), &lines(2001));
-    let outcome = world.run(&mut pi(&world, &[&list, "shell", "--", "true"]));
+    write(world.root().join("allowlist"), &lines(2001));
+    let outcome = world.run_pi(&[&list, "shell", "--", "true"]);
     assert_eq!(outcome.code, Some(0));
     assert_eq!(outcome.err.matches("pi: warning: the allowlist has 2001 entries").count(), 1, "{outcome:?}");
     world.assert_nothing_left();
@@ -422,13 +434,12 @@ fn a_running_session_is_allowed_more_and_its_tunnels_stay() {
     assert_eq!(session.one(more).outcome, "403");
 
     // A tunnel that says a line now and then, in the background of the agent.
-    write(&world.repo().join("tunnel.pl"), TUNNEL_PROGRAM);
-    own(&world.repo());
+    write(world.repo().join("tunnel.pl"), TUNNEL_PROGRAM);
     session.one("shell setsid perl tunnel.pl >tunnel.out 2>&1 &");
     let lines = || fs::read_to_string(world.repo().join("tunnel.out")).unwrap_or_default().lines().count();
     until_true("the tunnel", || lines() > 0);
 
-    let told = world.run(&mut pi(&world, &["allow", "evil.test"]));
+    let told = world.run_pi(&["allow", "evil.test"]);
     told.has_code(0);
     let took = await_answer(&session, more, |answer| answer == "200 198.51.100.66:443");
     assert!(took < Duration::from_secs(1), "it took {took:?}");
@@ -437,7 +448,7 @@ fn a_running_session_is_allowed_more_and_its_tunnels_stay() {
 
     // Several at once lose none of them.
     let names: Vec<String> = (0..6).map(|n| format!("n{n}.evil.test")).collect();
-    let all: Vec<_> = names.iter().map(|name| world.start(&mut pi(&world, &["allow", name]))).collect();
+    let all: Vec<_> = names.iter().map(|name| world.pi(&["allow", name]).start()).collect();
     for one in all {
         one.wait().has_code(0);
     }
@@ -447,40 +458,38 @@ fn a_running_session_is_allowed_more_and_its_tunnels_stay() {
     }
 
     // A bad entry changes nothing, the good one beside it included.
-    let bad = world.run(&mut pi(&world, &["allow", "other.test", "*"]));
+    let bad = world.run_pi(&["allow", "other.test", "*"]);
     assert_eq!(bad.code, Some(2), "{bad:?}");
     assert_eq!(session.one("head CONNECT other.test:443 HTTP/1.1").outcome, "403");
     assert_eq!(session.one(more).outcome, "200 198.51.100.66:443");
 
     // The edited file is read again; what was allowed by word stays.
     write(&file, "third.test\n");
-    world.run(&mut pi(&world, &["allow"])).has_code(0);
+    world.run_pi(&["allow"]).has_code(0);
     await_answer(&session, "head CONNECT third.test:443 HTTP/1.1", |answer| answer.starts_with("200"));
     assert_eq!(session.one(TUNNEL).outcome, "403");
     assert_eq!(session.one(more).outcome, "200 198.51.100.66:443");
     write(&file, "fourth.test\nnot a line\n");
-    let bad = world.run(&mut pi(&world, &["allow"]));
+    let bad = world.run_pi(&["allow"]);
     assert_eq!(bad.code, Some(125), "{bad:?}");
     assert_eq!(session.one("head CONNECT fourth.test:443 HTTP/1.1").outcome, "403");
     assert_eq!(session.one("head CONNECT third.test:443 HTTP/1.1").outcome, "200 198.51.100.66:443");
 
     // Saved as well, in the file of the user's settings.
     write(&file, "third.test");
-    let saved = world.run(&mut pi(
-        &world,
-        &["--allowed-domains", &file.display().to_string(), "allow", "--save", "fifth.test"],
-    ));
+    let saved =
+        world.run_pi(&["--allowed-domains", &file.display().to_string(), "allow", "--save", "fifth.test"]);
     saved.has_code(0);
     assert_eq!(fs::read_to_string(&file).unwrap(), "third.test\nfifth.test\n");
     await_answer(&session, "head CONNECT fifth.test:443 HTTP/1.1", |answer| answer.starts_with("200"));
 
     // An address of the local network needs routes, which are laid at the start.
-    let lan = world.run(&mut pi(&world, &["allow", "10.77.77.8:8080"]));
+    let lan = world.run_pi(&["allow", "10.77.77.8:8080"]);
     assert_eq!(lan.code, Some(125), "{lan:?}");
     let outcome = session.end();
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     world.assert_nothing_left();
-    let late = world.run(&mut pi(&world, &["allow", "evil.test"]));
+    let late = world.run_pi(&["allow", "evil.test"]);
     assert!(late.code == Some(125) && late.err.contains("no session with a restricted network"), "{late:?}");
 }
 
@@ -523,7 +532,7 @@ fn what_was_refused_is_told_and_nothing_else_reaches_the_terminal() {
         assert!(text.bytes().all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)), "{text:?}");
     };
     let rows = |args: &[&str]| -> BTreeMap<String, u64> {
-        let said = world.run(&mut pi(&world, args));
+        let said = world.pi(args).run();
         said.has_code(0);
         safe(&said.out);
         let rows: Vec<serde_json::Value> = serde_json::from_str(&said.out).unwrap();
@@ -544,7 +553,7 @@ fn what_was_refused_is_told_and_nothing_else_reaches_the_terminal() {
         let seen = rows(&["blocked", "--json"]);
         if seen == expected { Ok(()) } else { Err(seen) }
     });
-    let table = world.run(&mut pi(&world, &["blocked"]));
+    let table = world.run_pi(&["blocked"]);
     safe(&table.out);
     assert!(table.out.contains("evil.test:443") && !table.out.contains("hidden"), "{table:?}");
     let outcome = session.end();
@@ -562,14 +571,16 @@ fn what_was_refused_is_told_and_nothing_else_reaches_the_terminal() {
 #[test]
 fn a_list_can_be_asked_what_it_admits() {
     let (world, list) = restricted("", ALLOWLIST);
-    let good = world.run(&mut pi(
-        &world,
-        &[&list, "check", "https://allowed.test/x", "a.wild.allowed.test", "plain.allowed.test:80"],
-    ));
+    let good = world.run_pi(&[
+        &list,
+        "check",
+        "https://allowed.test/x",
+        "a.wild.allowed.test",
+        "plain.allowed.test:80",
+    ]);
     assert_eq!(good.code, Some(0), "{good:?}");
     assert!(good.out.contains("allowlist:1)") && good.out.contains("allowlist:3)"), "{good:?}");
-    let bad =
-        world.run(&mut pi(&world, &[&list, "check", "allowed.test", "evil.test", "http://allowed.test/"]));
+    let bad = world.run_pi(&[&list, "check", "allowed.test", "evil.test", "http://allowed.test/"]);
     assert_eq!(bad.code, Some(1), "{bad:?}");
     assert_eq!(bad.out.matches("refused ").count(), 2, "{bad:?}");
 }
@@ -637,8 +648,7 @@ fn tampering(world: &World, body: &str) -> PathBuf {
          without() {{ local word kept=(); for word in \"${{words[@]}}\"; do [[ $word == $1 ]] || kept+=(\"$word\"); done; words=(\"${{kept[@]}}\"); }}\n\
          words=(\"$@\")\n{body}\nexec docker \"${{words[@]}}\"\n"
     );
-    write(&path, &text);
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&path, &text);
     path
 }
 
@@ -683,27 +693,27 @@ const TAMPERED: [(&str, &str, &str); 18] = [
     ("no init", "[ \"$role\" = agent ] && without --init", "`--init` is missing"),
     (
         "no filter",
-        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && rm -f \"$XDG_STATE_HOME\"/pi/*/sessions/*/proxy/filter",
+        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && rm -f \"$HOME\"/.local/state/pi/*/sessions/*/proxy/filter",
         "the proxy could not be started",
     ),
     (
         "a broken filter",
-        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && echo '[' >>\"$(echo \"$XDG_STATE_HOME\"/pi/*/sessions/*/proxy/filter)\"",
+        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && echo '[' >>\"$(echo \"$HOME\"/.local/state/pi/*/sessions/*/proxy/filter)\"",
         "the proxy could not be started",
     ),
     (
         "no denial by default",
-        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && sed -i /FilterDefaultDeny/d \"$XDG_STATE_HOME\"/pi/*/sessions/*/proxy/tinyproxy.conf",
+        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && sed -i /FilterDefaultDeny/d \"$HOME\"/.local/state/pi/*/sessions/*/proxy/tinyproxy.conf",
         "the proxy could not be started",
     ),
     (
         "a broken configuration",
-        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && echo Nonsense >>\"$(echo \"$XDG_STATE_HOME\"/pi/*/sessions/*/proxy/tinyproxy.conf)\"",
+        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && echo Nonsense >>\"$(echo \"$HOME\"/.local/state/pi/*/sessions/*/proxy/tinyproxy.conf)\"",
         "the proxy could not be started",
     ),
     (
         "a filter that admits everything",
-        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && echo . >\"$(echo \"$XDG_STATE_HOME\"/pi/*/sessions/*/proxy/filter)\"",
+        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && echo . >\"$(echo \"$HOME\"/.local/state/pi/*/sessions/*/proxy/filter)\"",
         "the proxy could not be started",
     ),
     (
@@ -743,7 +753,7 @@ fn a_sandbox_that_is_not_as_it_should_be_starts_no_agent() {
     let (world, list) = restricted("", ALLOWLIST);
     let program = tampering(&world, "");
     configure(&world, &format!("docker = \"{}\"", program.display()));
-    world.run(&mut pi(&world, &[&list, "shell", "--", "touch", "ran"])).is(0, "", "");
+    world.run_pi(&[&list, "shell", "--", "touch", "ran"]).is(0, "", "");
     assert!(world.repo().join("ran").exists());
 }
 
@@ -753,7 +763,7 @@ fn started_all_the_same(&(name, body, reason): &(&str, &str, &str)) -> Option<St
     let program = tampering(&world, body);
     configure(&world, &format!("docker = \"{}\"", program.display()));
     let begun = Instant::now();
-    let Outcome { code, out, err, .. } = world.run(&mut pi(&world, &[&list, "shell", "--", "touch", "ran"]));
+    let Outcome { code, out, err, .. } = world.run_pi(&[&list, "shell", "--", "touch", "ran"]);
     let took = begun.elapsed();
     let errors = err.lines().filter(|line| line.starts_with("pi: error: ")).count();
     let reasoned = reason.split('|').any(|reason| err.contains(reason));
@@ -772,8 +782,8 @@ fn a_sidecar_without_an_image_starts_nothing() {
     // Nobody listens there.
     let nowhere = "proxy = \"localhost:1/nowhere:1\"";
     let nowhere = if own == "[images]" { format!("{own}\n{nowhere}") } else { nowhere.to_owned() };
-    world.configure(&settings.replace(&own, &nowhere));
-    let outcome = world.run(&mut pi(&world, &[&list, "shell", "--", "touch", "ran"]));
+    write(world.config_file(), &settings.replace(&own, &nowhere));
+    let outcome = world.run_pi(&[&list, "shell", "--", "touch", "ran"]);
     assert_eq!((outcome.code, outcome.out.as_str()), (Some(125), ""), "{outcome:?}");
     assert!(outcome.err.contains("could not build the image `pi-proxy:"), "{outcome:?}");
     assert!(!world.repo().join("ran").exists());
@@ -784,7 +794,7 @@ fn a_sidecar_without_an_image_starts_nothing() {
 #[test]
 fn an_open_proxy_is_not_taken_for_a_sidecar() {
     let (world, list) = restricted("", ALLOWLIST);
-    net::prepare(&world);
+    prepare(&world);
     let entry = weak_sidecar(
         &world,
         &[("return $answer =~ /^HTTP\\/1\\.[01] 403/", "return 1"), ("Filter \\\"$filter\\\"", "")],
@@ -892,13 +902,13 @@ const LANGUAGES: [(&str, &[&str], &str, &str); 3] = [
 fn package_managers_fetch_what_is_listed_without_further_settings() {
     for (settings, options, script, expected) in LANGUAGES {
         let (world, list) = restricted(settings, ALLOWLIST);
-        net::prepare(&world);
+        prepare(&world);
         let run = |from: &str| {
             let script = script.replace("SITE", from);
             let script = format!(
                 "export SSL_CERT_FILE=$PWD/ca.pem REQUESTS_CA_BUNDLE=$PWD/ca.pem PIP_RETRIES=0; {script}"
             );
-            world.run(&mut pi(&world, &[&[&*list], options, &["shell", "--", "sh", "-ec", &script]].concat()))
+            world.pi(&[&[&*list], options, &["shell", "--", "sh", "-ec", &script]].concat()).run()
         };
         // What is not listed is refused to them, and told to the user.
         let bad = run("https://evil.test");
@@ -916,9 +926,8 @@ fn the_real_agent_reaches_a_model_in_the_local_network_and_is_refused_elsewhere(
     let (world, list) = restricted("lan = [\"10.77.77.7:11434\"]", ALLOWLIST);
     let models =
         include_str!("../../assets/demo/models.json").replace("{{BASE_URL}}", "http://10.77.77.7:11434/v1");
-    write(&world.agent_dir().join("models.json"), &models);
-    own(&world.home());
-    let ask = |prompt: &str| world.run(&mut pi(&world, &[&list, "--model", "demo/bash", "-p", prompt]));
+    write(world.agent_dir().join("models.json"), &models);
+    let ask = |prompt: &str| world.run_pi(&[&list, "--model", "demo/bash", "-p", prompt]);
     let good = ask("run: curl -sS -o /dev/null -w '%{http_connect}' -k https://allowed.test/");
     assert_eq!(good.code, Some(0), "{good:?}");
     assert!(good.out.contains("200"), "{good:?}");
@@ -941,7 +950,7 @@ fn the_real_agent_reaches_a_model_in_the_local_network_and_is_refused_elsewhere(
 fn a_machine_that_does_not_check_where_datagrams_come_from_is_told_of_once() {
     let (world, list) = restricted("", ALLOWLIST);
     let run = |more: &[&str]| {
-        let outcome = world.run(&mut pi(&world, &[&[&*list], more, &["shell", "--", "true"]].concat()));
+        let outcome = world.pi(&[&[&*list], more, &["shell", "--", "true"]].concat()).run();
         outcome.has_code(0);
         outcome
     };
@@ -952,7 +961,7 @@ fn a_machine_that_does_not_check_where_datagrams_come_from_is_told_of_once() {
     // The other networks have no such promise.
     let open = World::real();
     configure(&open, "");
-    let outcome = open.run(&mut pi(&open, &["shell", "--", "true"]));
+    let outcome = open.run_pi(&["shell", "--", "true"]);
     assert_eq!((outcome.code, outcome.about_kernel), (Some(0), None));
     open.assert_nothing_left();
     world.assert_nothing_left();

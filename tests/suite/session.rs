@@ -10,7 +10,11 @@ use std::{
 };
 
 use crate::world::{
-    Outcome, PATIENCE, Running, World, children, fake::shell, processes, until, until_true, write,
+    World,
+    call::{Outcome, Running},
+    fake::shell,
+    files::{children, write, write_program},
+    wait::{PATIENCE, processes, until, until_true},
 };
 use regex::Regex;
 use rustix::process::{Pid, Signal, kill_process};
@@ -31,7 +35,7 @@ const SIGNALS: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::TERM, Signal::QU
 /// A world in which the agent ends with a status of its own.
 fn world() -> World {
     let world = World::fake();
-    write(&world.home().join(".agents/proxy_allowed_domains.txt"), "example.com\n");
+    write(world.home().join(".agents/proxy_allowed_domains.txt"), "example.com\n");
     world.docker().rule("start-agent", &format!("exits {OWN}"));
     world
 }
@@ -142,7 +146,7 @@ fn whichever_call_hangs_everything_comes_down() {
     each(cases, |((name, words, kind), rule)| {
         let world = world();
         world.docker().rule(&kind, &format!("once || return 0; {rule}"));
-        let outcome = world.run(world.pi(words).env("PI_BOX_DEADLINE", "1.5"));
+        let outcome = world.pi(words).env("PI_BOX_DEADLINE", "1.5").run();
         ends_well(&world, &outcome, name, &kind, rule);
     });
 }
@@ -213,7 +217,7 @@ fn whichever_signal_comes_at_whichever_call_everything_comes_down() {
         world.docker().rule(&kind, "late 0.4");
         // While it is shown, the agent works on.
         world.docker().rule("start-agent", "stays");
-        let pi = world.start(&mut world.pi(words));
+        let pi = world.pi(words).start();
         world.docker().called(&kind);
         pi.signal(signal);
         let outcome = pi.wait();
@@ -233,7 +237,7 @@ fn a_signal_in_the_teardown_does_not_interrupt_it() {
     each(cases.collect(), |((name, words, kind), signal)| {
         let world = world();
         world.docker().rule(&kind, "late 0.4");
-        let pi = world.start(&mut world.pi(words));
+        let pi = world.pi(words).start();
         world.docker().called(&kind);
         pi.signal_group(signal);
         pi.signal(signal);
@@ -294,15 +298,15 @@ fn a_dead_session_whose_engine_is_gone_leaves_the_login_to_its_user() {
     let meta = fs::metadata(&login).unwrap();
     let (device, inode) =
         (std::os::unix::fs::MetadataExt::dev(&meta), std::os::unix::fs::MetadataExt::ino(&meta));
-    write(&dir.join("lock"), "");
+    write(dir.join("lock"), "");
     let backup = serde_json::json!({ "device": device, "inode": inode, "text": "{}" });
-    write(&dir.join("login.backup"), &backup.to_string());
+    write(dir.join("login.backup"), &backup.to_string());
     let record = serde_json::json!({
         "id": "aaaabbbbccccdddd", "name": "gone", "engine": format!("unix://{}", world.root().join("gone.sock").display()),
         "repository": world.repo(), "directory": world.repo(), "image": "x", "network": "open", "started": 1,
         "allowlist": null, "login": login,
     });
-    write(&dir.join("session.json"), &record.to_string());
+    write(dir.join("session.json"), &record.to_string());
     let own = r#"{"anthropic":{"type":"api_key","key":"!op read op://x"}}"#;
     let command = |text: &str| text.contains("!op read");
     fs::write(&login, own).unwrap();
@@ -322,8 +326,8 @@ fn no_two_sessions_that_live_have_one_name() {
     let world = world();
     world.docker().rule("start-agent", "stays");
     let first = at_work(&world, &["-p", "x"]);
-    let second = world.start(&mut world.pi(&["-p", "x"]));
-    let third = world.start(&mut world.pi(&["--session-name", "mine", "-p", "x"]));
+    let second = world.pi(&["-p", "x"]).start();
+    let third = world.pi(&["--session-name", "mine", "-p", "x"]).start();
     let names = || {
         let listed = world.run_pi(&["ps", "--json"]);
         let all: Vec<serde_json::Value> = serde_json::from_str(&listed.out).unwrap();
@@ -351,10 +355,9 @@ fn no_two_sessions_that_live_have_one_name() {
 fn a_docker_that_is_a_script_ends_with_all_that_it_started() {
     let world = world();
     let script = world.root().join("wrapper");
-    write(&script, "#!/bin/sh\nsleep 1000\n");
-    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    write_program(&script, "#!/bin/sh\nsleep 1000\n");
     world.configure(&format!("docker = \"{}\"\n", script.display()));
-    let outcome = world.run(world.pi(&["-p", "x"]).env("PI_BOX_DEADLINE", "0.5"));
+    let outcome = world.pi(&["-p", "x"]).env("PI_BOX_DEADLINE", "0.5").run();
     outcome.has_code(125);
     assert!(outcome.err.contains("docker did not answer within 0.5 s"), "{}", outcome.err);
     // Whoever holds a session's lock is taken for its launcher.
@@ -372,7 +375,7 @@ fn waiting_for_another_build_ends_with_a_signal_and_with_that_build() {
     let held = fs::File::open(&lock).unwrap();
     held.lock().unwrap();
     let waits = || {
-        let pi = world.start(&mut world.pi(&["build"]));
+        let pi = world.pi(&["build"]).start();
         until_true("the wait", || pi.err().contains("another `pi` is building an image; waiting for it"));
         pi
     };
@@ -389,7 +392,7 @@ fn waiting_for_another_build_ends_with_a_signal_and_with_that_build() {
 fn a_client_that_hangs_while_the_agent_is_shown_does_not_keep_the_launcher_from_ending() {
     let world = world();
     world.docker().rule("start-agent", "hang");
-    let pi = world.start(world.pi(&["-p", "x"]).env("PI_BOX_DEADLINE", "1.5"));
+    let pi = world.pi(&["-p", "x"]).env("PI_BOX_DEADLINE", "1.5").start();
     world.docker().called("start-agent");
     let begun = Instant::now();
     pi.signal(Signal::TERM);
@@ -488,7 +491,7 @@ fn a_launcher_that_is_killed_at_whichever_call_leaves_nothing_for_long() {
     each(cases.collect(), |((_, words, kind), group)| {
         let world = world();
         world.docker().rule(&kind, &format!("late 0.2; exits {OWN}"));
-        let pi = world.start(&mut world.pi(words));
+        let pi = world.pi(words).start();
         world.docker().called(&kind);
         if group {
             pi.signal_group(Signal::KILL);
@@ -540,12 +543,12 @@ fn a_start_that_finds_only_live_sessions_leaves_them_alone() {
 /// A session that died at another time, with another engine or on another machine.
 fn dead(sessions: &Path, id: &str, engine: &str) {
     let dir = sessions.join(id);
-    write(&dir.join("lock"), "");
+    write(dir.join("lock"), "");
     let record = serde_json::json!({
         "id": id, "name": "repo", "engine": engine, "repository": "/r", "directory": "/r", "image": "i",
         "network": "open", "started": 0, "allowlist": null, "login": dir.join("auth.json"),
     });
-    write(&dir.join("session.json"), &record.to_string());
+    write(dir.join("session.json"), &record.to_string());
 }
 
 const DEAD: &str = "aaaabbbbccccdddd";
@@ -820,7 +823,7 @@ fn what_cannot_be_removed_is_told_of_and_left_for_the_next_start() {
 fn thirty_sessions_at_once_do_not_disturb_each_other() {
     let world = world();
     let started: Vec<Running> = (0..30)
-        .map(|n| world.start(&mut world.pi(if n % 2 == 0 { &["-p", "x"] } else { &["--proxy", "-p", "x"] })))
+        .map(|n| world.pi(if n % 2 == 0 { &["-p", "x"] } else { &["--proxy", "-p", "x"] }).start())
         .collect();
     for pi in started {
         pi.wait().is(OWN, "", "");
@@ -850,7 +853,7 @@ fn ps_and_stop_know_a_running_session() {
 
 /// Starts a session and waits until its agent is at work.
 fn at_work(world: &World, words: &[&str]) -> Running {
-    let pi = world.start(&mut world.pi(words));
+    let pi = world.pi(words).start();
     world.docker().called("start-agent");
     if words.contains(&"--proxy") {
         // The agent begins once the proxy has been seen to refuse.

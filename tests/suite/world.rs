@@ -1,76 +1,105 @@
 //! The world of a test: a home, a repository and a state directory of its own, and an engine, faked or real.
 
-#![allow(dead_code, reason = "every test binary uses a part of it")]
-
+pub(crate) mod call;
 pub(crate) mod fake;
-pub(crate) mod net;
-pub(crate) mod real;
+pub(crate) mod files;
+pub(crate) mod internet;
+pub(crate) mod model;
+pub(crate) mod terminal;
+pub(crate) mod wait;
 
 use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
     fs,
-    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::Pid;
+use serde_json::Value;
 use tempfile::TempDir;
 
+use call::{Call, Outcome};
 use fake::Fake;
+use files::{Who, children, myself, own, somebody, write};
+use model::{docker, model, settings, source};
+use wait::{processes, until};
 
-/// How long a test waits for anything before it says what it saw instead.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-
-/// What the launcher says once on a machine whose kernel does not look where datagrams come from.
-const ABOUT_KERNEL: &str = "pi: warning: rp_filter is 0 on this machine: ";
+/// How long an image may take to build, PHP's and Go's included.
+pub(crate) const BUILD: Duration = Duration::from_secs(540);
 
 /// A user with a home and one repository, who has never started `pi` before.
 pub(crate) struct World {
     root: PathBuf,
-    docker: Engine,
+    repo: PathBuf,
+    engine: Engine,
     runs: AtomicU32,
     // Dropped last: everything above lies in it.
     _dir: TempDir,
 }
 
 enum Engine {
+    /// A script that takes notes.
     Fake(Fake),
-    /// With the settings that `tests/setup` wrote.
-    Real {
-        config: PathBuf,
-    },
+    /// The machine's own, with the settings that `tests/setup` wrote.
+    Real,
 }
 
 impl World {
-    /// A world whose `docker` is a script that takes notes.
+    /// A world whose `docker` is a script, and where the user has named the places of settings and records.
     pub(crate) fn fake() -> Self {
-        Self::new(|root| Engine::Fake(Fake::install(root)))
+        Self::new(somebody(), "repo", |root| Engine::Fake(Fake::install(root)))
     }
 
-    /// A world on the real engine.
+    /// A world on the real engine, with settings and records where they are by default.
     pub(crate) fn real() -> Self {
-        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/setup/config.toml");
-        assert!(config.is_file(), "there is no `{}`: run `tests/setup` first", config.display());
-        let engine = Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]).output();
-        assert!(
-            engine.as_ref().is_ok_and(|output| output.status.success()),
-            "these tests need a running engine (run `tests/setup`), and `docker version` says: {engine:?}"
-        );
-        Self::new(|_| Engine::Real { config })
+        let world = Self::new(somebody(), "repo", |_| Engine::Real);
+        world.configure("");
+        world
     }
 
-    fn new(docker: impl FnOnce(&Path) -> Engine) -> Self {
+    /// A world on the real engine, with the scripted model and the image of the base variant.
+    pub(crate) fn with_model() -> Self {
+        let world = Self::of(somebody(), "repo");
+        world.prepare(myself(), &[]);
+        world
+    }
+
+    /// The same of another owner or with another name for the repository, and without having seen to the image.
+    pub(crate) fn of(owner: Who, repository: &str) -> Self {
+        let world = Self::new(owner, repository, |_| Engine::Real);
+        world.configure("");
+        let models = fs::read_to_string(source("assets/demo/models.json")).unwrap();
+        let models = models
+            .replace("{{BASE_URL}}", &format!("http://{}:8080/v1", model().address))
+            .replace("{ \"id\": \"slow\" }", "{ \"id\": \"slow\" }, { \"id\": \"unknown\" }");
+        write(world.agent_dir().join("models.json"), &models);
+        let person =
+            "[user]\n\tname = Test Person\n\temail = person@example.com\n[init]\n\tdefaultBranch = main\n";
+        write(world.home().join(".gitconfig"), person);
+        world
+    }
+
+    fn new(owner: Who, repository: &str, engine: impl FnOnce(&Path) -> Engine) -> Self {
         let dir = tempfile::Builder::new().prefix("pi-test-").tempdir().unwrap();
+        // Other users of a test have to come by here.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let root = fs::canonicalize(dir.path()).unwrap();
         for part in ["home", "config", "state", "tmp", "runs"] {
             fs::create_dir(root.join(part)).unwrap();
+            own(&root.join(part), owner);
         }
-        let docker = docker(&root);
-        let world = Self { root, docker, runs: AtomicU32::new(0), _dir: dir };
-        world.repository("repo");
+        let (engine, repo) = (engine(&root), root.join(repository));
+        let world = Self { root, repo, engine, runs: AtomicU32::new(0), _dir: dir };
+        world.repository(repository);
         world
     }
 
@@ -83,7 +112,7 @@ impl World {
         fs::write(repo.join(".git/HEAD"), "ref: refs/heads/main\n").unwrap();
         let config = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n";
         fs::write(repo.join(".git/config"), config).unwrap();
-        own(&repo);
+        own(&repo, self.owner());
         repo
     }
 
@@ -96,8 +125,13 @@ impl World {
         self.root.join("home")
     }
 
-    pub(crate) fn repo(&self) -> PathBuf {
-        self.root.join("repo")
+    pub(crate) fn repo(&self) -> &Path {
+        &self.repo
+    }
+
+    /// Whose home and repository it is.
+    pub(crate) fn owner(&self) -> Who {
+        files::owner_of(&self.home())
     }
 
     pub(crate) fn agent_dir(&self) -> PathBuf {
@@ -106,88 +140,126 @@ impl World {
 
     /// The user's settings, where `pi` looks for them when it is not told.
     pub(crate) fn config_file(&self) -> PathBuf {
-        self.root.join("config/pi/config.toml")
+        match self.engine {
+            Engine::Fake(_) => self.root.join("config/pi/config.toml"),
+            Engine::Real => self.home().join(".config/pi/config.toml"),
+        }
     }
 
-    /// Writes the user's settings.
+    /// Writes the user's settings; on a real engine those of this machine follow.
     pub(crate) fn configure(&self, text: &str) {
-        write(&self.config_file(), text);
+        match self.engine {
+            Engine::Fake(_) => write(self.config_file(), text),
+            Engine::Real => write(self.config_file(), &format!("{text}\n{}", settings())),
+        }
     }
 
     /// The faked engine.
     pub(crate) fn docker(&self) -> &Fake {
-        match &self.docker {
+        match &self.engine {
             Engine::Fake(fake) => fake,
-            Engine::Real { .. } => panic!("this world has a real engine"),
+            Engine::Real => panic!("this world has a real engine"),
         }
     }
 
-    /// `pi`, standing in the repository, without a terminal and with nothing of the developer's environment.
-    pub(crate) fn pi(&self, args: &[&str]) -> Command {
-        self.pi_in(&self.repo(), args)
-    }
-
-    /// The same, standing elsewhere.
-    pub(crate) fn pi_in(&self, dir: &Path, args: &[&str]) -> Command {
-        let mut pi = Command::new(env!("CARGO_BIN_EXE_pi"));
-        self.surround(&mut pi);
-        if let Engine::Real { config } = &self.docker {
-            pi.arg("--config").arg(config);
-        }
-        pi.args(args).current_dir(dir);
-        pi
-    }
-
-    /// Gives any command this world's environment, and nothing else.
-    pub(crate) fn surround(&self, command: &mut Command) {
-        let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
-        command
-            .env_clear()
+    /// A call of any program, with this world's environment and nothing else.
+    pub(crate) fn call(&self, program: impl AsRef<OsStr>) -> Call<'_> {
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+        let call = Call::new(self, program)
             .env("HOME", self.home())
-            .env("XDG_CONFIG_HOME", self.root.join("config"))
-            .env("XDG_STATE_HOME", self.root.join("state"))
             .env("TMPDIR", self.root.join("tmp"))
             .env("TERM", "xterm-256color")
-            .stdin(Stdio::null());
-        match &self.docker {
-            Engine::Fake(fake) => {
-                command.env("PATH", format!("{}:{path}", fake.bin().display()));
-                command.env("DOCKER_HOST", fake.address());
-            }
-            Engine::Real { .. } => {
-                command.env("PATH", path);
-                if let Some(engine) = std::env::var_os("DOCKER_HOST") {
-                    command.env("DOCKER_HOST", engine);
-                }
-            }
+            .env("PATH", path);
+        match (&self.engine, std::env::var_os("DOCKER_HOST")) {
+            (Engine::Fake(fake), _) => call
+                .env("XDG_CONFIG_HOME", self.root.join("config"))
+                .env("XDG_STATE_HOME", self.root.join("state"))
+                .path_first(&fake.bin())
+                .env("DOCKER_HOST", fake.address()),
+            (Engine::Real, Some(engine)) => call.env("DOCKER_HOST", engine),
+            (Engine::Real, None) => call,
         }
     }
 
-    /// Runs a command to its end.
-    pub(crate) fn run(&self, command: &mut Command) -> Outcome {
-        self.start(command).wait()
+    /// `pi` with these words, standing in the repository.
+    pub(crate) fn pi(&self, words: &[&str]) -> Call<'_> {
+        self.call(env!("CARGO_BIN_EXE_pi")).args(words)
     }
 
-    /// Runs `pi` with these words to its end.
-    pub(crate) fn run_pi(&self, args: &[&str]) -> Outcome {
-        self.run(&mut self.pi(args))
+    /// Runs that to its end.
+    pub(crate) fn run_pi(&self, words: &[&str]) -> Outcome {
+        self.pi(words).run()
     }
 
-    /// Starts a command in a process group of its own; what it prints goes to files.
-    pub(crate) fn start(&self, command: &mut Command) -> Running {
-        let n = self.runs.fetch_add(1, Ordering::SeqCst);
-        let [out, err] = ["out", "err"].map(|kind| self.root.join(format!("runs/{n}.{kind}")));
-        command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
-        let child = command.process_group(0).spawn().unwrap();
-        Running { child, out, err }
+    /// `pi shell -- sh -c SCRIPT`, with launcher options before it.
+    pub(crate) fn shell(&self, options: &[&str], script: &str) -> Call<'_> {
+        self.pi(&[options, &["shell", "--", "sh", "-c", script]].concat())
+    }
+
+    /// A shell script, on this side of the wall.
+    pub(crate) fn script(&self, text: &str) -> Call<'_> {
+        let path = self.root.join("session.sh");
+        write(&path, text);
+        self.call("sh").args(&[path])
+    }
+
+    /// A program that another user runs, who may use the engine's socket.
+    fn by(&self, who: Who, program: &Path) -> Call<'_> {
+        if who == myself() {
+            return self.call(program);
+        }
+        let engine =
+            std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+        let group = fs::metadata(engine.trim_start_matches("unix://")).unwrap().gid();
+        let Who { uid, gid } = who;
+        let user = [format!("--reuid={uid}"), format!("--regid={gid}"), format!("--groups={group}")];
+        self.call("setpriv").args(&user).args(&[Path::new("--"), program])
+    }
+
+    /// `pi` by another user.
+    pub(crate) fn pi_by(&self, who: Who, words: &[&str]) -> Call<'_> {
+        if who == myself() {
+            return self.pi(words);
+        }
+        // The build directory may lie where only its owner can look.
+        let program = self.root.join("pi");
+        if !program.exists() {
+            fs::copy(env!("CARGO_BIN_EXE_pi"), &program).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        self.by(who, &program).args(words)
+    }
+
+    /// Runs the host's git as the owner and returns what it printed.
+    #[track_caller]
+    pub(crate) fn git(&self, dir: &Path, words: &[&str]) -> String {
+        let outcome = self.by(self.owner(), "git".as_ref()).args(words).cwd(dir).run();
+        assert_eq!(outcome.code, Some(0), "git {words:?}: {outcome:?}");
+        outcome.out
+    }
+
+    /// Makes an image exist, so that what follows is a session alone; each one once in a run of the tests.
+    pub(crate) fn prepare(&self, launcher: Who, options: &[&str]) {
+        static DONE: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        let what = format!("{launcher:?} {:?} {options:?}", self.owner());
+        let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+        if !done.contains(&what) {
+            let words = [options, &["shell", "--", "true"]].concat();
+            self.pi_by(launcher, &words).limit(BUILD).run().has_code(0);
+            done.insert(what);
+        }
     }
 
     /// The plan that `pi` would carry out with these words, as data.
-    pub(crate) fn plan(&self, args: &[&str]) -> serde_json::Value {
-        let words = [&["--dry-run=json", "--quiet"], args].concat();
-        let Outcome { code, out, err, .. } = self.run_pi(&words);
-        assert_eq!(code, Some(0), "{err}");
-        serde_json::from_str(&out).unwrap()
+    pub(crate) fn plan(&self, words: &[&str]) -> Value {
+        let outcome = self.run_pi(&[&["--dry-run=json", "--quiet"], words].concat());
+        outcome.has_code(0);
+        serde_json::from_str(&outcome.out).unwrap()
+    }
+
+    /// The name of the agent's image in such a plan.
+    pub(crate) fn image(&self, words: &[&str]) -> String {
+        self.plan(words)["agent"]["image"].as_str().unwrap().to_owned()
     }
 
     /// What `pi` remembers on this machine.
@@ -196,15 +268,18 @@ impl World {
         session.parent().and_then(Path::parent).unwrap().to_owned()
     }
 
+    /// What it remembers on all machines that share the home.
+    pub(crate) fn states(&self) -> PathBuf {
+        match self.engine {
+            Engine::Fake(_) => self.root.join("state/pi"),
+            Engine::Real => self.home().join(".local/state/pi"),
+        }
+    }
+
     /// The directories of sessions, dead or alive.
     pub(crate) fn sessions(&self) -> Vec<PathBuf> {
-        let mut found: Vec<_> = children(&self.root.join("state/pi"))
-            .iter()
-            .flat_map(|machine| children(&machine.join("sessions")))
-            .filter(|path| path.is_dir())
-            .collect();
-        found.sort();
-        found
+        let sessions = children(&self.states()).into_iter().map(|machine| machine.join("sessions"));
+        sessions.flat_map(|sessions| children(&sessions)).filter(|path| path.is_dir()).collect()
     }
 
     /// Waits until exactly one session has a directory, and returns it.
@@ -217,215 +292,87 @@ impl World {
 
     /// Processes that keep watch over sessions of this world.
     pub(crate) fn watchers(&self) -> Vec<Pid> {
-        let state = self.root.join("state");
+        let states = self.states();
         processes(|words| {
             words.iter().any(|word| word == "__watch")
-                && words.iter().any(|word| Path::new(word).starts_with(&state))
+                && words.iter().any(|word| Path::new(word).starts_with(&states))
         })
     }
 
+    /// Names for files of a run that is to come.
+    fn new_files(&self, kinds: [&str; 2]) -> [PathBuf; 2] {
+        let n = self.runs.fetch_add(1, Ordering::SeqCst);
+        kinds.map(|kind| self.root.join(format!("runs/{n}.{kind}")))
+    }
+
     /// Asserts that no session of this world has left anything: object, directory, temporary file or process.
+    #[track_caller]
     pub(crate) fn assert_nothing_left(&self) {
-        let left = || -> Vec<String> {
-            let files = self.sessions().into_iter().chain(children(&self.root.join("tmp")));
-            let mut left: Vec<String> = files.map(|path| path.display().to_string()).collect();
-            left.extend(self.watchers().iter().map(|pid| format!("watcher {}", pid.as_raw_nonzero())));
-            left.extend(match &self.docker {
-                Engine::Fake(fake) => fake.objects(),
-                Engine::Real { .. } => self.labelled(),
-            });
-            left
-        };
-        let found = left();
-        assert!(found.is_empty(), "left: {found:#?}\nfake docker: {}", self.story());
+        let (left, calls) =
+            (self.left(), matches!(self.engine, Engine::Fake(_)).then(|| self.docker().kinds()));
+        assert!(left.is_empty(), "left: {left:#?}\nfake docker: {calls:#?}");
     }
 
-    fn story(&self) -> String {
-        match &self.docker {
-            Engine::Fake(fake) => format!("{:#?}", fake.kinds()),
-            Engine::Real { .. } => "none".to_owned(),
+    fn left(&self) -> Vec<String> {
+        let files = self.sessions().into_iter().chain(children(&self.root.join("tmp")));
+        let mut left: Vec<String> = files.map(|path| path.display().to_string()).collect();
+        let states = self.states().display().to_string();
+        let processes = processes(|words| words.iter().any(|word| word.contains(&states)));
+        left.extend(processes.iter().map(|pid| format!("process {}", pid.as_raw_nonzero())));
+        match &self.engine {
+            Engine::Fake(fake) => left.extend(fake.objects()),
+            // Caches outlive sessions on purpose.
+            Engine::Real => left.extend(
+                self.labelled()
+                    .filter(|[_, name]| !name.starts_with("pi-cache-"))
+                    .map(|object| object.join(" ")),
+            ),
         }
+        left
     }
 
-    /// What the real engine has with this world's label, caches left out: they outlive sessions on purpose.
-    fn labelled(&self) -> Vec<String> {
+    /// What the real engine has with this world's label: the kind and the name.
+    fn labelled(&self) -> impl Iterator<Item = [String; 2]> {
         let plan = self.plan(&[]);
         let label = format!("label=pi.state={}", plan["agent"]["labels"]["pi.state"].as_str().unwrap());
-        let mut found = Vec::new();
-        for (kind, name) in [("container", "{{.Names}}"), ("network", "{{.Name}}"), ("volume", "{{.Name}}")] {
-            let mut list = Command::new("docker");
-            list.args([kind, "ls", "--filter", &label, "--format", name]);
-            if kind == "container" {
-                list.arg("--all");
-            }
-            let Outcome { code, out, err, .. } = self.run(&mut list);
-            assert_eq!(code, Some(0), "{err}");
-            found.extend(
-                out.lines()
-                    .filter(|name| !name.starts_with("pi-cache-"))
-                    .map(|name| format!("{kind} {name}")),
-            );
+        let lists: [&[&str]; 3] = [
+            &["container", "ls", "--all", "--format={{.Names}}"],
+            &["network", "ls", "--format={{.Name}}"],
+            &["volume", "ls", "--format={{.Name}}"],
+        ];
+        lists.into_iter().flat_map(move |list| {
+            let names = docker(&[list, &["--filter", &label]].concat());
+            let names: Vec<String> = names.lines().map(str::to_owned).collect();
+            names.into_iter().map(|name| [list[0].to_owned(), name])
+        })
+    }
+
+    /// What a test that failed half-way has left would only disturb others.
+    fn take_down(&self) {
+        for [kind, name] in self.labelled() {
+            let force: &[&str] = if kind == "network" { &[] } else { &["--force"] };
+            docker(&[&[&*kind, "rm"], force, &[&name]].concat());
         }
-        found
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        if matches!(self.docker, Engine::Real { .. }) {
-            // The caches of this world, and whatever a failed test has not taken down.
-            let Outcome { code, err, .. } = self.run_pi(&["clean", "--caches"]);
-            assert!(code == Some(0) || thread::panicking(), "`pi clean --caches` failed: {err}");
+        if matches!(self.engine, Engine::Fake(_)) {
+            return;
         }
-    }
-}
-
-/// What became of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    /// `None` where a signal ended it.
-    pub(crate) code: Option<i32>,
-    pub(crate) signal: Option<i32>,
-    pub(crate) out: String,
-    /// Without the one line that depends on the kernel's settings.
-    pub(crate) err: String,
-    /// That line.
-    pub(crate) about_kernel: Option<String>,
-}
-
-impl Outcome {
-    /// Asserts the whole outcome.
-    #[track_caller]
-    pub(crate) fn is(&self, code: i32, out: &str, err: &str) {
-        assert_eq!((self.code, self.out.as_str(), self.err.as_str()), (Some(code), out, err));
-    }
-
-    /// Asserts the exit status, and shows what was said where it is another.
-    #[track_caller]
-    pub(crate) fn has_code(&self, code: i32) {
-        assert_eq!(self.code, Some(code), "{self:#?}");
-    }
-}
-
-/// A command that is running.
-pub(crate) struct Running {
-    child: Child,
-    out: PathBuf,
-    err: PathBuf,
-}
-
-impl Running {
-    pub(crate) fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
-    }
-
-    /// Sends a signal to this process alone.
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).unwrap();
-    }
-
-    /// Sends a signal to its whole process group, as a terminal does.
-    pub(crate) fn signal_group(&self, signal: Signal) {
-        kill_process_group(self.pid(), signal).unwrap();
-    }
-
-    /// What it has printed on stdout so far.
-    pub(crate) fn out(&self) -> String {
-        fs::read_to_string(&self.out).unwrap()
-    }
-
-    /// What it has printed on stderr so far.
-    pub(crate) fn err(&self) -> String {
-        fs::read_to_string(&self.err).unwrap()
-    }
-
-    /// Waits for its end.
-    pub(crate) fn wait(mut self) -> Outcome {
-        let status: ExitStatus = until("the end of a command", || {
-            self.child.try_wait().unwrap().ok_or_else(|| format!("{}{}", self.out(), self.err()))
+        if thread::panicking() {
+            let _ = catch_unwind(AssertUnwindSafe(|| self.take_down()));
+            return;
+        }
+        let cleaned = self.run_pi(&["clean", "--caches"]);
+        cleaned.has_code(0);
+        assert!(!cleaned.out.contains("session `"), "a session was left: {cleaned:?}");
+        // The second process of a session ends just after the first.
+        until("nothing to be left", || {
+            let left = self.left();
+            if left.is_empty() { Ok(()) } else { Err(left) }
         });
-        let (about_kernel, err): (Vec<_>, Vec<_>) = self
-            .err()
-            .split_inclusive('\n')
-            .map(str::to_owned)
-            .partition(|line| line.starts_with(ABOUT_KERNEL));
-        Outcome {
-            code: status.code(),
-            signal: status.signal(),
-            out: self.out(),
-            err: err.concat(),
-            about_kernel: about_kernel.into_iter().next(),
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // A test that failed half-way must not leave it running.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Looks again and again until there is a value; says what was there instead when it takes too long.
-#[track_caller]
-pub(crate) fn until<T, E: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match look() {
-            Ok(value) => return value,
-            Err(seen) => assert!(Instant::now() < end, "waited for {what} and saw {seen:#?}"),
-        }
-        thread::sleep(Duration::from_millis(3));
-    }
-}
-
-/// Waits until something holds.
-#[track_caller]
-pub(crate) fn until_true(what: &str, mut holds: impl FnMut() -> bool) {
-    until(what, || if holds() { Ok(()) } else { Err(()) });
-}
-
-/// Processes whose words satisfy `wanted`.
-pub(crate) fn processes(wanted: impl Fn(&[String]) -> bool) -> Vec<Pid> {
-    children(Path::new("/proc"))
-        .iter()
-        .filter_map(|path| {
-            let pid = Pid::from_raw(path.file_name()?.to_str()?.parse().ok()?)?;
-            let line = fs::read(path.join("cmdline")).ok()?;
-            let words: Vec<String> = line
-                .split(|byte| *byte == 0)
-                .map(|word| String::from_utf8_lossy(word).into_owned())
-                .collect();
-            wanted(&words).then_some(pid)
-        })
-        .collect()
-}
-
-/// Writes a file and the directories above it, as the owner of the repository would.
-pub(crate) fn write(path: &Path, text: &str) {
-    let first = path.ancestors().take_while(|path| !path.exists()).last().unwrap_or(path).to_owned();
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, text).unwrap();
-    own(&first);
-}
-
-/// What stands in a directory, sorted; nothing where there is none.
-pub(crate) fn children(dir: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<_> =
-        fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    found.sort();
-    found
-}
-
-/// For a developer who is root: the repository belongs to a common user, as it would anywhere else.
-pub(crate) fn own(path: &Path) {
-    if rustix::process::getuid().is_root() {
-        std::os::unix::fs::chown(path, Some(1000), Some(1000)).unwrap();
-        if path.is_dir() && !path.is_symlink() {
-            for child in children(path) {
-                own(&child);
-            }
-        }
+        assert_eq!(self.labelled().count(), 0, "a cache is left");
     }
 }
