@@ -49,8 +49,7 @@ fn settings_that_a_session_may_have_changed_are_not_read() {
     let said = "where agents can write, and are not what they were when the session there began\npi: hint: look at them";
     for words in [&["-p", "x"] as &[&str], &["clean"], &["check", "a.example"], &["stop", "--all"]] {
         let outcome = named(words);
-        outcome.has_code(125);
-        assert!(outcome.err.contains(said), "{}", outcome.err);
+        outcome.says(125, said);
     }
     // A link into the repository, as one who keeps settings there has it: it serves everywhere else.
     let own = world.config_file();
@@ -62,8 +61,7 @@ fn settings_that_a_session_may_have_changed_are_not_read() {
     world.run_pi(&["-p", "x"]).has_code(0);
     world.pi(&["check", "github.com"]).cwd(&dotfiles).run().has_code(0);
     let outcome = world.pi(&["-p", "x"]).cwd(&dotfiles).run();
-    outcome.has_code(125);
-    assert!(outcome.err.contains("cannot be writable for the agent: it holds the launcher's settings"));
+    outcome.says(125, "cannot be writable for the agent: it holds the launcher's settings");
     assert!(!mark.exists());
     world.assert_nothing_left();
 }
@@ -79,8 +77,7 @@ fn docker_finds_none_of_its_helpers_in_a_repository() {
     assert!(env.contains("PATH=") && !env.contains("node_modules"), "{env}");
     // Its settings name helpers too.
     let outcome = world.pi(&["-p", "x"]).env("DOCKER_CONFIG", world.repo().join(".dc")).run();
-    outcome.has_code(125);
-    assert!(outcome.err.contains("docker's settings `"), "{}", outcome.err);
+    outcome.says(125, "docker's settings `");
     world.assert_nothing_left();
 }
 
@@ -99,12 +96,7 @@ fn what_decides_about_sessions_cannot_lie_where_one_writes() {
         // Nothing is there yet, so there is only a name to compare.
         symlink(world.repo().join("planted"), &place).unwrap();
         let outcome = world.run_pi(&["-p", "x"]);
-        outcome.has_code(125);
-        assert!(
-            outcome.err.contains("cannot be writable for the agent: it holds "),
-            "{kind}: {}",
-            outcome.err
-        );
+        outcome.says(125, "cannot be writable for the agent: it holds ");
         assert!(outcome.err.contains(kind), "{kind}: {}", outcome.err);
     }
 }
@@ -116,8 +108,7 @@ fn a_mount_is_not_followed_through_a_link_that_an_agent_may_have_made() {
     write(keys.join("id"), "secret");
     symlink("../home/.ssh", world.repo().join("data")).unwrap();
     let outcome = world.run_pi(&["--mount", "./data:/data", "-p", "x"]);
-    outcome.has_code(125);
-    assert!(outcome.err.contains("/data` is a link in `"), "{}", outcome.err);
+    outcome.says(125, "/data` is a link in `");
     // Nor in another session, now that one has had the repository.
     world.run_pi(&["-p", "x"]).has_code(0);
     let other = world.repository("other");
@@ -127,8 +118,7 @@ fn a_mount_is_not_followed_through_a_link_that_an_agent_may_have_made() {
     outcome.has_code(125);
     let outcome =
         world.pi(&["-p", "x"]).env("GOOGLE_APPLICATION_CREDENTIALS", data.join("id")).cwd(&other).run();
-    outcome.has_code(0);
-    assert!(outcome.err.contains("the agent does not have what `GOOGLE_APPLICATION_CREDENTIALS` names"));
+    outcome.says(0, "the agent does not have what `GOOGLE_APPLICATION_CREDENTIALS` names");
     // A link of the user's own, outside of every repository, is the user's.
     let own = world.root().join("own");
     symlink(&keys, &own).unwrap();
@@ -147,8 +137,7 @@ fn nothing_is_mounted_over_what_a_link_in_the_repository_leads_to() {
         let target = world.repo().join(below);
         let outcome =
             world.run_pi(&["--mount", &format!("{}:{}", data.display(), target.display()), "-p", "x"]);
-        outcome.has_code(2);
-        assert!(outcome.err.contains("is a link, and could lead anywhere in the sandbox"), "{}", outcome.err);
+        outcome.says(2, "is a link, and could lead anywhere in the sandbox");
     }
 }
 
@@ -172,8 +161,7 @@ fn a_link_out_of_the_agents_directory_is_replaced_by_the_mount_that_the_warning_
     assert!(!mounted(&["install", "npm:x"]));
     world.configure(&format!("{settings}\nagent_dir = \"shared\"\n"));
     let outcome = world.run_pi(&["-p", "x"]);
-    outcome.has_code(2);
-    assert!(outcome.err.contains("is a link, and could lead anywhere in the sandbox"), "{}", outcome.err);
+    outcome.says(2, "is a link, and could lead anywhere in the sandbox");
     world.assert_nothing_left();
 }
 
@@ -207,8 +195,7 @@ fn lines_are_added_to_no_file_that_an_agent_has_chosen() {
     let list = world.repo().join("allowed");
     symlink(&profile, &list).unwrap();
     let outcome = world.run_pi(&["--allowed-domains", "allowed", "allow", "--save", "api.example.com"]);
-    outcome.has_code(125);
-    assert!(outcome.err.contains("/allowed` is a link in `"), "{}", outcome.err);
+    outcome.says(125, "/allowed` is a link in `");
     assert_eq!(fs::read_to_string(&profile).unwrap(), "# mine\n");
     // The user's own link, where no agent writes, is followed.
     let lists = world.root().join("lists");
@@ -239,8 +226,7 @@ fn a_pipe_in_place_of_a_list_or_of_settings_is_not_waited_for() {
     ] {
         let outcome = world.run_pi(words);
         if words.last() != Some(&"ps") {
-            outcome.has_code(125);
-            assert!(outcome.err.contains("it is not a regular file of at most 1 MiB"), "{}", outcome.err);
+            outcome.says(125, "it is not a regular file of at most 1 MiB");
         }
     }
 }

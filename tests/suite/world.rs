@@ -29,7 +29,7 @@ use tempfile::TempDir;
 
 use call::{Call, Outcome};
 use fake::Fake;
-use files::{Who, children, myself, own, somebody, write};
+use files::{Who, children, make_dir, myself, own, somebody, write};
 use model::{docker, model, settings, source};
 use wait::{processes, until};
 
@@ -92,10 +92,10 @@ impl World {
         let dir = tempfile::Builder::new().prefix("pi-test-").tempdir().unwrap();
         // Other users of a test have to come by here.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        own(dir.path(), owner);
         let root = fs::canonicalize(dir.path()).unwrap();
         for part in ["home", "config", "state", "tmp", "runs"] {
-            fs::create_dir(root.join(part)).unwrap();
-            own(&root.join(part), owner);
+            make_dir(&root.join(part));
         }
         let (engine, repo) = (engine(&root), root.join(repository));
         let world = Self { root, repo, engine, runs: AtomicU32::new(0), _dir: dir };
@@ -106,7 +106,7 @@ impl World {
     /// Makes one more repository, as `git init` would lay it out.
     pub(crate) fn repository(&self, name: &str) -> PathBuf {
         let repo = self.root.join(name);
-        for part in [".git/objects", ".git/refs/heads"] {
+        for part in [".git/objects/info", ".git/objects/pack", ".git/refs/heads"] {
             fs::create_dir_all(repo.join(part)).unwrap();
         }
         fs::write(repo.join(".git/HEAD"), "ref: refs/heads/main\n").unwrap();

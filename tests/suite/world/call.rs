@@ -133,6 +133,12 @@ impl Outcome {
     pub(crate) fn has_code(&self, code: i32) {
         assert_eq!(self.code, Some(code), "{self:#?}");
     }
+
+    /// The same, and that something was said on stderr.
+    #[track_caller]
+    pub(crate) fn says(&self, code: i32, words: &str) {
+        assert!(self.code == Some(code) && self.err.contains(words), "no `{words}`: {self:#?}");
+    }
 }
 
 /// A program that runs beside the test.
