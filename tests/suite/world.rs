@@ -73,9 +73,9 @@ impl World {
         world
     }
 
-    /// The same of another owner or with another name for the repository, and without having seen to the image.
+    /// The same of any owner, with any name for the repository, and without having seen to the image.
     pub(crate) fn of(owner: Who, repository: &str) -> Self {
-        let world = Self::new(owner, repository, |_| Engine::Real);
+        let world = Self::new(owner, &format!("home/projects/{repository}"), |_| Engine::Real);
         world.configure("");
         let models = fs::read_to_string(source("assets/demo/models.json")).unwrap();
         let models = models
@@ -85,6 +85,7 @@ impl World {
         let person =
             "[user]\n\tname = Test Person\n\temail = person@example.com\n[init]\n\tdefaultBranch = main\n";
         write(world.home().join(".gitconfig"), person);
+        world.git(&world.repo, &["init", "--quiet"]);
         world
     }
 
@@ -107,12 +108,11 @@ impl World {
     pub(crate) fn repository(&self, name: &str) -> PathBuf {
         let repo = self.root.join(name);
         for part in [".git/objects/info", ".git/objects/pack", ".git/refs/heads"] {
-            fs::create_dir_all(repo.join(part)).unwrap();
+            make_dir(&repo.join(part));
         }
-        fs::write(repo.join(".git/HEAD"), "ref: refs/heads/main\n").unwrap();
+        write(repo.join(".git/HEAD"), "ref: refs/heads/main\n");
         let config = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n";
-        fs::write(repo.join(".git/config"), config).unwrap();
-        own(&repo, self.owner());
+        write(repo.join(".git/config"), config);
         repo
     }
 

@@ -90,7 +90,7 @@ fn the_agent_edits_the_repository_and_runs_commands_in_it() {
 #[test]
 fn sessions_last_are_continued_and_are_kept_apart_per_project() {
     let world = World::with_model();
-    let other = world.repository("other");
+    let other = world.repository("home/projects/other");
     world.pi(&[&ECHO[..], &["remember the first word"]].concat()).good();
     world.pi(&["-c", "-p", "--model", "demo/echo", "and the second"]).good();
     world.pi(&["-c", "-p", "--model", "demo/echo", "elsewhere"]).cwd(&other).good();

@@ -64,7 +64,7 @@ fn a_repositorys_own_identity_wins() {
 #[test]
 fn git_works_in_a_linked_worktree_and_in_a_submodule() {
     let world = World::with_model();
-    let (tree, library) = (world.root().join("tree"), world.repository("library"));
+    let (tree, library) = (world.home().join("projects/tree"), world.repository("home/projects/library"));
     world.git(world.repo(), &["commit", "--quiet", "--allow-empty", "--message", "first"]);
     world.git(world.repo(), &["worktree", "add", "--quiet", tree.to_str().unwrap()]);
     world.git(&library, &["commit", "--quiet", "--allow-empty", "--message", "library"]);
@@ -85,9 +85,9 @@ fn git_works_in_a_linked_worktree_and_in_a_submodule() {
 #[test]
 fn borrowed_objects_are_refused_until_they_are_mounted() {
     let world = World::with_model();
-    let lender = world.repository("lender");
+    let lender = world.repository("home/projects/lender");
     world.git(&lender, &["commit", "--quiet", "--allow-empty", "--message", "lent"]);
-    let borrower = world.root().join("borrower");
+    let borrower = world.home().join("projects/borrower");
     let clone = ["clone", "--quiet", "--shared", lender.to_str().unwrap(), borrower.to_str().unwrap()];
     world.git(world.repo(), &clone);
     let refused = world.shell(&[], "git log --format=%s").cwd(&borrower).run();

@@ -90,6 +90,7 @@ fn a_changed_argument_rebuilds_by_itself_and_an_unchanged_one_builds_nothing() {
     let world = World::with_model();
     let plain = world.image(&[]);
     let without = world.shell(&[], "command -v hello").run();
+    // Or it would prove nothing.
     without.is(127, "", "");
     world.configure("packages = [\"hello\"]");
     let image = world.image(&[]);
