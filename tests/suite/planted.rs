@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// A program that leaves a mark when it runs.
 fn plant(program: &Path, mark: &Path) {
-    write_program(program, &format!("#!/bin/sh\n: >'{}'\n", mark.display()));
+    write_program(program, format!("#!/bin/sh\n: >'{}'\n", mark.display()));
 }
 
 fn mounts(plan: &Value) -> Vec<(String, String)> {
@@ -45,7 +45,7 @@ fn settings_that_a_session_may_have_changed_are_not_read() {
     // The user's own, as long as they are what they were.
     named(&["-p", "x"]).has_code(0);
     named(&["-p", "x"]).has_code(0);
-    write(&settings, &format!("docker = \"{}\"\n", evil.display()));
+    write(&settings, format!("docker = \"{}\"\n", evil.display()));
     let said = "where agents can write, and are not what they were when the session there began\npi: hint: look at them";
     for words in [&["-p", "x"] as &[&str], &["clean"], &["check", "a.example"], &["stop", "--all"]] {
         let outcome = named(words);
@@ -236,7 +236,7 @@ fn settings_of_git_that_wait_for_ever_are_not_waited_for() {
     let world = World::fake();
     let pipe_path = world.repo().join("pipe");
     pipe(&pipe_path);
-    write(world.home().join(".gitconfig"), &format!("[include]\n\tpath = {}\n", pipe_path.display()));
+    write(world.home().join(".gitconfig"), format!("[include]\n\tpath = {}\n", pipe_path.display()));
     world.run_pi(&["-p", "x"]).has_code(0);
     world.assert_nothing_left();
 }

@@ -29,7 +29,7 @@ use tempfile::TempDir;
 
 use call::{Call, Outcome};
 use fake::Fake;
-use files::{Who, children, make_dir, myself, own, somebody, write};
+use files::{Who, children, make_dir, myself, own, somebody, write, write_program};
 use model::{docker, model, settings, source};
 use wait::{processes, until};
 
@@ -150,7 +150,7 @@ impl World {
     pub(crate) fn configure(&self, text: &str) {
         match self.engine {
             Engine::Fake(_) => write(self.config_file(), text),
-            Engine::Real => write(self.config_file(), &format!("{text}\n{}", settings())),
+            Engine::Real => write(self.config_file(), format!("{text}\n{}", settings())),
         }
     }
 
@@ -224,8 +224,7 @@ impl World {
         // The build directory may lie where only its owner can look.
         let program = self.root.join("pi");
         if !program.exists() {
-            fs::copy(env!("CARGO_BIN_EXE_pi"), &program).unwrap();
-            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+            write_program(&program, fs::read(env!("CARGO_BIN_EXE_pi")).unwrap());
         }
         self.by(who, &program).args(words)
     }

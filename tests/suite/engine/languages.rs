@@ -60,7 +60,7 @@ fn php_and_composer_work_in_both_versions() {
             "repositories": [{"type": "path", "url": "library"}, {"packagist": false}],
             "require": {"php": constraint, "example/greeting": "^1.0"},
         });
-        write(world.repo().join("composer.json"), &text.to_string());
+        write(world.repo().join("composer.json"), text.to_string());
     };
     let script = r#"set -e
         rm -rf vendor composer.lock

@@ -157,7 +157,7 @@ fn a_sidecar_without_an_image_starts_nothing() {
     // Nobody listens there.
     let nowhere = "proxy = \"localhost:1/nowhere:1\"";
     let nowhere = if own == "[images]" { format!("{own}\n{nowhere}") } else { nowhere.to_owned() };
-    write(world.config_file(), &settings.replace(&own, &nowhere));
+    write(world.config_file(), settings.replace(&own, &nowhere));
     let outcome = world.run_pi(&[&list, "shell", "--", "touch", "ran"]);
     assert_eq!((outcome.code, outcome.out.as_str()), (Some(125), ""), "{outcome:?}");
     assert!(outcome.err.contains("could not build the image `pi-proxy:"), "{outcome:?}");

@@ -42,7 +42,7 @@ fn a_bad_list_starts_nothing_and_names_every_bad_line() {
         "a.example|evil.example",
     ];
     for line in bad {
-        write(&file, &format!("# first\nallowed.test\n{line}\n"));
+        write(&file, format!("# first\nallowed.test\n{line}\n"));
         let outcome = world.run_pi(&[&list, "shell", "--", "touch", "ran"]);
         assert_eq!((outcome.code, outcome.out.as_str()), (Some(125), ""), "{line}: {outcome:?}");
         let place = format!("{}:{}:", file.display(), 3 + line.matches('\n').count());
@@ -82,7 +82,7 @@ fn a_list_of_two_thousand_lines_works_and_a_longer_one_is_remarked_on() {
     let outcome = session.end();
     assert_eq!(outcome.code, Some(0));
     assert!(!outcome.err.contains("warning"), "{outcome:?}");
-    write(world.root().join("allowlist"), &lines(2001));
+    write(world.root().join("allowlist"), lines(2001));
     let outcome = world.run_pi(&[&list, "shell", "--", "true"]);
     assert_eq!(outcome.code, Some(0));
     assert_eq!(outcome.err.matches("pi: warning: the allowlist has 2001 entries").count(), 1, "{outcome:?}");

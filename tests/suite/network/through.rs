@@ -100,7 +100,7 @@ fn the_proxy_passes_the_listed_and_nothing_else() {
     }
     let entries = leading_nowhere(&session, &all);
     let flip = "flip-198-51-100-80-169-254-77-7.test";
-    write(&file, &format!("{ALLOWLIST}{entries}{flip}\n"));
+    write(&file, format!("{ALLOWLIST}{entries}{flip}\n"));
     let reread = world.run_pi(&["allow"]);
     reread.has_code(0);
     await_answer(&session, &format!("head CONNECT {flip}:443 HTTP/1.1"), |answer| answer != "403");

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{KINDS, at_work, each, without_a_missing_container, world};
 use crate::world::{
     World,
-    files::{write, write_program},
+    files::write_program,
     wait::{processes, until},
 };
 
@@ -24,7 +24,7 @@ fn a_docker_that_is_a_script_ends_with_all_that_it_started() {
     outcome.says(125, "docker did not answer within 0.5 s");
     // Whoever holds a session's lock is taken for its launcher.
     world.run_pi(&["ps"]).is(0, "", "pi: no session is running\n");
-    write(&script, "#!/bin/sh\nexit 0\n");
+    write_program(&script, "#!/bin/sh\nexit 0\n");
     world.run_pi(&["clean"]).has_code(0);
     world.assert_nothing_left();
 }

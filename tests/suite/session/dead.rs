@@ -20,7 +20,7 @@ fn dead(state: &Path, engine: &str, login: Option<&Path>) -> PathBuf {
         "network": "open", "started": 0, "allowlist": null,
         "login": login.map_or(dir.join("auth.json"), Path::to_owned),
     });
-    write(dir.join("session.json"), &record.to_string());
+    write(dir.join("session.json"), record.to_string());
     dir
 }
 
@@ -35,7 +35,7 @@ fn a_dead_session_whose_engine_is_gone_leaves_the_login_to_its_user() {
     let dir = dead(&world.state(), &format!("unix://{}/gone.sock", world.root().display()), Some(&login));
     let meta = fs::metadata(&login).unwrap();
     let backup = serde_json::json!({ "device": meta.dev(), "inode": meta.ino(), "text": "{}" });
-    write(dir.join("login.backup"), &backup.to_string());
+    write(dir.join("login.backup"), backup.to_string());
     let own = r#"{"anthropic":{"type":"api_key","key":"!op read op://x"}}"#;
     let command = |text: &str| text.contains("!op read");
     fs::write(&login, own).unwrap();

@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::{
     World,
+    files::PROGRAMS,
     wait::{PATIENCE, until_within},
 };
 
@@ -85,7 +86,9 @@ impl<'a> Call<'a> {
     pub(crate) fn start(mut self) -> Running {
         let [out, err] = self.world.new_files(["out", "err"]);
         self.command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
+        let shared = PROGRAMS.read().unwrap();
         let spawned = self.command.process_group(0).spawn();
+        drop(shared);
         let mut child = spawned.unwrap_or_else(|error| panic!("{:?}: {error}", self.command));
         if let Some(text) = self.input {
             // Who does not read its input may have ended already.

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown},
     path::{Path, PathBuf},
+    sync::RwLock,
 };
 
 /// A user and a group by number.
@@ -54,16 +55,21 @@ pub(crate) fn make_dir(path: &Path) {
 }
 
 /// Writes a file and the directories above it, as the owner of the directory would.
-pub(crate) fn write(path: impl AsRef<Path>, text: &str) {
+pub(crate) fn write(path: impl AsRef<Path>, content: impl AsRef<[u8]>) {
     let (path, dir) = (path.as_ref(), path.as_ref().parent().unwrap());
     make_dir(dir);
-    fs::write(path, text).unwrap();
+    fs::write(path, content).unwrap();
     own(path, owner_of(dir));
 }
 
+/// Held while a program is written, and shared while one is started: a child keeps all files of this process open until
+/// it runs its own program, and a file that anybody has open for writing cannot be run.
+pub(super) static PROGRAMS: RwLock<()> = RwLock::new(());
+
 /// Writes a file that can be run.
-pub(crate) fn write_program(path: &Path, text: &str) {
-    write(path, text);
+pub(crate) fn write_program(path: &Path, content: impl AsRef<[u8]>) {
+    let _alone = PROGRAMS.write().unwrap();
+    write(path, content);
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 

@@ -9,14 +9,17 @@ use std::{
     thread,
 };
 
-use super::wait::PATIENCE;
+use super::{files::PROGRAMS, wait::PATIENCE};
 
 /// Runs docker itself and returns what it printed.
 #[track_caller]
 pub(crate) fn docker(args: &[&str]) -> String {
     let mut docker = Command::new("timeout");
     docker.arg(PATIENCE.as_secs().to_string()).arg("docker").args(args).stdin(Stdio::null());
-    let said = docker.output().unwrap();
+    let shared = PROGRAMS.read().unwrap();
+    let said = docker.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(shared);
+    let said = said.wait_with_output().unwrap();
     assert!(said.status.success(), "docker {args:?}: {said:?}");
     String::from_utf8(said.stdout).unwrap().trim().to_owned()
 }
