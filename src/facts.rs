@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use crate::{
     agent,
     config::{Access, AgentDir, Config, Network},
-    files::Identity,
+    files::{Identity, is_temporary},
     host::{EngineKind, Host, Owner},
     inside,
     purpose::Purpose,
@@ -305,6 +305,9 @@ fn entries(dir: &Path) -> anyhow::Result<(Vec<AgentEntry>, Vec<Finding>)> {
     for entry in list {
         let entry = entry.with_context(|| format!("could not read `{}`", dir.display()))?;
         // What is not UTF-8, or a link to nowhere, the agent has no use for.
+        if is_temporary(&entry.file_name()) {
+            continue;
+        }
         let (Some(name), Ok(real)) =
             (entry.file_name().to_str().map(str::to_owned), fs::canonicalize(entry.path()))
         else {

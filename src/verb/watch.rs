@@ -24,6 +24,9 @@ pub(crate) fn run(launcher: &Launcher, dir: &Path) -> anyhow::Result<u8> {
     let begun = Instant::now();
     let mut pause = Duration::from_millis(100);
     loop {
+        if !dir.is_dir() {
+            return Ok(0);
+        }
         // The kernel frees a dead process's lock a moment after its pipes.
         record::wait_for_end(dir)?;
         let (_, dead) = record::all(host)?;

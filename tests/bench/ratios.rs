@@ -90,10 +90,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("repo/.git")).unwrap();
-        let world = Self { dir, config: root.join("target/setup/config.toml") };
+        let config = std::env::var_os("XDG_CONFIG_HOME")
+            .map_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".config"), PathBuf::from);
+        let world = Self { dir, config: config.join("pi/setup.toml") };
         let built = world.pi(&["build"]).output().unwrap();
         assert!(built.status.success(), "run `tests/setup` first: {built:?}");
         // Directories that a first session makes are not part of what is measured.

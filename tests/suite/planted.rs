@@ -37,19 +37,11 @@ fn programs_in_a_repository_are_not_run_whatever_the_path_says() {
 #[test]
 fn settings_that_a_session_may_have_changed_are_not_read() {
     let world = World::fake();
-    let (evil, mark) = (world.root().join("evil"), world.root().join("mark"));
-    plant(&evil, &mark);
-    let settings = world.repo().join("pi.toml");
-    write(&settings, "memory = \"3g\"\n");
+    write(world.repo().join("pi.toml"), "memory = \"3g\"\n");
     let named = |words: &[&str]| world.run_pi(&[&["--config", "pi.toml"], words].concat());
-    // The user's own, as long as they are what they were.
-    named(&["-p", "x"]).has_code(0);
-    named(&["-p", "x"]).has_code(0);
-    write(&settings, format!("docker = \"{}\"\n", evil.display()));
-    let said = "where agents can write, and are not what they were when the session there began\npi: hint: look at them";
-    for words in [&["-p", "x"] as &[&str], &["clean"], &["check", "a.example"], &["stop", "--all"]] {
-        let outcome = named(words);
-        outcome.says(125, said);
+    let said = "where agents can write\npi: hint: look at them";
+    for words in [&["-p", "x"] as &[&str], &["clean"], &["check", "a.example"]] {
+        named(words).says(125, said);
     }
     // A link into the repository, as one who keeps settings there has it: it serves everywhere else.
     let own = world.config_file();
@@ -62,7 +54,6 @@ fn settings_that_a_session_may_have_changed_are_not_read() {
     world.pi(&["check", "github.com"]).cwd(&dotfiles).run().has_code(0);
     let outcome = world.pi(&["-p", "x"]).cwd(&dotfiles).run();
     outcome.says(125, "cannot be writable for the agent: it holds the launcher's settings");
-    assert!(!mark.exists());
     world.assert_nothing_left();
 }
 

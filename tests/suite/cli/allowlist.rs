@@ -91,7 +91,8 @@ fn nothing_is_saved_into_a_list_with_bad_lines() {
     );
     assert_eq!(fs::read_to_string(&file).unwrap(), "a.example\nnot a line\n");
     write(&file, "a.example");
-    world.run_pi(&["--allowed-domains", list, "allow", "--save", "d.example", "a.example"]).is(0, "", "");
+    let said = format!("pi: `{list}` has d.example a.example\n");
+    world.run_pi(&["--allowed-domains", list, "allow", "--save", "d.example", "a.example"]).is(0, "", &said);
     assert_eq!(fs::read_to_string(&file).unwrap(), "a.example\nd.example\n");
 }
 

@@ -39,7 +39,7 @@ fn a_directory_without_a_repository_works_with_a_warning() {
         0,
         "",
         &format!(
-            "pi: warning: `{}`: it is not in a git repository; the session has this directory and no undo (`git init` makes it a repository)\n",
+            "pi: warning: `{}`: it is not in a git repository; the session has this directory and no undo\npi: hint: `git init` makes it a repository\n",
             plain.display()
         ),
     );

@@ -58,6 +58,7 @@ fn a_repository_may_set_its_language_and_nothing_else() {
 fn a_choice_of_image_is_told_in_one_line() {
     let world = World::fake();
     write(world.repo().join("go.mod"), "module x\n");
+    world.run_pi(&["build"]).has_code(0);
     world.run_pi(&["-p", "x"]).is(0, "", "pi: using the go image, because there is a `go.mod`\n");
     world.run_pi(&["--quiet", "-p", "x"]).is(0, "", "");
     world.run_pi(&["--lang", "base", "-p", "x"]).is(0, "", "");

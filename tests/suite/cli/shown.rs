@@ -1,6 +1,9 @@
 //! What the dry run and `--verbose` show of a session, and what they never do.
 
-use crate::world::{World, files::write};
+use crate::world::{
+    World,
+    files::{children, write},
+};
 
 const SECRET: &str = "hunter2-do-not-show";
 
@@ -53,7 +56,7 @@ fn a_dry_run_asks_and_leaves_nothing() {
         assert_eq!(outcome.err, "", "{words:?}");
     }
     assert_eq!(world.docker().kinds(), [""; 0]);
-    assert!(!world.root().join("state/pi").exists());
+    assert_eq!(children(&world.state()), [world.state().join("images.json")]);
     assert!(!world.agent_dir().exists());
 }
 
@@ -76,7 +79,7 @@ fn the_script_of_a_dry_run_does_what_a_run_does() {
         let up = |calls: &[Vec<String>]| {
             let mut up: Vec<Vec<String>> = calls
                 .iter()
-                .filter(|words| !matches!(words[0].as_str(), "rm" | "events"))
+                .filter(|words| !matches!(words[0].as_str(), "rm" | "events" | "info"))
                 .filter(|words| !(words[0] == "network" || words[0] == "volume") || words[1] != "rm")
                 .cloned()
                 .collect();

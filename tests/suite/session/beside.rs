@@ -64,7 +64,8 @@ fn when_all_addresses_are_taken_that_is_said() {
     world.run_pi(&["--proxy", "-p", "x"]).is(
         125,
         "",
-        "pi: error: could not create the session's network: Pool overlaps with other one on this address space\n",
+        "pi: error: could not create the session's network: 16 ranges of addresses are all taken\n\
+         pi: hint: remove networks that nobody uses with `docker network prune`\n",
     );
     let tried = world.docker().kinds().iter().filter(|kind| *kind == "network-create").count();
     assert_eq!(tried, 16);

@@ -7,7 +7,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{KINDS, at_work, each, without_a_missing_container, world};
+use super::{KINDS, at_work, each, gone, without_a_missing_container, world};
 use crate::world::{
     World,
     files::write_program,
@@ -26,7 +26,7 @@ fn a_docker_that_is_a_script_ends_with_all_that_it_started() {
     world.run_pi(&["ps"]).is(0, "", "pi: no session is running\n");
     write_program(&script, "#!/bin/sh\nexit 0\n");
     world.run_pi(&["clean"]).has_code(0);
-    world.assert_nothing_left();
+    gone(&world);
 }
 
 #[test]

@@ -46,7 +46,8 @@ impl Fake {
     pub(super) fn install(root: &Path) -> Self {
         let root = root.join("docker");
         let below = ["bin", "calls", "env", "ended", "rules"];
-        let engine = ["containers", "networks", "volumes", "events"].map(|kind| format!("engine/{kind}"));
+        let engine =
+            ["containers", "networks", "volumes", "events", "images"].map(|kind| format!("engine/{kind}"));
         for dir in below.map(str::to_owned).iter().chain(&engine) {
             fs::create_dir_all(root.join(dir)).unwrap();
         }
@@ -133,6 +134,13 @@ impl Fake {
             .map(|path| path.strip_prefix(self.root.join("engine")).unwrap().display().to_string())
             .filter(|name| !name.contains("/pi-cache-"))
             .collect()
+    }
+
+    /// Gives the engine an image, and says its id.
+    pub(crate) fn has_image(&self, tag: &str) -> String {
+        let id = format!("sha256:{tag}");
+        fs::write(self.root.join("engine/images").join(tag), &id).unwrap();
+        id
     }
 
     /// Gives the engine a container, a network or a volume; `object` is as [`Self::objects`] names it.

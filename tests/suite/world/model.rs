@@ -31,8 +31,14 @@ pub(crate) fn source(path: &str) -> PathBuf {
 
 /// The settings of this machine.
 pub(super) fn settings() -> String {
-    fs::read_to_string(source("target/setup/config.toml"))
-        .expect("there is no target/setup/config.toml: run `tests/setup` first, it makes this machine ready")
+    fs::read_to_string(home_of_tests("XDG_CONFIG_HOME", ".config").join("pi/setup.toml"))
+        .expect("there is no ~/.config/pi/setup.toml: run `tests/setup` first, it makes this machine ready")
+}
+
+/// A directory of whoever runs the tests.
+pub(super) fn home_of_tests(variable: &str, default: &str) -> PathBuf {
+    std::env::var_os(variable)
+        .map_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(default), PathBuf::from)
 }
 
 /// The scripted model, in a container of this test program's own.
