@@ -67,17 +67,17 @@ fn a_flag_that_nobody_knows_names_the_nearest_and_how_to_force_it() {
     misuse(
         &["--proxi"],
         "neither the launcher nor the agent knows the flag `--proxi`",
-        "did you mean `--proxy`? to pass it to the agent as it is, write `pi -- --proxi`",
+        "did you mean `--proxy`? to pass it to the agent anyway, write `pi -- --proxi`",
     );
     misuse(
         &["--frobnicate", "x"],
         "neither the launcher nor the agent knows the flag `--frobnicate`",
-        "to pass it to the agent as it is, write `pi -- --frobnicate`",
+        "to pass it to the agent anyway, write `pi -- --frobnicate`",
     );
     misuse(
         &["x", "--modle", "y"],
         "neither the launcher nor the agent knows the flag `--modle`",
-        "did you mean `--model`? to pass it to the agent as it is, write `pi -- --modle`",
+        "did you mean `--model`? to pass it to the agent anyway, write `pi -- --modle`",
     );
 }
 
@@ -86,8 +86,8 @@ fn an_option_after_the_first_word_for_the_agent_is_refused() {
     for words in [&["fix it", "--proxy"][..], &["-p", "x", "--proxy"], &["-c", "--proxy"]] {
         misuse(
             words,
-            "`--proxy` stands after the first word for the agent, where it would have no effect",
-            "write `pi --proxy …` with the words for the agent last",
+            "`--proxy` comes after the first word for the agent, so it would have no effect",
+            "write `pi --proxy …`, with the words for the agent last",
         );
     }
 }
@@ -117,7 +117,7 @@ fn a_verb_with_words_that_are_not_its_arguments_acts_on_nothing() {
 fn a_verb_to_come_is_not_a_prompt() {
     misuse(
         &["login"],
-        "`pi login` is not there yet",
+        "`pi login` does not exist yet",
         "run `pi` and type /login; to say `login` to the agent, write `pi -- login`",
     );
 }
