@@ -147,13 +147,13 @@ fn bad_values_of_options_are_usage_errors() {
     misuse(&["--mount", "/a:b"], "the mount `/a:b` is not `SRC[:DST][:ro]` with an absolute DST", "");
     misuse(
         &["--mount", "/a:/b:/c"],
-        "the mount `/a:/b:/c` has more parts than `SRC[:DST][:ro]`; a colon within a path is written `\\:`",
+        "the mount `/a:/b:/c` has more parts than `SRC[:DST][:ro]`; write a colon in a path as `\\:`",
         "",
     );
     misuse(&["--runtime", "a b"], "`a b` is not the name of a runtime", "");
     misuse(
         &["--session-name", ".x"],
-        "a session's name is up to 64 letters, digits, `.`, `_` and `-`, and begins with a letter or digit",
+        "a session's name has up to 64 letters, digits, `.`, `_` and `-`, and begins with a letter or digit",
         "",
     );
     for (name, why) in [
