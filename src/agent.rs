@@ -103,7 +103,8 @@ pub(crate) fn flag(arg: &str) -> Option<&'static Flag> {
 
 /// The flag of the agent or of `also` that the user most likely meant by `arg`.
 ///
-/// Dashes and a value after `=` do not count. Names of one or two letters are never guessed: each is near to every other.
+/// Dashes and a value after `=` do not count. Names of one or two letters are never guessed: each is near to every
+/// other.
 pub(crate) fn nearest<'a>(arg: &str, also: &[&'a str]) -> Option<&'a str> {
     let meant = bare(arg).to_lowercase();
     let length = meant.chars().count();

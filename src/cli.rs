@@ -215,8 +215,8 @@ pub(crate) enum Verb {
     },
 }
 
-/// The watcher's verb, with the session's directory as its argument. The launcher itself runs it, so help and completions
-/// do not list it.
+/// The watcher's verb, with the session's directory as its argument. The launcher itself runs it, so help and
+/// completions do not list it.
 pub(crate) const WATCH: &str = "__watch";
 
 /// A parsed command line.

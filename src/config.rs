@@ -119,7 +119,8 @@ pub(crate) enum Pull {
 }
 
 impl Config {
-    /// Reads the files and resolves them with the command line. An error names the file, the line and the allowed values.
+    /// Reads the files and resolves them with the command line. An error names the file, the line and the allowed
+    /// values.
     pub(crate) fn load(options: &Options, host: &Host, project: Option<&Path>) -> anyhow::Result<Self> {
         let path = Self::path(options, host);
         let user = match read(&path)? {
@@ -149,7 +150,8 @@ impl Config {
     }
 }
 
-/// The one resolver: the command line wins over the repository, the repository over the user, the user over the defaults.
+/// The one resolver: the command line wins over the repository, the repository over the user, the user over the
+/// defaults.
 fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -> anyhow::Result<Config> {
     let base: Layer = toml::from_str(DEFAULTS).expect("the defaults are our own file, and a test reads them");
     let limits = limits(options, host, &user, &base)?;

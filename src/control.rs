@@ -1,5 +1,6 @@
-//! How a verb talks to the launcher of a session: by a socket in the session's directory, which only this user can open.
-//! A connection carries one request, as a line of JSON. The answer is a line of JSON, or for a log the log itself.
+//! How a verb talks to the launcher of a session: by a socket in the session's directory, which only this user can
+//! open. A connection carries one request, as a line of JSON. The answer is a line of JSON, or for a log the log
+//! itself.
 
 use std::{
     fs,

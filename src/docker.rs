@@ -118,8 +118,8 @@ pub(crate) fn stop(name: &str) -> Cmd {
     Cmd::new("stop the agent", &["stop", "-t", "5", name])
 }
 
-/// What became of a container since `since`, oldest first, a line each: `NAME ACTION STATUS`. The engine remembers its last
-/// events, and takes the name for the beginning of one, so others' events come along.
+/// What became of a container since `since`, oldest first, a line each: `NAME ACTION STATUS`. The engine remembers its
+/// last events, and takes the name for the beginning of one, so others' events come along.
 fn events(name: &str, since: &str, until: &str) -> Cmd {
     Cmd::new("ask the engine how the agent ended", &["events"])
         .pair("--since", since)

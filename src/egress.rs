@@ -1,4 +1,5 @@
-//! The restricted network's configuration: which files and words make up the allowlist, and what of it the sidecar gets.
+//! The restricted network's configuration: which files and words make up the allowlist, and what of it the sidecar
+//! gets.
 
 use std::{
     fs,

@@ -1,5 +1,5 @@
-//! Files that somebody else may have written, may be exchanging at this moment or may hold locked: used without being led
-//! astray, made to wait or filled with endless text.
+//! Files that somebody else may have written, may be exchanging at this moment or may hold locked: used without being
+//! led astray, made to wait or filled with endless text.
 
 use std::{
     fs::{self, File, TryLockError},

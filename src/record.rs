@@ -265,8 +265,8 @@ fn look(host: &Host) -> (Vec<Live>, Vec<Dead>) {
         let record = Record::load(&dir).filter(|record| record.id == id);
         match fs::File::open(dir.join(LOCK)) {
             Ok(lock) if lock.try_lock().is_ok() => dead.push(Dead { id, record, dir, _lock: Some(lock) }),
-            // A directory without a lock died between two steps of its making; one that is gone has just ended. Any other
-            // failure, such as too many open files, says nothing about the session.
+            // A directory without a lock died between two steps of its making; one that is gone has just ended. Any
+            // other failure, such as too many open files, says nothing about the session.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
                 dead.push(Dead { id, record: None, dir, _lock: None });
             }

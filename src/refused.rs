@@ -112,8 +112,8 @@ pub(crate) fn is_unasked(destination: &str) -> bool {
     UNASKED.contains(&destination)
 }
 
-/// Whether it is one of the names by which gate and sidecar find out that the rules hold: the top-level domain `invalid`
-/// exists nowhere, so nobody misses it here.
+/// Whether it is one of the names by which gate and sidecar find out that the rules hold: the top-level domain
+/// `invalid` exists nowhere, so nobody misses it here.
 fn is_made_up(destination: &str) -> bool {
     destination.strip_suffix(":443").is_some_and(|host| {
         host.strip_suffix(".invalid")

@@ -17,7 +17,8 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one below the user's cache directory, which the virtual machines of some engines share with the rest of the home.
+    /// Makes one below the user's cache directory, which the virtual machines of some engines share with the rest of
+    /// the home.
     pub(crate) fn new(host: &Host, prefix: &str) -> anyhow::Result<Self> {
         let above = host.cache_dir();
         private_dir(&above)?;
