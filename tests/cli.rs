@@ -358,9 +358,7 @@ fn a_mount_must_exist_and_hold_no_engine() {
 fn an_engine_on_another_machine_is_refused() {
     let world = World::fake();
     let why = |address: &str| {
-        format!(
-            "the engine at `{address}` may be another machine, whose paths would be mounted instead of yours"
-        )
+        format!("the engine at `{address}` may run on another machine, and mount its paths instead of yours")
     };
     let next = "unset `DOCKER_HOST`, or choose a local engine with `docker context use default`";
     for address in ["ssh://me@box", "tcp://10.0.0.1:2375"] {
