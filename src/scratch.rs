@@ -1,4 +1,4 @@
-//! Directories for a while: removed when they are dropped, and by the next start when the process was killed.
+//! Scratch directories. Dropping one removes it; after a crash, the next start does.
 
 use std::{
     fs::{self, File},
@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use crate::{files::private_dir, host::Host, report};
 
-/// A directory of the launcher's own; its lock says that somebody uses it.
+/// A scratch directory. Its lock shows that it is in use.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     dir: PathBuf,
@@ -17,8 +17,7 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one below the user's cache directory, which the virtual machines of some engines share with the rest of
-    /// the home.
+    /// Makes one below the user's cache directory: engines in a virtual machine share the home, but not always `/tmp`.
     pub(crate) fn new(host: &Host, prefix: &str) -> anyhow::Result<Self> {
         let above = host.cache_dir();
         private_dir(&above)?;
@@ -47,7 +46,7 @@ impl Drop for Scratch {
 
 const LOCK: &str = ".lock";
 
-/// Removes what killed processes have left. One that has not locked its directory yet is younger than a moment.
+/// Removes the directories of killed processes. A directory without its lock file is just being made, and stays.
 pub(crate) fn sweep(host: &Host) {
     for entry in fs::read_dir(host.cache_dir()).into_iter().flatten().flatten() {
         let dir = entry.path();

@@ -484,8 +484,8 @@ fn a_default_allowlist_is_written_whole_or_not_at_all() {
     symlink("/nonexistent/list", &file).unwrap();
     failure(
         &world.run_pi(&["--proxy", "-p", "x"]),
-        &format!("the allowlist `{}` is a link which leads nowhere", file.display()),
-        "correct the link, or remove it to have a commented default written",
+        &format!("the allowlist `{}` is a link to a missing file", file.display()),
+        "correct the link, or remove it: then `pi` writes a commented default",
     );
     fs::remove_file(&file).unwrap();
     // No file may grow beyond a size that the default does not fit into.
