@@ -17,7 +17,7 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one below the user's cache directory: engines in a virtual machine share the home, but not always `/tmp`.
+    /// Makes one below the user's cache directory. Some engines run in a virtual machine that shares the home.
     pub(crate) fn new(host: &Host, prefix: &str) -> anyhow::Result<Self> {
         let above = host.cache_dir();
         private_dir(&above)?;

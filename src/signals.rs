@@ -86,7 +86,7 @@ impl Signals {
         }
     }
 
-    /// From now on the first signal also does this, in the listener's thread. It fails after a signal.
+    /// From now on the first signal also does this, in another thread. It fails after a signal.
     pub(crate) fn stops(&self, stop: impl Fn() + Send + Sync + 'static) -> anyhow::Result<()> {
         held(&self.on_signal).stop = Some(Arc::new(stop));
         self.check()

@@ -1,4 +1,4 @@
-//! How an image comes to exist: what is pulled and built, what a failure means, and when an older image may do.
+//! Builds images: pulls their bases, explains failures, and offers an older image instead.
 
 use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path, sync::Mutex, time::Duration};
 
@@ -15,22 +15,22 @@ use crate::{
     signals::Signals,
 };
 
-/// How long another launcher's build is waited for.
+/// How long to wait for another launcher's build.
 const LONGEST_BUILD: Duration = Duration::from_secs(3600);
 
-/// How long a base image may take to come from its registry.
+/// How long a pull of a base image may take.
 const LONGEST_PULL: Duration = Duration::from_secs(3600);
 
-/// How much is built.
+/// Which layers to build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// What does not exist.
+    /// The missing ones.
     Missing,
-    /// Everything, on the newest bases there are.
+    /// All of them, on the newest bases.
     Everything,
 }
 
-/// The builder: an engine, and where its lock and its log are.
+/// Builds images on one engine.
 pub(crate) struct Builder<'a> {
     pub(crate) docker: &'a Docker,
     pub(crate) host: &'a Host,
@@ -40,12 +40,10 @@ pub(crate) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Makes an image exist and returns the tag to use, which is an older one where the user accepted that.
+    /// Builds what the image lacks and returns its tag, or an older image's if the user accepted that. The error of a
+    /// failed build has the last lines of the failing step and names the log.
     ///
     /// Two launchers at once build once: the second waits for the first.
-    ///
-    /// # Errors
-    /// The build failed: the error has the last lines of the failing step and names the whole log.
     pub(crate) fn ensure(&self, image: &Image, effort: Effort) -> anyhow::Result<String> {
         let state = self.host.state_dir();
         fs::create_dir_all(&state).with_context(|| format!("could not create `{}`", state.display()))?;
@@ -60,16 +58,12 @@ impl Builder<'_> {
         if effort == Effort::Everything {
             self.refresh(image)?;
         }
-        let mut missing = image.layers.len();
-        if effort == Effort::Everything {
-            missing = 0;
-        } else {
-            // From the top: what exists needs nothing below it.
-            while missing > 0 && !self.docker.has_image(&image.layers[missing - 1].tag)? {
-                missing -= 1;
-            }
+        // From the top: a layer that exists needs nothing below it.
+        let mut first = if effort == Effort::Everything { 0 } else { image.layers.len() };
+        while first > 0 && !self.docker.has_image(&image.layers[first - 1].tag)? {
+            first -= 1;
         }
-        for layer in &image.layers[missing..] {
+        for layer in &image.layers[first..] {
             self.signals.check()?;
             if let Err(error) = self.build(layer) {
                 self.signals.check()?;
@@ -82,7 +76,7 @@ impl Builder<'_> {
         Ok(image.tag().to_owned())
     }
 
-    /// Asks the registries for newer bases; an unreachable registry is no reason not to work with what is there.
+    /// Pulls newer base images. If a registry is unreachable, the local one will do.
     fn refresh(&self, image: &Image) -> anyhow::Result<()> {
         if self.images.pull == Pull::Missing {
             return Ok(());
@@ -111,7 +105,7 @@ impl Builder<'_> {
                         "check the network, or name a mirror under `[images]` in `~/.config/pi/config.toml`",
                     ));
                 }
-                report::warn(format_args!("could not pull `{source}`; using the one that is there"));
+                report::warn(format_args!("could not pull `{source}`; using the local one"));
             }
         }
         Ok(())
@@ -144,7 +138,7 @@ impl Builder<'_> {
                     report::progress(bytes);
                 }
                 if let Ok(mut kept) = kept.lock() {
-                    // The log is a help, not a promise: a full disk is reported by docker itself.
+                    // Docker itself reports a full disk.
                     let _ = kept.0.write_all(bytes);
                     kept.1.extend_from_slice(bytes);
                     let surplus = kept.1.len().saturating_sub(16_384);
@@ -202,7 +196,7 @@ fn write_context_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         fs::create_dir_all(parent).with_context(|| format!("could not create `{}`", parent.display()))?;
     }
     fs::write(path, bytes).with_context(|| format!("could not write `{}`", path.display()))?;
-    // Modes count in docker's cache, so they must not depend on the user's umask.
+    // Docker's cache compares modes, so they must not depend on the user's umask.
     let mode = if bytes.starts_with(b"#!") { 0o755 } else { 0o644 };
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .with_context(|| format!("could not write `{}`", path.display()))

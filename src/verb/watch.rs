@@ -1,10 +1,10 @@
-//! The second process of a session: it outlives a launcher that is killed, and takes the session down.
+//! The watcher: a second process of the session, which takes the session down if the launcher is killed.
 
 use std::{path::Path, time::Duration};
 
 use crate::{docker::Docker, launcher::Launcher, record, session, written::Written};
 
-/// Waits for the launcher's word or its end; in the latter case takes the session down as the next `pi` would.
+/// Waits until the launcher says that all is well, or ends. In the second case it takes the session down.
 pub(crate) fn run(launcher: &Launcher, dir: &Path) -> anyhow::Result<u8> {
     let host = &launcher.host;
     if !session::watch() {
