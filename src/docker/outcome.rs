@@ -1,4 +1,4 @@
-//! What came of a docker command, so that nobody else has to read docker's words.
+//! The outcomes of docker commands, so that no other module reads docker's messages.
 
 use std::{
     os::unix::process::ExitStatusExt as _,
@@ -18,35 +18,35 @@ use crate::{
     report,
 };
 
-/// What came of making a container or a network.
+/// The outcome of creating a container or a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Created {
     Yes,
     /// The engine does not have the image.
     NoImage,
-    /// Another network has the addresses.
+    /// Another network uses the addresses.
     AddressTaken,
 }
 
 /// How an attached container ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// With this status of its own.
+    /// It exited with this status.
     Exited(u8),
-    /// This signal ended the docker program that showed it.
+    /// This signal ended the docker client.
     ClientKilled(i32),
-    /// The engine was lost, or could not be asked; the error says why where that is known.
+    /// The engine was lost or did not answer. The error says why, if that is known.
     LostEngine(Option<anyhow::Error>),
     /// It never started.
     NeverStarted(anyhow::Error),
 }
 
-/// A container that was shown to its end.
+/// The end of an attached docker client.
 #[derive(Debug)]
 pub(crate) struct Shown {
-    /// Of docker's client, which ends with the container's status and with statuses of its own.
+    /// The client's status, which is the container's or docker's own.
     status: ExitStatus,
-    /// What docker itself complained of, before anything else was said.
+    /// Docker's complaint, if its stderr began with one.
     complaint: String,
 }
 
@@ -55,30 +55,24 @@ impl Shown {
         Self { status, complaint }
     }
 
-    /// The status of docker's client.
+    /// The client's status.
     pub(crate) fn status(&self) -> ExitStatus {
         self.status
     }
 
-    /// Passes on what docker complained of.
+    /// Prints docker's complaint.
     pub(crate) fn tell(&self) {
         report::progress(self.complaint.as_bytes());
     }
 }
 
 impl Docker {
-    /// Makes a container.
-    ///
-    /// # Errors
-    /// The engine said no for another reason than a missing image.
+    /// Creates a container. A missing image is no error.
     pub(crate) fn create(&self, container: &Container) -> anyhow::Result<Created> {
         self.make(&render::create(container))
     }
 
-    /// Makes a session's own network.
-    ///
-    /// # Errors
-    /// The engine said no for another reason than taken addresses.
+    /// Creates a session's own network. Taken addresses are no error.
     pub(crate) fn create_network(&self, network: &Network) -> anyhow::Result<Created> {
         self.make(&render::create_network(network))
     }
@@ -92,7 +86,7 @@ impl Docker {
         }
     }
 
-    /// Attaches a container that was created elsewhere to a network.
+    /// Connects a container to a second network.
     pub(crate) fn connect(
         &self,
         network: &Network,
@@ -107,12 +101,12 @@ impl Docker {
         self.run(&render::start(container)).map(drop)
     }
 
-    /// Starts a container whose stdin and output the caller holds.
+    /// Starts a container, with its streams as pipes for the caller.
     pub(crate) fn start_held(&self, container: &Container) -> anyhow::Result<Child> {
         self.hold(&render::attach(container))
     }
 
-    /// Starts a container and shows it on the launcher's own streams to its end.
+    /// Runs a container to its end on the launcher's own streams.
     pub(crate) fn show(
         &self,
         container: &Container,
@@ -121,10 +115,7 @@ impl Docker {
         self.attach(&render::attach(container), container.streams == Streams::Silent, running)
     }
 
-    /// Runs a command whose object need not exist any more.
-    ///
-    /// # Errors
-    /// The engine said no, or did not answer.
+    /// Runs a command that removes something. If that no longer exists, all is well.
     pub(crate) fn gone_within(&self, cmd: &Cmd, deadline: Duration) -> anyhow::Result<()> {
         match self.try_run_within(cmd, deadline) {
             Err(failure) if !failure.is_missing() => Err(failure.explain(&cmd.purpose)),
@@ -132,23 +123,20 @@ impl Docker {
         }
     }
 
-    /// Ends a container, whatever it is doing: gently first, which gives an agent time to write down a login. Both calls
-    /// may fail; a teardown does it again.
+    /// Stops a container, and then removes it. The stop gives an agent time to save a login. If a call fails, the
+    /// teardown repeats it.
     pub(crate) fn halt(&self, name: &str) {
         let _ = self.try_run_within(&stop(name), Duration::from_secs(15));
-        // A container that was created and not yet started is left alone by `stop`.
+        // `stop` ignores a container that has not started yet.
         self.halt_now(name);
     }
 
-    /// Removes a container at once; where that fails, a teardown does it again.
+    /// Removes a container at once. If that fails, the teardown repeats it.
     pub(crate) fn halt_now(&self, name: &str) {
         let _ = self.try_run_within(&remove_containers(&[name.to_owned()]), Duration::from_secs(30));
     }
 
-    /// Waits for a container that is about to run.
-    ///
-    /// # Errors
-    /// The engine does not answer, the container is gone, or `go_on` says so.
+    /// Waits until a container runs. It gives up if the container is gone or `go_on` fails.
     pub(crate) fn wait_until_runs(
         &self,
         name: &str,
@@ -162,9 +150,6 @@ impl Docker {
     }
 
     /// Whether the engine has this image.
-    ///
-    /// # Errors
-    /// The engine does not answer.
     pub(crate) fn has_image(&self, tag: &str) -> anyhow::Result<bool> {
         match self.try_run(&image_exists(tag)) {
             Ok(_) => Ok(true),
@@ -173,10 +158,9 @@ impl Docker {
         }
     }
 
-    /// How a container ended that was shown; `since` is when its session began, in seconds since 1970.
+    /// How an attached container ended. `since` is the start of its session, in seconds since 1970.
     ///
-    /// Docker's client ends with the container's own status, and with statuses of its own; the engine's events tell them
-    /// apart.
+    /// The client's status may be the container's or docker's own. The engine's events tell which.
     pub(crate) fn how_ended(&self, container: &Container, shown: &Shown, since: u64) -> Ended {
         let Shown { status, complaint } = shown;
         let code = status.code();
@@ -210,19 +194,19 @@ impl Docker {
         }
     }
 
-    /// What became of a container, oldest first, a line each: `ACTION STATUS`.
+    /// The events of a container, oldest first, each as `ACTION STATUS`.
     fn events_of(&self, name: &str, since: u64) -> Result<Vec<String>, Failure> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // The clock may have been set back since.
+        // Somebody may have set the clock back.
         let since = since.min(now.as_secs()).saturating_sub(60).to_string();
         let mut said: Vec<String> = Vec::new();
-        // An engine's clock may be a little ahead, so a silent one is asked once more.
+        // The engine's clock may be a little ahead. If it knows no event, ask once more.
         for until in [now, now + Duration::from_secs(1)] {
             let until = format!("{}.{:09}", until.as_secs(), until.subsec_nanos());
             let events = self.try_run(&events(name, &since, &until))?;
             let own = events.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
             said = own.map(str::to_owned).collect();
-            // Not `exec_die`, which is the end of a command that was run beside the agent.
+            // `exec_die` is the end of another command in the container.
             if said.iter().any(|line| line.starts_with("die ")) {
                 break;
             }
