@@ -173,6 +173,11 @@ pub(crate) fn image_label(tag: &str, label: &str) -> Cmd {
         .arg(tag)
 }
 
+/// The engine's own time.
+fn clock() -> Cmd {
+    Cmd::new("ask the engine for its time", &["info", "--format", "{{.SystemTime}}"])
+}
+
 fn is_running(name: &str) -> Cmd {
     Cmd::new(
         "look at the session's container",
@@ -189,14 +194,17 @@ pub(crate) fn pull(image: &str) -> Cmd {
     Cmd::new(format!("pull the image `{image}`"), &["pull", image])
 }
 
-/// Builds an image from a directory.
+/// Builds an image from a directory, and writes its id into a file.
 pub(crate) fn build(
     tag: &str,
+    id: &Path,
     context: &Path,
     args: &BTreeMap<&str, String>,
     labels: &[(&str, &str)],
 ) -> Cmd {
-    let mut cmd = Cmd::new(format!("build the image `{tag}`"), &["build", "--force-rm"]).pair("--tag", tag);
+    let mut cmd = Cmd::new(format!("build the image `{tag}`"), &["build", "--force-rm"])
+        .pair("--tag", tag)
+        .pair("--iidfile", id);
     for (key, value) in args {
         cmd = cmd.pair("--build-arg", format!("{key}={value}"));
     }

@@ -1,6 +1,7 @@
 //! Safe use of files that others may write, exchange or lock: no link leads astray, no pipe blocks, no text is endless.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, TryLockError},
     io::{self, Read as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
@@ -116,6 +117,11 @@ pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let next = path.with_extension(format!("next-{}", std::process::id()));
     let written = fs::write(&next, text).and_then(|()| set_mode(&next, 0o644));
     written.and_then(|()| fs::rename(&next, path)).inspect_err(|_| drop(fs::remove_file(&next)))
+}
+
+/// Whether this is the name of a temporary file of [`replace`].
+pub(crate) fn is_temporary(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.contains(".next-"))
 }
 
 /// Sets the permissions of a file.

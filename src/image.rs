@@ -1,6 +1,7 @@
 //! Images: their build contexts, which the binary carries, their layers, and tags that are hashes of the inputs.
 
 pub(crate) mod build;
+pub(crate) mod known;
 
 use std::collections::BTreeMap;
 

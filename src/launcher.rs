@@ -14,13 +14,14 @@ use crate::{
     image::{
         self, Image,
         build::{Builder, Effort},
+        known::Known,
     },
     lang::Variant,
     plan::{Choices, Inputs, Mount, Plan, Reach},
     purpose::{Program, Purpose},
     record::{self, Naming, SessionId},
     report::{self, Finding, Hinted},
-    session::{self, Needs},
+    session::{self, Needs, Sweep},
     signals::Signals,
     workspace::Workspace,
     written::Written,
@@ -54,12 +55,15 @@ impl Prepared {
         }
     }
 
-    fn choices(&self, name: &str) -> Choices {
+    /// The first choices. An image that is not built yet has its tag instead of its id.
+    fn choices(&self, name: &str, host: &Host) -> Choices {
+        let known = Known::of(host);
+        let image = |image: &Image| known.id(image.tag()).unwrap_or_else(|| image.tag().to_owned());
         Choices {
             name: name.to_owned(),
             attempt: 0,
-            agent_image: self.image.tag().to_owned(),
-            sidecar_image: self.proxy.tag().to_owned(),
+            agent_image: image(&self.image),
+            sidecar_image: image(&self.proxy),
         }
     }
 }
@@ -150,7 +154,7 @@ impl Launcher {
 
     /// Plans a session.
     fn plan(&self, prepared: &Prepared, id: &SessionId, choices: &Choices) -> anyhow::Result<Plan> {
-        let Prepared { workspace, config, facts, who, program, reach, .. } = prepared;
+        let Prepared { workspace, config, facts, image, who, program, reach, .. } = prepared;
         Plan::new(Inputs {
             id,
             choices,
@@ -158,6 +162,7 @@ impl Launcher {
             host: &self.host,
             workspace,
             facts,
+            image: image.tag(),
             who: *who,
             program,
             reach,
@@ -169,7 +174,7 @@ impl Launcher {
     /// Plans a session for a dry run.
     pub(crate) fn dry_plan(&self, prepared: &Prepared) -> anyhow::Result<Plan> {
         let naming = prepared.naming();
-        self.plan(prepared, &SessionId::random()?, &prepared.choices(naming.plain()))
+        self.plan(prepared, &SessionId::random()?, &prepared.choices(naming.plain(), &self.host))
     }
 
     /// Runs a session from beginning to end.
@@ -181,7 +186,7 @@ impl Launcher {
         self.signals.check()?;
         let id = SessionId::random()?;
         let naming = prepared.naming();
-        let choices = prepared.choices(naming.plain());
+        let choices = prepared.choices(naming.plain(), &self.host);
         // The demo's repository is removed afterwards.
         if prepared.program.purpose != Purpose::Demo {
             let plan = self.plan(prepared, &id, &choices)?;
@@ -206,10 +211,10 @@ impl Launcher {
             },
             list: self.options.allowed_domains.as_deref(),
         };
-        std::thread::scope(|scope| {
-            scope.spawn(|| session::sweep(&self.host, &docker));
-            session::run(&needs, &id, &choices)
-        })
+        let sweep = Sweep::start(&self.host, &docker);
+        let outcome = session::run(&needs, &id, &choices);
+        sweep.settle(&self.signals);
+        outcome
     }
 
     /// Builds every variant and the sidecar's image, on the newest bases.

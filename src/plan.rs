@@ -103,6 +103,7 @@ pub(crate) struct Choices {
     pub(crate) name: String,
     /// How often the engine has found the session's addresses taken.
     pub(crate) attempt: u32,
+    /// The image's id, or its tag while it has none.
     pub(crate) agent_image: String,
     pub(crate) sidecar_image: String,
 }
@@ -132,6 +133,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) host: &'a Host,
     pub(crate) workspace: &'a Workspace,
     pub(crate) facts: &'a Facts,
+    /// What people call the agent's image.
+    pub(crate) image: &'a str,
     pub(crate) who: Owner,
     pub(crate) program: &'a Program,
     pub(crate) reach: &'a Reach,
@@ -205,14 +208,14 @@ impl Plan {
 }
 
 fn record(inputs: &Inputs<'_>) -> Record {
-    let Inputs { id, choices, host, workspace, facts, reach, now, .. } = inputs;
+    let Inputs { id, choices, host, workspace, facts, image, reach, now, .. } = inputs;
     Record {
         id: (*id).clone(),
         name: choices.name.clone(),
         engine: host.engine.address.clone(),
         repository: workspace.root.clone(),
         directory: workspace.cwd.clone(),
-        image: choices.agent_image.clone(),
+        image: (*image).to_owned(),
         network: reach.name().to_owned(),
         started: *now,
         allowlist: match reach {
@@ -292,7 +295,7 @@ fn companion(
         network: Attachment::None,
         mounts: vec![],
         env: no_proxies(),
-        limits: Limits { memory: Some("128m".to_owned()), cpus: None, pids: Some(320) },
+        limits: Limits { memory: Some("128m".to_owned()), cpus: Some(1.0), pids: Some(320) },
         files: inputs.host.files.min(OPEN_FILES),
         tmp: "4m",
         seccomp: seccomp.to_owned(),
@@ -313,7 +316,7 @@ fn demo_model(plain: Container, demo: PathBuf, inputs: &Inputs<'_>) -> Container
         network: Attachment::Internal { network: id.network(), address: inputs.subnet().model() },
         mounts: vec![Mount::bind(demo, "/demo", Access::ReadOnly)],
         env,
-        limits: Limits { memory: Some("512m".to_owned()), cpus: None, pids: Some(64) },
+        limits: Limits { memory: Some("512m".to_owned()), cpus: Some(1.0), pids: Some(64) },
         streams: Streams::Output,
         command: vec!["node".to_owned(), "/demo/model.mjs".to_owned()],
         ..plain

@@ -33,7 +33,11 @@ const MOMENTS: Duration = Duration::from_secs(10);
 const LAST_CLIENTS: Duration = Duration::from_secs(2);
 
 const RECORD: &str = "session.json";
+/// The launcher and its docker clients hold this lock.
 const LOCK: &str = "lock";
+
+/// Whoever takes the session down after its launcher holds this lock.
+const CLEANING: &str = "cleaning";
 
 /// A session's data, for teardown and for `pi ps`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,14 +225,14 @@ impl Live {
     }
 }
 
-/// A dead session, whose lock this process has taken.
+/// A dead session. While this value lives, nobody else takes the session down.
 #[derive(Debug)]
 pub(crate) struct Dead {
     pub(crate) id: SessionId,
     /// `None` if it died before it made anything, or if the record is lost.
     pub(crate) record: Option<Record>,
     pub(crate) dir: PathBuf,
-    _lock: Option<fs::File>,
+    _cleaning: fs::File,
 }
 
 /// The live and the dead sessions of this user on this machine, told apart by their locks.
@@ -239,6 +243,15 @@ pub(crate) fn all(host: &Host) -> anyhow::Result<(Vec<Live>, Vec<Dead>)> {
     }
     let _directory = directory_lock(host)?;
     Ok(look(host))
+}
+
+/// Waits a moment for other processes that take dead sessions down.
+pub(crate) fn wait_for_cleaners(host: &Host) {
+    let begun = Instant::now();
+    let is_held = |path: PathBuf| fs::File::open(path).is_ok_and(|lock| lock.try_lock().is_err());
+    while begun.elapsed() < LAST_CLIENTS && entries(host).any(|(_, dir)| is_held(dir.join(CLEANING))) {
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn entries(host: &Host) -> impl Iterator<Item = (SessionId, PathBuf)> {
@@ -252,15 +265,19 @@ fn look(host: &Host) -> (Vec<Live>, Vec<Dead>) {
     let mut dead = Vec::new();
     for (id, dir) in entries(host) {
         let record = Record::load(&dir).filter(|record| record.id == id);
-        match fs::File::open(dir.join(LOCK)) {
-            Ok(lock) if lock.try_lock().is_ok() => dead.push(Dead { id, record, dir, _lock: Some(lock) }),
+        let is_dead = match fs::File::open(dir.join(LOCK)) {
+            Ok(lock) => lock.try_lock().is_ok(),
             // A session without a lock file died while it was made, and one without a directory has just ended. Any
             // other failure, such as too many open files, says nothing about the session.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
-                dead.push(Dead { id, record: None, dir, _lock: None });
-            }
-            Err(_) => {}
-            Ok(_) => live.extend(record.map(|record| Live { record, dir })),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => true,
+            Err(_) => continue,
+        };
+        if !is_dead {
+            live.extend(record.map(|record| Live { record, dir }));
+        } else if let Ok(cleaning) = fs::File::create(dir.join(CLEANING))
+            && cleaning.try_lock().is_ok()
+        {
+            dead.push(Dead { id, record, dir, _cleaning: cleaning });
         }
     }
     live.sort_by(|a, b| (a.record.started, &a.record.id).cmp(&(b.record.started, &b.record.id)));

@@ -7,6 +7,8 @@ use std::{
     sync::atomic::{AtomicU8, Ordering},
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 /// The launcher itself failed. `docker run` and `timeout` use the same number.
 pub(crate) const FAILED: u8 = 125;
 /// The command line is wrong.
@@ -90,6 +92,13 @@ pub(crate) fn data(text: impl Display) -> anyhow::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|error| anyhow::anyhow!("could not write to stdout: {error}")),
     }
+}
+
+/// Whether stdout is a pipe without a reader.
+pub(crate) fn nobody_reads() -> bool {
+    let stdout = io::stdout();
+    let mut ask = [PollFd::new(&stdout, PollFlags::empty())];
+    poll(&mut ask, Some(&Timespec::default())).is_ok() && ask[0].revents().contains(PollFlags::ERR)
 }
 
 /// A value as JSON. Characters that control a terminal are escaped.

@@ -3,11 +3,16 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context as _;
 
-use crate::{files::private_dir, host::Host, report};
+use crate::{
+    files::{is_temporary, private_dir},
+    host::Host,
+    report,
+};
 
 /// A scratch directory. Its lock shows that it is in use.
 #[derive(Debug)]
@@ -56,7 +61,20 @@ pub(crate) fn sweep(host: &Host) {
             report::warn(format_args!("could not remove `{}`: {error}", dir.display()));
         }
     }
+    let is_old = |entry: &fs::DirEntry| {
+        let age =
+            entry.metadata().and_then(|meta| meta.modified()).map(|then| then.elapsed().unwrap_or_default());
+        age.is_ok_and(|age| age > OLD)
+    };
+    for entry in fs::read_dir(host.state_dir()).into_iter().flatten().flatten() {
+        if is_temporary(&entry.file_name()) && is_old(&entry) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
+
+/// A temporary file that is older than this is a leftover.
+const OLD: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@ mod watcher;
 
 use std::{os::unix::process::ExitStatusExt as _, path::Path, sync::Arc, time::Duration};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM};
 
 use self::{
     login::back_up,
@@ -21,7 +21,7 @@ use self::{
     watcher::Watcher,
 };
 pub(crate) use self::{
-    sweep::{sweep, take_down},
+    sweep::{Sweep, take_down},
     teardown::take_down_by_id,
     watcher::watch,
 };
@@ -151,6 +151,8 @@ fn outcome(docker: &Docker, signals: &Signals, plan: &Plan, shown: &Shown) -> an
         Ended::ClientKilled(signal) => anyhow::bail!(
             "the docker program that showed the agent was killed by signal {signal}; the session is over"
         ),
+        // As a program that writes into a closed pipe ends.
+        Ended::ClientGone => Err(Interrupted(u8::try_from(SIGPIPE).unwrap_or(FAILED)).into()),
         Ended::LostEngine(Some(why)) => Err(why.context("lost the engine; the session is over")),
         Ended::LostEngine(None) => {
             anyhow::bail!("lost the engine while the agent was running; the session is over")

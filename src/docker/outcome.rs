@@ -5,13 +5,13 @@ use std::{
     process::{Child, ExitStatus},
     sync::Arc,
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use shared_child::SharedChild;
 
 use super::{
-    Cmd, Docker, events, failure::Failure, image_exists, is_running, remove_containers, render, stop,
+    Cmd, Docker, clock, events, failure::Failure, image_exists, is_running, remove_containers, render, stop,
 };
 use crate::{
     plan::{Container, Network, Streams},
@@ -35,6 +35,8 @@ pub(crate) enum Ended {
     Exited(u8),
     /// This signal ended the docker client.
     ClientKilled(i32),
+    /// The docker client ended first, and the engine is well: nobody reads the output any more.
+    ClientGone,
     /// The engine was lost or did not answer. The error says why, if that is known.
     LostEngine(Option<anyhow::Error>),
     /// It never started.
@@ -67,8 +69,12 @@ impl Shown {
 }
 
 impl Docker {
-    /// Creates a container. A missing image is no error.
+    /// Creates a container from an image that is named by its id. A missing image is no error.
     pub(crate) fn create(&self, container: &Container) -> anyhow::Result<Created> {
+        // Anybody can move a tag, so the plan uses one only for an image that is not built yet.
+        if !container.image.starts_with("sha256:") {
+            return Ok(Created::NoImage);
+        }
         self.make(&render::create(container))
     }
 
@@ -149,11 +155,11 @@ impl Docker {
         Ok(())
     }
 
-    /// Whether the engine has this image.
-    pub(crate) fn has_image(&self, tag: &str) -> anyhow::Result<bool> {
+    /// The id of the image with this tag, if there is one.
+    pub(crate) fn image_id(&self, tag: &str) -> anyhow::Result<Option<String>> {
         match self.try_run(&image_exists(tag)) {
-            Ok(_) => Ok(true),
-            Err(failure) if failure.is_missing() => Ok(false),
+            Ok(id) => Ok(Some(id)),
+            Err(failure) if failure.is_missing() => Ok(None),
             Err(failure) => Err(failure.explain(&format!("look for the image `{tag}`"))),
         }
     }
@@ -184,6 +190,10 @@ impl Docker {
                 Ended::NeverStarted(refused().explain("start the agent's container"))
             };
         }
+        let still_runs = || self.run(&is_running(&container.name)).is_ok_and(|is| is == "true");
+        if died.is_none() && code.is_some() && report::nobody_reads() && still_runs() {
+            return Ended::ClientGone;
+        }
         match (died, code) {
             (Some(own), Some(_)) => Ended::Exited(own),
             (_, None) => Ended::ClientKilled(status.signal().unwrap_or_default()),
@@ -194,23 +204,14 @@ impl Docker {
         }
     }
 
-    /// The events of a container, oldest first, each as `ACTION STATUS`.
-    fn events_of(&self, name: &str, since: u64) -> Result<Vec<String>, Failure> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // Somebody may have set the clock back.
-        let since = since.min(now.as_secs()).saturating_sub(60).to_string();
-        let mut said: Vec<String> = Vec::new();
-        // The engine's clock may be a little ahead. If it knows no event, ask once more.
-        for until in [now, now + Duration::from_secs(1)] {
-            let until = format!("{}.{:09}", until.as_secs(), until.subsec_nanos());
-            let events = self.try_run(&events(name, &since, &until))?;
-            let own = events.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            said = own.map(str::to_owned).collect();
-            // `exec_die` is the end of another command in the container.
-            if said.iter().any(|line| line.starts_with("die ")) {
-                break;
-            }
-        }
-        Ok(said)
+    /// The events of a container since its session began, oldest first, each as `ACTION STATUS`. The times are the
+    /// engine's: the clock of a virtual machine may differ from ours.
+    fn events_of(&self, name: &str, started: u64) -> Result<Vec<String>, Failure> {
+        let now = self.try_run(&clock())?;
+        // Somebody may have set the clock, or the engine's clock may be behind.
+        let since = started.saturating_sub(3600).to_string();
+        let events = self.try_run(&events(name, &since, &now))?;
+        let own = events.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(own.map(str::to_owned).collect())
     }
 }

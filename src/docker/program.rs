@@ -44,6 +44,8 @@ pub(crate) struct Docker {
     heard: Arc<AtomicBool>,
     /// Whether the engine has not answered a command in time, and may still carry it out.
     late: Arc<AtomicBool>,
+    /// Whether the engine has not answered any command in time.
+    hangs: Arc<AtomicBool>,
 }
 
 impl Docker {
@@ -97,6 +99,7 @@ impl Docker {
             lock: None,
             heard: Arc::default(),
             late: Arc::default(),
+            hangs: Arc::default(),
         })
     }
 
@@ -117,7 +120,13 @@ impl Docker {
         self.lock = Some(lock);
         self.heard = Arc::default();
         self.late = Arc::default();
+        self.hangs = Arc::default();
         self
+    }
+
+    /// Whether the engine has not answered a command in time. Then nobody asks it again and again.
+    pub(crate) fn hangs(&self) -> bool {
+        self.hangs.load(Ordering::SeqCst)
     }
 
     /// Whether the engine may still create something after the teardown.
@@ -186,7 +195,12 @@ impl Docker {
         let child = SharedChild::spawn(&mut command).map_err(Failure::NotStarted)?;
         let stdout = drain(child.take_stdout());
         let stderr = drain(child.take_stderr());
-        let status = match child.wait_timeout(deadline) {
+        let mut answer = child.wait_timeout(deadline.min(SAY_SO));
+        if matches!(answer, Ok(None)) && deadline > SAY_SO {
+            report::note(format_args!("docker has not answered yet; still waiting to {}", cmd.purpose));
+            answer = child.wait_timeout(deadline.saturating_sub(SAY_SO));
+        }
+        let status = match answer {
             Ok(Some(status)) => status,
             Ok(None) => {
                 // The program may be a script, whose child would hold the session's lock. So the whole group must end.
@@ -195,6 +209,7 @@ impl Docker {
                 }
                 let _ = child.kill();
                 let _ = child.wait();
+                self.hangs.store(true, Ordering::SeqCst);
                 if cmd.makes_something() {
                     self.late.store(true, Ordering::SeqCst);
                 }
@@ -340,6 +355,9 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
     receive
 }
 
+/// When to tell a waiting user what the launcher waits for.
+const SAY_SO: Duration = Duration::from_secs(5);
+
 /// How long an engine may take to answer, unless `PI_BOX_DEADLINE` (in seconds) says otherwise.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -357,6 +375,7 @@ mod tests {
             lock: None,
             heard: Arc::default(),
             late: Arc::default(),
+            hangs: Arc::default(),
         };
         let run = |script: &str, patience: f32| {
             let patience = Some(Duration::from_secs_f32(patience));

@@ -55,6 +55,7 @@ impl World {
                 agent_image: "pi-agent:base-0123456789ab".to_owned(),
                 sidecar_image: "pi-proxy:0123456789ab".to_owned(),
             },
+            image: "pi-agent:base-0123456789ab",
             program: &self.program,
             reach: &self.reach,
             state: std::path::Path::new("/state/abcdefghijklmnop"),

@@ -1,14 +1,21 @@
 //! Builds images: pulls their bases, explains failures, and offers an older image instead.
 
-use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path, sync::Mutex, time::Duration};
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
 
-use super::{Image, Layer, files};
+use super::{Image, Layer, files, known::Known};
 use crate::{
     config::{Images, Pull},
     docker::{self, Docker},
-    files::lock_within,
+    files::{lock_within, read_small, replace},
     host::Host,
     report::{self, Hinted},
     scratch::Scratch,
@@ -40,7 +47,7 @@ pub(crate) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Builds what the image lacks and returns its tag, or an older image's if the user accepted that. The error of a
+    /// Builds what the image lacks and returns its id, or an older image's if the user accepted that. The error of a
     /// failed build has the last lines of the failing step and names the log.
     ///
     /// Two launchers at once build once: the second waits for the first.
@@ -52,28 +59,77 @@ impl Builder<'_> {
             fs::File::create(&path).with_context(|| format!("could not create `{}`", path.display()))?;
         if lock.try_lock().is_err() {
             report::note("another `pi` is building an image; waiting for it");
+            let begun = SystemTime::now();
             lock_within(&lock, LONGEST_BUILD, || self.signals.check())
                 .with_context(|| format!("could not lock `{}`", path.display()))?;
+            self.check_failed_since(begun, image)?;
         }
         if effort == Effort::Everything {
             self.refresh(image)?;
         }
         // From the top: a layer that exists needs nothing below it.
         let mut first = if effort == Effort::Everything { 0 } else { image.layers.len() };
-        while first > 0 && !self.docker.has_image(&image.layers[first - 1].tag)? {
+        while first > 0 && self.own(&image.layers[first - 1].tag)?.is_none() {
             first -= 1;
         }
-        for layer in &image.layers[first..] {
+        for (n, layer) in image.layers.iter().enumerate().skip(first) {
             self.signals.check()?;
-            if let Err(error) = self.build(layer) {
+            let below = n.checked_sub(1).map(|below| image.layers[below].tag.as_str());
+            if let Err(error) = self.build_on(below, layer) {
                 self.signals.check()?;
+                // Launchers that wait for this build read it.
+                let _ = replace(&self.failed(), layer.tag.as_bytes());
                 return match self.previous(image) {
                     Some(tag) => self.offer(&tag, error),
                     None => Err(error),
                 };
             }
         }
-        Ok(image.tag().to_owned())
+        self.own(image.tag())?.with_context(|| format!("the image `{}` is gone already", image.tag()))
+    }
+
+    /// The id of the image with this tag, if this launcher's builds made it.
+    fn own(&self, tag: &str) -> anyhow::Result<Option<String>> {
+        let Some(known) = Known::of(self.host).id(tag) else { return Ok(None) };
+        Ok(self.docker.image_id(tag)?.filter(|id| *id == known))
+    }
+
+    /// Builds a layer on the one below. Anybody can move a tag, so the lower image must be ours before and after the
+    /// build.
+    fn build_on(&self, below: Option<&str>, layer: &Layer) -> anyhow::Result<()> {
+        let is_ours = || -> anyhow::Result<()> {
+            match below {
+                Some(tag) if self.own(tag)?.is_none() => Err(Hinted::error(
+                    format!("somebody else has moved the tag `{tag}` to another image"),
+                    format!(
+                        "find out who tags images on this engine; `docker image rm {tag}` removes the tag"
+                    ),
+                )),
+                _ => Ok(()),
+            }
+        };
+        is_ours()?;
+        let id = self.build(layer)?;
+        is_ours()?;
+        Known::of(self.host).remember(&layer.tag, &id)
+    }
+
+    /// This file names the layer whose build failed last.
+    fn failed(&self) -> PathBuf {
+        self.host.state_dir().join("build.failed")
+    }
+
+    /// Fails if another launcher has just failed to build this image, so that not everyone who waits repeats the build.
+    fn check_failed_since(&self, begun: SystemTime, image: &Image) -> anyhow::Result<()> {
+        let Ok(meta) = fs::metadata(self.failed()) else { return Ok(()) };
+        let tag = read_small(&self.failed())?.unwrap_or_default();
+        if meta.modified()? >= begun && image.tags().any(|own| own == tag) {
+            return Err(Hinted::error(
+                format!("another `pi` has just failed to build the image `{tag}`"),
+                format!("the whole log is in `{}`", self.host.state_dir().join("build.log").display()),
+            ));
+        }
+        Ok(())
     }
 
     /// Pulls newer base images. If a registry is unreachable, the local one will do.
@@ -99,7 +155,7 @@ impl Builder<'_> {
                 }
             };
             if !pulled {
-                if !self.docker.has_image(source)? {
+                if self.docker.image_id(source)?.is_none() {
                     return Err(Hinted::error(
                         format!("could not pull the base image `{source}`, and there is no local one"),
                         "check the network, or name a mirror under `[images]` in `~/.config/pi/config.toml`",
@@ -111,7 +167,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn build(&self, layer: &Layer) -> anyhow::Result<()> {
+    fn build(&self, layer: &Layer) -> anyhow::Result<String> {
         let scratch = Scratch::new(self.host, "build-")?;
         let context = scratch.path().join("context");
         fs::create_dir(&context).with_context(|| format!("could not create `{}`", context.display()))?;
@@ -127,7 +183,8 @@ impl Builder<'_> {
         let mut labels: Vec<(&str, &str)> =
             layer.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
         labels.push(("pi.user", &user));
-        let build = docker::build(&layer.tag, &context, &layer.args, &labels);
+        let id = scratch.path().join("id");
+        let build = docker::build(&layer.tag, &id, &context, &layer.args, &labels);
         report::note(format_args!("building the image `{}`", layer.tag));
         let status = self.docker.foreground(
             &build,
@@ -147,7 +204,8 @@ impl Builder<'_> {
             },
         )?;
         if status.success() {
-            return Ok(());
+            let id = read_small(&id)?.context("docker did not say which image it built")?;
+            return Ok(id.trim().to_owned());
         }
         let tail = kept.into_inner().map(|kept| kept.1).unwrap_or_default();
         let output = String::from_utf8_lossy(&tail);
@@ -163,9 +221,17 @@ impl Builder<'_> {
         tags.lines()
             .filter(|tag| *tag != image.tag() && tag.starts_with(variant))
             .find(|tag| {
-                self.docker.try_run(&docker::image_label(tag, "pi.image")).is_ok_and(|label| label == kind)
+                self.own(tag).is_ok_and(|own| own.is_some())
+                    && self
+                        .docker
+                        .try_run(&docker::image_label(tag, "pi.image"))
+                        .is_ok_and(|label| label == kind)
             })
             .map(str::to_owned)
+    }
+
+    fn previous_id(&self, tag: &str) -> anyhow::Result<String> {
+        self.own(tag)?.with_context(|| format!("the image `{tag}` is gone already"))
     }
 
     fn offer(&self, tag: &str, error: anyhow::Error) -> anyhow::Result<String> {
@@ -173,7 +239,7 @@ impl Builder<'_> {
         if self.host.var("PI_BOX_PREVIOUS_IMAGE").is_some() {
             report::warn(format_args!("{error:#}"));
             report::warn(format_args!("using the previous image `{tag}`, as `PI_BOX_PREVIOUS_IMAGE` says"));
-            return Ok(tag.to_owned());
+            return self.previous_id(tag);
         }
         if !(terminal.stdin && terminal.stderr) {
             return Err(error.context(format!(
@@ -184,7 +250,7 @@ impl Builder<'_> {
         if report::ask(&format!(
             "The previous image `{tag}` is still there, built from older files. Use it? [y/N] "
         )) {
-            Ok(tag.to_owned())
+            self.previous_id(tag)
         } else {
             Err(error)
         }

@@ -1,6 +1,9 @@
 //! Sessions whose process is gone: taken down by their records alone.
 
-use std::{fs, time::Duration};
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use super::{
     login::{forget_login, mend_login},
@@ -11,6 +14,7 @@ use crate::{
     host::{Engine, Host},
     record::{self, Dead},
     report, scratch,
+    signals::Signals,
 };
 
 /// Takes a dead session down, on the engine that its record names.
@@ -18,15 +22,14 @@ use crate::{
 /// # Errors
 /// The engine does not answer or keeps something; the record stays for the next time.
 pub(crate) fn take_down(dead: &Dead, docker: &Docker, host: &Host) -> anyhow::Result<()> {
-    if let Some(record) = &dead.record {
-        if record.engine != docker.address() {
-            Engine::at(&record.engine, host.uid).check()?;
-        }
-        let docker = docker.at(&record.engine).within(Duration::from_secs(30));
-        take_down_by_id(&docker, &dead.id)?;
-        // Its agent may have lived until now.
-        mend(dead, host);
+    // A record that was lost says nothing, but the directory has the id for its name.
+    let engine = dead.record.as_ref().map_or(docker.address(), |record| &record.engine);
+    if engine != docker.address() {
+        Engine::at(engine, host.uid).check()?;
     }
+    take_down_by_id(&docker.at(engine).within(Duration::from_secs(30)), &dead.id)?;
+    // Its agent may have lived until now.
+    mend(dead, host);
     match fs::remove_dir_all(&dead.dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
@@ -39,9 +42,29 @@ fn mend(dead: &Dead, host: &Host) {
     }
 }
 
-/// What every start of `pi` does for those that ended badly. It finds nothing nearly always, and then costs a look into
-/// one directory.
-pub(crate) fn sweep(host: &Host, docker: &Docker) {
+/// What every start of `pi` does for those that ended badly, beside its own session. It finds nothing nearly always, and
+/// then costs a look into one directory.
+pub(crate) struct Sweep(thread::JoinHandle<()>);
+
+/// How long a session that has ended waits for the sweep. An engine that hangs must hold up nobody.
+const MOMENTS: Duration = Duration::from_secs(2);
+
+impl Sweep {
+    pub(crate) fn start(host: &Host, docker: &Docker) -> Self {
+        let (host, docker) = (host.clone(), docker.clone());
+        Self(thread::spawn(move || sweep(&host, &docker)))
+    }
+
+    /// Waits for its end, for a moment and until a signal comes.
+    pub(crate) fn settle(self, signals: &Signals) {
+        let begun = Instant::now();
+        while !self.0.is_finished() && begun.elapsed() < MOMENTS && signals.check().is_ok() {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn sweep(host: &Host, docker: &Docker) {
     scratch::sweep(host);
     let dead = match record::all(host) {
         Ok((_, dead)) => dead,

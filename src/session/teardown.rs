@@ -67,9 +67,15 @@ impl Teardown<'_> {
                 }
             }
             Err(error) => {
+                // The watcher finds the launcher gone and something left, and goes on.
+                self.watcher = None;
+                let running = match self.extent {
+                    Extent::Everything => " (the agent may still be running)",
+                    Extent::WithoutAgent { .. } => "",
+                };
                 Finding::hinted(
-                    format!("something of this session is left: {error:#}"),
-                    "`pi clean` removes it, and so does the next `pi`",
+                    format!("something of this session is left{running}: {error:#}"),
+                    "a second process removes it when the engine answers; the next `pi` and `pi clean` do, too",
                 )
                 .warn();
             }
@@ -97,10 +103,12 @@ fn take_down(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<
     for pause in [0, 100, 400, 1600, 3000] {
         thread::sleep(Duration::from_millis(pause));
         last = one_round(docker, id, extent);
-        if last.is_ok() {
+        if last.is_ok() || docker.hangs() {
             break;
         }
         extent = Extent::Everything;
+        // One that was given another name keeps the volume in use.
+        let _ = remove_by_label(docker, id);
     }
     last
 }
@@ -113,6 +121,11 @@ pub(crate) fn take_down_by_id(docker: &Docker, id: &SessionId) -> anyhow::Result
     // Asked first: an engine that does not answer is not asked again and again.
     docker.run(&docker::containers_of(id.as_str()))?;
     take_down(docker, id, Extent::Everything)?;
+    remove_by_label(docker, id)
+}
+
+/// Removes the session's containers, whatever they are called now.
+fn remove_by_label(docker: &Docker, id: &SessionId) -> anyhow::Result<()> {
     let remnants = docker.run(&docker::containers_of(id.as_str()))?;
     if remnants.is_empty() {
         return Ok(());

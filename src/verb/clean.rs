@@ -1,6 +1,10 @@
 //! `pi clean`: removes leftovers of dead sessions, and on request images and caches.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+    time::Duration,
+};
 
 use crate::{
     config::Config,
@@ -10,7 +14,7 @@ use crate::{
     lang::Variant,
     launcher::Launcher,
     plan::state_hash,
-    record::{self, SessionId},
+    record::{self, Live, SessionId},
     report, scratch,
     session::{self, take_down},
     written::Written,
@@ -64,31 +68,45 @@ impl Cleaner<'_> {
     }
 
     fn sessions(&mut self) -> anyhow::Result<()> {
-        // The list comes before the locks, so it has no session that begins later.
-        let mut labelled = BTreeSet::new();
-        for kind in ["container", "network", "volume"] {
-            let listed = self.labelled(kind, "pi.session")?;
-            let ids = listed.lines().filter_map(|line| SessionId::parse(line.split_once('\t')?.1.trim()));
-            labelled.extend(ids);
-        }
         let (live, dead) = record::all(self.host)?;
-        for session in &live {
-            labelled.remove(&session.record.id);
-        }
         for session in dead {
-            labelled.remove(&session.id);
+            // A session without a record has made nothing yet, so there is nothing to tell.
+            if session.record.is_none() && !self.dry {
+                take_down(&session, &self.docker, self.host)?;
+                continue;
+            }
             self.remove(&format!("the session `{}`", session.id.as_str()), |cleaner| {
                 take_down(&session, &cleaner.docker, cleaner.host)
             })?;
         }
-        // These have the label of this state directory, but their records are lost.
-        labelled.retain(|id| !record::directory(self.host, id).exists());
-        for id in labelled {
+        if !self.dry {
+            record::wait_for_cleaners(self.host);
+        }
+        let mut unknown = self.unknown(&live)?;
+        if !unknown.is_empty() {
+            // A session that ends right now has no record any more, but its last objects for a moment.
+            thread::sleep(ENDING);
+            let again = self.unknown(&live)?;
+            unknown.retain(|id| again.contains(id));
+        }
+        for id in unknown {
             self.remove(&format!("leftovers of the unknown session `{}`", id.as_str()), |cleaner| {
                 session::take_down_by_id(&cleaner.docker, &id)
             })?;
         }
         Ok(())
+    }
+
+    /// Sessions with objects on the engine, but without a record: it was lost.
+    fn unknown(&self, live: &[Live]) -> anyhow::Result<BTreeSet<SessionId>> {
+        let mut found = BTreeSet::new();
+        for kind in ["container", "network", "volume"] {
+            let listed = self.labelled(kind, "pi.session")?;
+            let ids = listed.lines().filter_map(|line| SessionId::parse(line.split_once('\t')?.1.trim()));
+            found.extend(ids.filter(|id| !live.iter().any(|session| session.record.id == *id)));
+        }
+        found.retain(|id| !record::directory(self.host, id).exists());
+        Ok(found)
     }
 
     fn caches(&mut self) -> anyhow::Result<()> {
@@ -125,3 +143,6 @@ impl Cleaner<'_> {
         Ok(())
     }
 }
+
+/// How long an engine may still list removed objects.
+const ENDING: Duration = Duration::from_millis(500);

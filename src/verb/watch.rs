@@ -1,10 +1,18 @@
 //! The watcher: a second process of the session, which takes the session down if the launcher is killed.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{docker::Docker, launcher::Launcher, record, session, written::Written};
 
-/// Waits until the launcher says that all is well, or ends. In the second case it takes the session down.
+/// How long to retry while the engine is away. After that, the next `pi` removes the rest.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Waits until the launcher says that all is well, or ends. In the second case it takes the session down, and retries
+/// while the engine does not let it.
 pub(crate) fn run(launcher: &Launcher, dir: &Path) -> anyhow::Result<u8> {
     let host = &launcher.host;
     if !session::watch() {
@@ -13,11 +21,20 @@ pub(crate) fn run(launcher: &Launcher, dir: &Path) -> anyhow::Result<u8> {
     let docker =
         Docker::find(host.var("PI_BOX_WATCH_DOCKER").unwrap_or("docker"), host, &Written::load(host))?
             .within(Duration::from_secs(30));
-    // The kernel frees a dead process's lock a moment after its pipes.
-    record::wait_for_end(dir)?;
-    let (_, dead) = record::all(host)?;
-    for dead in dead.into_iter().filter(|dead| dead.dir == dir) {
-        session::take_down(&dead, &docker, host)?;
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(100);
+    loop {
+        // The kernel frees a dead process's lock a moment after its pipes.
+        record::wait_for_end(dir)?;
+        let (_, dead) = record::all(host)?;
+        let Some(dead) = dead.into_iter().find(|dead| dead.dir == dir) else { return Ok(0) };
+        match session::take_down(&dead, &docker, host) {
+            Err(error) if begun.elapsed() > PATIENCE => return Err(error),
+            Err(_) => {}
+            Ok(()) => return Ok(0),
+        }
+        drop(dead);
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_secs(10));
     }
-    Ok(0)
 }

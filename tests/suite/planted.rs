@@ -1,21 +1,17 @@
 //! What an agent could leave behind for a later session, or for the launcher itself, and that it does not work. The engine
 //! is a script.
 
-mod common;
+use std::{fs, os::unix::fs::symlink, path::Path};
 
-use std::{
-    fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
-    path::Path,
+use crate::world::{
+    World,
+    files::{own, write, write_program},
 };
-
-use common::{World, own, write};
 use serde_json::Value;
 
 /// A program that leaves a mark when it runs.
 fn plant(program: &Path, mark: &Path) {
-    write(program, &format!("#!/bin/sh\n: >'{}'\n", mark.display()));
-    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(program, format!("#!/bin/sh\n: >'{}'\n", mark.display()));
 }
 
 fn mounts(plan: &Value) -> Vec<(String, String)> {
@@ -31,17 +27,9 @@ fn programs_in_a_repository_are_not_run_whatever_the_path_says() {
     for program in ["docker", "git"] {
         plant(&bin.join(program), &mark);
     }
-    let path = |command: &mut std::process::Command| {
-        let old = command.get_envs().find(|(name, _)| *name == "PATH").unwrap().1.unwrap().to_owned();
-        command.env("PATH", format!("{}:{}", bin.display(), old.to_str().unwrap()));
-    };
-    let mut pi = world.pi(&["-p", "x"]);
-    path(&mut pi);
-    world.run(&mut pi).has_code(0);
+    world.pi(&["-p", "x"]).path_first(&bin).run().has_code(0);
     // From elsewhere too, now that a session has had the repository.
-    let mut pi = world.pi_in(&world.repository("other"), &["-p", "x"]);
-    path(&mut pi);
-    world.run(&mut pi).has_code(0);
+    world.pi(&["-p", "x"]).path_first(&bin).cwd(&world.repository("other")).run().has_code(0);
     assert!(!mark.exists());
     world.assert_nothing_left();
 }
@@ -57,25 +45,23 @@ fn settings_that_a_session_may_have_changed_are_not_read() {
     // The user's own, as long as they are what they were.
     named(&["-p", "x"]).has_code(0);
     named(&["-p", "x"]).has_code(0);
-    write(&settings, &format!("docker = \"{}\"\n", evil.display()));
+    write(&settings, format!("docker = \"{}\"\n", evil.display()));
     let said = "where agents can write, and are not what they were when the session there began\npi: hint: look at them";
     for words in [&["-p", "x"] as &[&str], &["clean"], &["check", "a.example"], &["stop", "--all"]] {
         let outcome = named(words);
-        outcome.has_code(125);
-        assert!(outcome.err.contains(said), "{}", outcome.err);
+        outcome.says(125, said);
     }
     // A link into the repository, as one who keeps settings there has it: it serves everywhere else.
-    let own = world.root().join("config/pi/config.toml");
+    let own = world.config_file();
     let dotfiles = world.repository("dotfiles");
-    write(&dotfiles.join("pi.toml"), "memory = \"3g\"\n");
+    write(dotfiles.join("pi.toml"), "memory = \"3g\"\n");
     let _ = fs::remove_file(&own);
     fs::create_dir_all(own.parent().unwrap()).unwrap();
     symlink(dotfiles.join("pi.toml"), &own).unwrap();
     world.run_pi(&["-p", "x"]).has_code(0);
-    world.run(&mut world.pi_in(&dotfiles, &["check", "github.com"])).has_code(0);
-    let outcome = world.run(&mut world.pi_in(&dotfiles, &["-p", "x"]));
-    outcome.has_code(125);
-    assert!(outcome.err.contains("cannot be writable for the agent: it holds the launcher's settings"));
+    world.pi(&["check", "github.com"]).cwd(&dotfiles).run().has_code(0);
+    let outcome = world.pi(&["-p", "x"]).cwd(&dotfiles).run();
+    outcome.says(125, "cannot be writable for the agent: it holds the launcher's settings");
     assert!(!mark.exists());
     world.assert_nothing_left();
 }
@@ -85,16 +71,13 @@ fn docker_finds_none_of_its_helpers_in_a_repository() {
     let world = World::fake();
     let bin = world.repo().join("node_modules/.bin");
     fs::create_dir_all(&bin).unwrap();
-    let mut pi = world.pi(&["-p", "x"]);
-    let old = pi.get_envs().find(|(name, _)| *name == "PATH").unwrap().1.unwrap().to_owned();
-    world.run(pi.env("PATH", format!("{}:{}", bin.display(), old.to_str().unwrap()))).has_code(0);
+    world.pi(&["-p", "x"]).path_first(&bin).run().has_code(0);
     let create = world.docker().called("create-agent");
     let env = world.docker().env(create.n);
     assert!(env.contains("PATH=") && !env.contains("node_modules"), "{env}");
     // Its settings name helpers too.
-    let outcome = world.run(world.pi(&["-p", "x"]).env("DOCKER_CONFIG", world.repo().join(".dc")));
-    outcome.has_code(125);
-    assert!(outcome.err.contains("docker's settings `"), "{}", outcome.err);
+    let outcome = world.pi(&["-p", "x"]).env("DOCKER_CONFIG", world.repo().join(".dc")).run();
+    outcome.says(125, "docker's settings `");
     world.assert_nothing_left();
 }
 
@@ -113,12 +96,7 @@ fn what_decides_about_sessions_cannot_lie_where_one_writes() {
         // Nothing is there yet, so there is only a name to compare.
         symlink(world.repo().join("planted"), &place).unwrap();
         let outcome = world.run_pi(&["-p", "x"]);
-        outcome.has_code(125);
-        assert!(
-            outcome.err.contains("cannot be writable for the agent: it holds "),
-            "{kind}: {}",
-            outcome.err
-        );
+        outcome.says(125, "cannot be writable for the agent: it holds ");
         assert!(outcome.err.contains(kind), "{kind}: {}", outcome.err);
     }
 }
@@ -127,23 +105,20 @@ fn what_decides_about_sessions_cannot_lie_where_one_writes() {
 fn a_mount_is_not_followed_through_a_link_that_an_agent_may_have_made() {
     let world = World::fake();
     let keys = world.home().join(".ssh");
-    write(&keys.join("id"), "secret");
+    write(keys.join("id"), "secret");
     symlink("../home/.ssh", world.repo().join("data")).unwrap();
     let outcome = world.run_pi(&["--mount", "./data:/data", "-p", "x"]);
-    outcome.has_code(125);
-    assert!(outcome.err.contains("/data` is a link in `"), "{}", outcome.err);
+    outcome.says(125, "/data` is a link in `");
     // Nor in another session, now that one has had the repository.
     world.run_pi(&["-p", "x"]).has_code(0);
     let other = world.repository("other");
     let data = world.repo().join("data");
-    let outcome = world
-        .run(world.pi(&["--mount", &format!("{}:/data:ro", data.display()), "-p", "x"]).current_dir(&other));
+    let outcome =
+        world.pi(&["--mount", &format!("{}:/data:ro", data.display()), "-p", "x"]).cwd(&other).run();
     outcome.has_code(125);
-    let outcome = world.run(
-        world.pi(&["-p", "x"]).env("GOOGLE_APPLICATION_CREDENTIALS", data.join("id")).current_dir(&other),
-    );
-    outcome.has_code(0);
-    assert!(outcome.err.contains("the agent does not have what `GOOGLE_APPLICATION_CREDENTIALS` names"));
+    let outcome =
+        world.pi(&["-p", "x"]).env("GOOGLE_APPLICATION_CREDENTIALS", data.join("id")).cwd(&other).run();
+    outcome.says(0, "the agent does not have what `GOOGLE_APPLICATION_CREDENTIALS` names");
     // A link of the user's own, outside of every repository, is the user's.
     let own = world.root().join("own");
     symlink(&keys, &own).unwrap();
@@ -162,8 +137,7 @@ fn nothing_is_mounted_over_what_a_link_in_the_repository_leads_to() {
         let target = world.repo().join(below);
         let outcome =
             world.run_pi(&["--mount", &format!("{}:{}", data.display(), target.display()), "-p", "x"]);
-        outcome.has_code(2);
-        assert!(outcome.err.contains("is a link, and could lead anywhere in the sandbox"), "{}", outcome.err);
+        outcome.says(2, "is a link, and could lead anywhere in the sandbox");
     }
 }
 
@@ -174,7 +148,7 @@ fn a_link_out_of_the_agents_directory_is_replaced_by_the_mount_that_the_warning_
     fs::create_dir_all(&themes).unwrap();
     fs::create_dir_all(world.agent_dir()).unwrap();
     symlink(&themes, world.agent_dir().join("themes")).unwrap();
-    own(&world.home());
+    own(&world.home(), world.owner());
     let outcome = world.run_pi(&["-p", "x"]);
     outcome.has_code(0);
     let settings = outcome.err.split('`').find(|part| part.starts_with("mounts = ")).unwrap();
@@ -187,8 +161,7 @@ fn a_link_out_of_the_agents_directory_is_replaced_by_the_mount_that_the_warning_
     assert!(!mounted(&["install", "npm:x"]));
     world.configure(&format!("{settings}\nagent_dir = \"shared\"\n"));
     let outcome = world.run_pi(&["-p", "x"]);
-    outcome.has_code(2);
-    assert!(outcome.err.contains("is a link, and could lead anywhere in the sandbox"), "{}", outcome.err);
+    outcome.says(2, "is a link, and could lead anywhere in the sandbox");
     world.assert_nothing_left();
 }
 
@@ -222,12 +195,11 @@ fn lines_are_added_to_no_file_that_an_agent_has_chosen() {
     let list = world.repo().join("allowed");
     symlink(&profile, &list).unwrap();
     let outcome = world.run_pi(&["--allowed-domains", "allowed", "allow", "--save", "api.example.com"]);
-    outcome.has_code(125);
-    assert!(outcome.err.contains("/allowed` is a link in `"), "{}", outcome.err);
+    outcome.says(125, "/allowed` is a link in `");
     assert_eq!(fs::read_to_string(&profile).unwrap(), "# mine\n");
     // The user's own link, where no agent writes, is followed.
     let lists = world.root().join("lists");
-    write(&lists.join("real"), "a.example");
+    write(lists.join("real"), "a.example");
     symlink("real", lists.join("link")).unwrap();
     let link = lists.join("link");
     world.run_pi(&["--allowed-domains", link.to_str().unwrap(), "allow", "--save", "b.example"]).has_code(0);
@@ -254,8 +226,7 @@ fn a_pipe_in_place_of_a_list_or_of_settings_is_not_waited_for() {
     ] {
         let outcome = world.run_pi(words);
         if words.last() != Some(&"ps") {
-            outcome.has_code(125);
-            assert!(outcome.err.contains("it is not a regular file of at most 1 MiB"), "{}", outcome.err);
+            outcome.says(125, "it is not a regular file of at most 1 MiB");
         }
     }
 }
@@ -265,7 +236,7 @@ fn settings_of_git_that_wait_for_ever_are_not_waited_for() {
     let world = World::fake();
     let pipe_path = world.repo().join("pipe");
     pipe(&pipe_path);
-    write(&world.home().join(".gitconfig"), &format!("[include]\n\tpath = {}\n", pipe_path.display()));
+    write(world.home().join(".gitconfig"), format!("[include]\n\tpath = {}\n", pipe_path.display()));
     world.run_pi(&["-p", "x"]).has_code(0);
     world.assert_nothing_left();
 }

@@ -3,11 +3,11 @@
 use std::{
     ffi::OsString,
     fs,
-    os::unix::{ffi::OsStringExt as _, fs::PermissionsExt as _},
+    os::unix::ffi::OsStringExt as _,
     path::{Path, PathBuf},
 };
 
-use super::children;
+use super::files::{children, write_program};
 
 /// The script and its notes, below the root of a world.
 pub(crate) struct Fake {
@@ -52,8 +52,7 @@ impl Fake {
         }
         let fake = Self { root };
         let program = fake.bin().join("docker");
-        fs::write(&program, include_str!("docker")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&program, include_str!("docker"));
         fake
     }
 

@@ -1,16 +1,14 @@
 //! Sessions that are ended at any moment, and many at once, on the real engine: nothing may be left.
 //!
-//! A long storm: `PI_TEST_STORM=200 PI_TEST_SEED=1 cargo test --release --test storm -- --nocapture`.
+//! A long storm: `PI_TEST_STORM=200 PI_TEST_SEED=1 cargo test --release --test suite storm:: -- --nocapture`.
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
-
-mod common;
 
 use std::{
     collections::BTreeSet,
     env, fs,
     io::Write as _,
-    process::{Command, Stdio},
+    process::Command,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -19,7 +17,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use common::{Outcome, World, until, until_true};
+use crate::world::{
+    World,
+    call::Outcome,
+    files::write,
+    model::docker,
+    wait::{until, until_true},
+};
 use rustix::process::Signal;
 
 /// These tests compare all that the engine has before and after, so they take turns.
@@ -62,24 +66,20 @@ fn number(name: &str, default: u64) -> u64 {
     env::var(name).ok().map_or(default, |text| text.parse().unwrap())
 }
 
-/// All that the engine has, but for what the sessions of others have: those carry the label of another state directory.
+/// All that the engine has, but for what other tests have: that carries the label of another state directory, or none of
+/// a launcher's.
 fn engine_has(world: &World) -> BTreeSet<String> {
     let plan = world.plan(&[]);
     let ours = plan["agent"]["labels"]["pi.state"].as_str().unwrap();
     let mut found = BTreeSet::new();
     for (kind, name) in [("container", "{{.Names}}"), ("network", "{{.Name}}"), ("volume", "{{.Name}}")] {
-        let mut list = Command::new("docker");
-        list.args([kind, "ls", "--format", &format!("{name}\t{{{{.Label \"pi.state\"}}}}")]);
-        if kind == "container" {
-            list.arg("--all");
-        }
-        let output = list.output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let format = format!("{name}\t{{{{.Label \"pi.state\"}}}}{{{{.Label \"pi.e2e\"}}}}");
+        let all: &[&str] = if kind == "container" { &["--all"] } else { &[] };
+        let text = docker(&[&[kind, "ls", "--format", &format], all].concat());
         found.extend(
             text.lines()
-                .filter_map(|line| line.split_once('\t'))
-                .filter(|(_, state)| state.is_empty() || *state == ours)
+                .map(|line| line.split_once('\t').unwrap_or((line, "")))
+                .filter(|(_, whose)| whose.is_empty() || *whose == ours)
                 .map(|(name, _)| format!("{kind} {name}")),
         );
     }
@@ -103,9 +103,9 @@ fn a_storm_of_signals_leaves_nothing() {
     let runs = usize::try_from(number("PI_TEST_STORM", 24)).unwrap();
     println!("storm: seed {seed}, {runs} runs, three at a time");
     let world = World::real();
-    common::write(&world.repo().join("notes.txt"), "whole\n");
+    write(world.repo().join("notes.txt"), "whole\n");
     let login = r#"{"groq":{"type":"api_key","key":"k"}}"#;
-    common::write(&world.agent_dir().join("auth.json"), login);
+    write(world.agent_dir().join("auth.json"), login);
     // Once without weather, so that no run of the storm is spent on building an image.
     world.run_pi(&["--proxy", "shell", "--", "true"]).has_code(0);
     let before = engine_has(&world);
@@ -146,9 +146,7 @@ fn one_run(world: &World, dice: &Dice) -> Fault {
     // A run that nobody ends must end by itself.
     let script = if fault == Fault::Nothing { "exit 3" } else { script };
     let args: Vec<&str> = network.iter().copied().chain(["shell", "--", "sh", "-c", script]).collect();
-    let mut pi = world.pi(&args);
-    pi.stdin(Stdio::null());
-    let running = world.start(&mut pi);
+    let running = world.pi(&args).start();
     if fault != Fault::Nothing {
         thread::sleep(moment);
     }
@@ -194,10 +192,8 @@ fn many_sessions_at_once_do_not_disturb_each_other() {
                 .copied()
                 .chain([&*name, "shell", "--", "sh", "-c", "echo up; read line; echo $line"])
                 .collect();
-            let mut pi = world.pi(&args);
             let (reader, writer) = std::io::pipe().unwrap();
-            pi.stdin(reader);
-            (world.start(&mut pi), writer)
+            (world.pi(&args).stdin(reader).start(), writer)
         })
         .collect();
     for (session, _) in &sessions {

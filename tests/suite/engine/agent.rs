@@ -1,0 +1,175 @@
+//! The agent, as the bare one would behave.
+
+use std::{collections::BTreeSet, fs};
+
+use super::ECHO;
+use crate::world::{
+    World,
+    files::{make_dir, owner_of, write},
+};
+
+/// The lines of a section of the agent's help.
+fn section<'a>(help: &'a str, title: &str) -> Vec<&'a str> {
+    let lines = help.lines().skip_while(|line| *line != title).skip(1);
+    lines.take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("      ")).collect()
+}
+
+#[test]
+fn every_flag_and_every_command_of_the_real_agent_is_known_for_what_it_is() {
+    let world = World::with_model();
+    let help = world.pi(&["--", "--help"]).good();
+    let flags: Vec<&str> = section(&help, "Options:")
+        .iter()
+        .flat_map(|line| line.trim_start().split("  ").next().unwrap().split([',', ' ', '<', '[']))
+        .filter(|word| word.len() > 1 && word.starts_with('-') && *word != "--")
+        .collect();
+    assert!(flags.contains(&"--model") && flags.contains(&"-nt") && flags.len() > 40, "{flags:?}");
+    // These the launcher answers itself, for both.
+    for flag in flags.iter().filter(|flag| !["--help", "-h", "--version", "-v", "--verbose"].contains(flag)) {
+        let passed = world.run_pi(&["--dry-run=json", flag, "word"]);
+        assert_eq!(passed.code, Some(0), "{flag}: {passed:?}");
+        let plan: serde_json::Value = serde_json::from_str(&passed.out).unwrap();
+        let words: Vec<&str> =
+            plan["agent"]["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+        assert!(words.ends_with(&[flag, "word"]), "{words:?}");
+    }
+    let commands: Vec<&str> =
+        section(&help, "Commands:").iter().filter_map(|line| line.trim_start().split(' ').nth(1)).collect();
+    assert!(commands.contains(&"install") && commands.len() > 5, "{commands:?}");
+    for command in commands.iter().filter(|command| !command.starts_with('<')) {
+        let plan = world.pi(&["--dry-run=json", command, "npm:word"]).good();
+        let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+        assert_eq!(plan["agent"]["command"], serde_json::json!(["pi", command, "npm:word"]));
+    }
+}
+
+#[test]
+fn the_agent_answers_however_it_is_asked_and_its_status_is_ours() {
+    let world = World::with_model();
+    let ask = |words: &[&str], stdin: &str| world.pi(words).input(stdin).run();
+    ask(&[&ECHO[..], &["hello there"]].concat(), "").is(0, "hello there\n", "");
+    ask(&["--model", "demo/echo", "--print", "hello"], "").is(0, "hello\n", "");
+    let piped = ask(&ECHO, "from a pipe\n");
+    assert_eq!((piped.code, piped.out.trim(), piped.err.as_str()), (Some(0), "from a pipe", ""));
+    // Without a terminal the agent prints and ends by itself.
+    ask(&["--model", "demo/echo", "hello"], "").is(0, "hello\n", "");
+    ask(&["--", "-p", "--model", "demo/echo", "hello"], "").is(0, "hello\n", "");
+    let failed = ask(&["-p", "--model", "demo/unknown", "hello"], "");
+    assert_eq!((failed.code, failed.out.as_str()), (Some(1), ""), "{failed:?}");
+    assert!(failed.err.contains("no script for unknown"), "{failed:?}");
+    let help = ask(&["--", "--help"], "");
+    help.is(0, &world.shell(&[], "cat /usr/local/share/pi/agent-help.txt").good(), "");
+}
+
+#[test]
+fn a_command_in_the_sandbox_ends_with_its_own_status() {
+    let world = World::with_model();
+    for (script, code) in
+        [("exit 0", 0), ("exit 7", 7), ("exit 125", 125), ("kill -9 $$", 137), ("kill -15 $$", 143)]
+    {
+        world.shell(&[], script).run().is(code, "", "");
+    }
+    let missing = world.run_pi(&["shell", "--", "no-such-program"]);
+    assert_eq!((missing.code, missing.out.as_str()), (Some(127), ""), "{missing:?}");
+    assert!(missing.err.contains("no-such-program"), "{missing:?}");
+}
+
+#[test]
+fn the_agent_edits_the_repository_and_runs_commands_in_it() {
+    let world = World::with_model();
+    assert_eq!(world.pi(&["-p", "--model", "demo/write", "write the file"]).good(), "The file is written.\n");
+    let file = world.repo().join("hello.txt");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "hello from the model\n");
+    assert_eq!(owner_of(&file), world.owner());
+    let sub = world.repo().join("below/here");
+    make_dir(&sub);
+    let said = world.pi(&["-p", "--model", "demo/bash", "run: pwd; cat ../../hello.txt"]).cwd(&sub).good();
+    assert_eq!(said, format!("{}\nhello from the model\n\n", sub.display()));
+}
+
+#[test]
+fn sessions_last_are_continued_and_are_kept_apart_per_project() {
+    let world = World::with_model();
+    let other = world.repository("home/projects/other");
+    world.pi(&[&ECHO[..], &["remember the first word"]].concat()).good();
+    world.pi(&["-c", "-p", "--model", "demo/echo", "and the second"]).good();
+    world.pi(&["-c", "-p", "--model", "demo/echo", "elsewhere"]).cwd(&other).good();
+    let mut found: Vec<(String, Vec<&str>)> = Vec::new();
+    for project in fs::read_dir(world.home().join(".pi/agent/sessions")).unwrap() {
+        for file in fs::read_dir(project.unwrap().path()).unwrap() {
+            let text = fs::read_to_string(file.unwrap().path()).unwrap();
+            let head: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+            let said = ["remember the first word", "and the second", "elsewhere"];
+            found.push((
+                head["cwd"].as_str().unwrap().to_owned(),
+                said.into_iter().filter(|words| text.contains(words)).collect(),
+            ));
+        }
+    }
+    found.sort();
+    let expected = [
+        (other.to_str().unwrap().to_owned(), vec!["elsewhere"]),
+        (world.repo().to_str().unwrap().to_owned(), vec!["remember the first word", "and the second"]),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn what_the_user_installs_lasts_and_what_a_session_installs_does_not() {
+    let world = World::with_model();
+    let agent = world.agent_dir();
+    let extension = "export default (pi) => pi.registerCommand(\"hi\", { description: \"x\", handler: async () => {} });\n";
+    write(world.repo().join("extension.ts"), extension);
+    write(agent.join("extensions/old.ts"), extension);
+    let settings = agent.join("settings.json");
+    let installed = world.run_pi(&["install", "./extension.ts"]);
+    assert_eq!(installed.code, Some(0), "{installed:?}");
+    let after = fs::read_to_string(&settings).unwrap();
+    assert!(after.contains("extension.ts"), "{after}");
+    assert_eq!(owner_of(&settings).uid, world.owner().uid);
+    let listed = world.run_pi(&["list"]);
+    assert!(listed.code == Some(0) && listed.out.contains("extension.ts"), "{listed:?}");
+    let tried = world.shell(
+        &[],
+        "cd ~/.pi/agent
+         try() { if (eval \"$2\") 2>/dev/null; then echo \"$1 done\"; else echo \"$1 refused\"; fi; }
+         try settings 'echo x >settings.json'
+         try settings-away 'mv settings.json y'
+         try settings-removed 'rm -f settings.json'
+         try models 'echo x >>models.json'
+         try extension 'echo x >extensions/old.ts'
+         try new-extension 'echo x >extensions/new.ts'
+         try extensions-away 'mv extensions elsewhere'
+         try new-prompts 'mkdir prompts && echo x >prompts/x.md'
+         try login 'echo {\\\"a\\\":{}} >auth.json'
+         try session 'echo x >sessions/x'",
+    );
+    let expected = "settings refused\nsettings-away refused\nsettings-removed refused\nmodels refused\n\
+                    extension refused\nnew-extension refused\nextensions-away refused\nnew-prompts done\n\
+                    login done\nsession done\n";
+    assert_eq!(tried.good(), expected);
+    assert_eq!(fs::read_to_string(&settings).unwrap(), after);
+    assert_eq!(fs::read_to_string(agent.join("extensions/old.ts")).unwrap(), extension);
+    assert_eq!(fs::read_to_string(agent.join("auth.json")).unwrap(), "{\"a\":{}}\n");
+    let names: BTreeSet<String> = fs::read_dir(&agent)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let expected = ["auth.json", "bin", "extensions", "models.json", "sessions", "settings.json"];
+    assert_eq!(
+        names.iter().map(String::as_str).filter(|name| *name != "models-store.json").collect::<Vec<_>>(),
+        expected
+    );
+}
+
+#[test]
+fn skills_are_there_to_be_read() {
+    let world = World::with_model();
+    let skill = ".agents/skills/greet/SKILL.md";
+    write(world.home().join(skill), "---\nname: greet\ndescription: How to greet here\n---\nSay hello.\n");
+    let script = format!("cat ~/{skill} | tail -n 1; (echo x >~/{skill}) 2>/dev/null || echo refused");
+    assert_eq!(world.shell(&[], &script).good(), "Say hello.\nrefused\n");
+    // The agent offers it to the model as a command of its own.
+    let said = world.pi(&["-p", "--model", "demo/echo", "/skill:greet now"]).good();
+    assert!(said.contains("Say hello."), "{said}");
+}
