@@ -84,7 +84,7 @@ fn nothing_is_saved_into_a_list_with_bad_lines() {
     failure(
         &world.run_pi(&["--allowed-domains", list, "allow", "--save", "d.example"]),
         &format!(
-            "nothing was changed: the allowlist has entries that cannot be used\n  {list}:2: `not a line`: there is \
+            "nothing was changed: the allowlist has entries that cannot be used\n  {list}:2: `not a line`: it has \
              more than one word; write one entry a line"
         ),
         "an entry is `example.com`, `*.example.com` or `host:port`",
