@@ -22,49 +22,17 @@ pub(crate) fn is_reserved(target: &Path) -> bool {
 
 /// No mount may be at or above these.
 const HELD: [&str; 16] = [
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib64",
-    "/etc",
-    "/usr/bin",
-    "/usr/sbin",
-    "/usr/lib",
-    "/usr/local/bin",
-    "/usr/local/lib",
-    "/usr/local/share/pi",
-    HOME,
-    "/tmp",
-    "/run",
-    "/proc",
-    "/sys",
+    "/bin", "/sbin", "/lib", "/lib64", "/etc", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/local/bin",
+    "/usr/local/lib", "/usr/local/share/pi", HOME, "/tmp", "/run", "/proc", "/sys",
 ];
 
 /// No mount may be at or below these.
 const CLOSED: [&str; 22] = [
-    "/proc",
-    "/sys",
-    "/dev",
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib64",
-    "/usr/bin",
-    "/usr/sbin",
-    "/usr/lib",
-    "/usr/share/perl",
-    "/usr/share/perl5",
-    "/usr/local/lib/pi",
-    "/usr/local/share/pi",
-    "/usr/local/share/perl",
-    // Agents have written everything there, links too.
-    CACHE,
-    "/home/pi/.pi/agent/sessions",
-    "/etc/perl",
-    "/etc/ld.so.preload",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
-    "/etc/ld.so.cache",
+    "/proc", "/sys", "/dev", "/bin", "/sbin", "/lib", "/lib64", "/usr/bin", "/usr/sbin", "/usr/lib",
+    "/usr/share/perl", "/usr/share/perl5", "/usr/local/lib/pi", "/usr/local/share/pi",
+    "/usr/local/share/perl", // Agents have written everything there, links too.
+    CACHE, "/home/pi/.pi/agent/sessions", "/etc/perl", "/etc/ld.so.preload", "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d", "/etc/ld.so.cache",
 ];
 
 #[cfg(test)]

@@ -98,14 +98,7 @@ fn the_set_up_is_changed_by_its_own_commands_where_there_are_any() {
         assert!(changes(text, "1.5.0"), "{text}");
     }
     for text in [
-        "install -l npm:x",
-        "config --local",
-        "list",
-        "mcp list",
-        "mcp",
-        "auth login",
-        "fix it",
-        "-c install",
+        "install -l npm:x", "config --local", "list", "mcp list", "mcp", "auth login", "fix it", "-c install",
     ] {
         assert!(!changes(text, "1.5.0"), "{text}");
     }

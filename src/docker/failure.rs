@@ -179,14 +179,8 @@ pub(crate) fn build_failure(tag: &str, source: Option<&String>, output: &str, lo
         return Hinted::error(format!("could not build the image `{tag}`: the disk is full"), MAKE_ROOM);
     }
     let unreachable = [
-        "pull access denied",
-        "manifest unknown",
-        "failed to resolve",
-        "failed to do request",
-        "error from registry",
-        "error pulling image",
-        "no such host",
-        "get \"https://",
+        "pull access denied", "manifest unknown", "failed to resolve", "failed to do request",
+        "error from registry", "error pulling image", "no such host", "get \"https://",
     ];
     let lines: Vec<&str> = output.lines().map(str::trim_end).filter(|line| !line.trim().is_empty()).collect();
     let last = lines.last().copied().unwrap_or_default();

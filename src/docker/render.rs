@@ -53,18 +53,10 @@ pub(super) fn create(container: &Container) -> Cmd {
     let mut cmd = Cmd::new(
         format!("create {}", role.purpose()),
         &[
-            "create",
-            "--rm",
+            "create", "--rm",
             // As PID 1, the agent could make the engine believe that its container has ended, or never ends.
-            "--init",
-            "--pull=never",
-            "--read-only",
-            "--cap-drop=ALL",
-            "--security-opt=no-new-privileges",
-            "--ipc=private",
-            "--cgroupns=private",
-            "--log-driver=none",
-            "--ulimit=core=0",
+            "--init", "--pull=never", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges",
+            "--ipc=private", "--cgroupns=private", "--log-driver=none", "--ulimit=core=0",
         ],
     )
     .pair("--name", name)

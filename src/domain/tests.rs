@@ -44,15 +44,8 @@ fn each_form_of_entry_is_read_and_shown_in_its_plain_form() {
     assert_eq!(
         shown(&list),
         [
-            "example.com",
-            "example.net",
-            "*.example.org",
-            "files.example:8443",
-            "plain.example:80",
-            "xn--bcher-kva.example",
-            "*.xn--bcher-kva.example",
-            "xn--80a.example",
-            "some_host.example",
+            "example.com", "example.net", "*.example.org", "files.example:8443", "plain.example:80",
+            "xn--bcher-kva.example", "*.xn--bcher-kva.example", "xn--80a.example", "some_host.example",
         ]
     );
     assert_eq!(list.warnings(), [] as [&str; 0]);

@@ -101,16 +101,8 @@ fn a_suggestion_is_what_pi_allow_takes_or_what_a_new_session_is_given() {
         assert_eq!(suggestion(route), Some(Way::AtStart(route.to_owned())));
     }
     for nothing in [
-        ODD,
-        OTHERS,
-        "[::1]:443",
-        "a..b:443",
-        "0x7f.1:443",
-        "a.example:99999",
-        "169.254.169.254:80",
-        "100.100.100.200:80",
-        "[fd00:ec2::254]:80",
-        "[fe80::1]:80",
+        ODD, OTHERS, "[::1]:443", "a..b:443", "0x7f.1:443", "a.example:99999", "169.254.169.254:80",
+        "100.100.100.200:80", "[fd00:ec2::254]:80", "[fe80::1]:80",
     ] {
         assert_eq!(suggestion(nothing), None, "{nothing}");
     }
