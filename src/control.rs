@@ -1,5 +1,5 @@
-//! How a verb talks to the launcher of a session: by a socket in the session's directory, which only this user can open.
-//! A connection carries one request, as a line of JSON. The answer is a line of JSON, or for a log the log itself.
+//! Verbs talk to a session's launcher over a socket in the session's directory, which only this user can open. A
+//! connection carries one request, as a line of JSON. The answer is a line of JSON, or the log itself.
 
 use std::{
     fs,
@@ -32,40 +32,40 @@ use crate::{
 
 const SOCKET: &str = "control";
 
-/// The longest request and the longest answer that is no log.
+/// The longest request and the longest answer, except for a log.
 const LONGEST: u64 = 4 << 20;
 
 /// How many requests one session serves at a time.
 const AT_ONCE: usize = 64;
 
-/// How long a peer may take to say what it wants.
+/// How long a peer may take to send its request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// After how long somebody who waits is told for what.
+/// When to tell a user what the verb waits for.
 const SAY_WHY: Duration = Duration::from_millis(1500);
 
-/// What a verb can ask of a session.
+/// A verb's request to a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Answer when the agent's container has been started.
+    /// Answer when the agent's container has started.
     Ready,
-    /// Allow these entries besides; without any, read the allowlist's file again.
+    /// Allow these entries too. Without entries, reload the allowlist's file.
     Allow(Vec<String>),
-    /// Tell what was refused, as `Refused::save` writes it.
+    /// Send the refused destinations, as `Refused::save` writes them.
     Blocked,
-    /// Send the proxy's log so far, and what comes if `follow`.
+    /// Send the proxy's log so far. With `follow`, also send new lines.
     Log { follow: bool },
     /// End the session, as a signal would.
     Stop,
 }
 
-/// What a session answers.
+/// A session's answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Answer {
     pub(crate) notes: Vec<String>,
     pub(crate) warnings: Vec<String>,
     pub(crate) data: String,
-    /// Why it was not done, and what to do instead.
+    /// Why the request failed, and a hint.
     pub(crate) failure: Option<(String, Option<String>)>,
 }
 
@@ -77,10 +77,7 @@ impl From<anyhow::Error> for Answer {
 }
 
 impl Answer {
-    /// Says what a user is to know of it.
-    ///
-    /// # Errors
-    /// What was asked for was not done.
+    /// Prints the notes and warnings, and returns the data or the failure.
     pub(crate) fn tell(self) -> anyhow::Result<String> {
         self.notes.iter().for_each(report::note);
         self.warnings.into_iter().map(Finding::plain).for_each(|finding| finding.warn());
@@ -92,10 +89,7 @@ impl Answer {
     }
 }
 
-/// Asks a session, and waits for its answer as long as it lives, or for `patience`.
-///
-/// # Errors
-/// The session has ended or did not answer, or a signal came.
+/// Asks a session, and waits for its answer while the session lives and `patience` lasts. A signal ends the wait.
 pub(crate) fn ask(
     session: &Live,
     request: &Request,
@@ -110,10 +104,7 @@ pub(crate) fn ask(
     serde_json::from_slice(&line).map_err(|_| ended(session))
 }
 
-/// Passes on a session's log.
-///
-/// # Errors
-/// The session cannot be reached, or a signal came.
+/// Passes a session's log to `sink`, until that returns false or a signal comes.
 pub(crate) fn log(
     session: &Live,
     follow: bool,
@@ -168,25 +159,22 @@ fn exchange(
     }
 }
 
-/// What a session does with requests.
+/// Handles the requests to a session.
 pub(crate) trait Serve: Send + Sync + 'static {
-    /// Answers one request, however long that takes.
+    /// Answers a request. It may take long.
     fn answer(&self, request: Request) -> Answer;
-    /// Sends the log to one who reads it.
+    /// Sends the log to a reader.
     fn send_log(&self, follow: bool, to: &mut dyn Write) -> io::Result<()>;
 }
 
-/// The socket of a session, which is served until this is dropped.
+/// Serves a session's socket until it is dropped.
 pub(crate) struct Server {
     dir: PathBuf,
     over: Arc<AtomicBool>,
 }
 
 impl Server {
-    /// Opens the socket in the session's directory and serves it in threads of their own.
-    ///
-    /// # Errors
-    /// The socket cannot be made.
+    /// Opens the socket in the session's directory, and serves each connection in a thread.
     pub(crate) fn start(dir: &Path, serve: Arc<dyn Serve>) -> anyhow::Result<Self> {
         let path = dir.join(SOCKET);
         let listener = short(dir, UnixListener::bind)
@@ -209,7 +197,7 @@ impl Server {
                 }
                 let (serve, busy) = (serve.clone(), busy.clone());
                 thread::spawn(move || {
-                    // Who has gone away needs no answer.
+                    // A peer that has gone needs no answer.
                     let _ = attend(&stream, &*serve);
                     busy.fetch_sub(1, Ordering::SeqCst);
                 });
@@ -247,7 +235,7 @@ fn connect(dir: &Path) -> io::Result<UnixStream> {
     short(dir, UnixStream::connect)
 }
 
-/// Uses the socket by a name that is short enough for one: a path of more than about 100 bytes is none.
+/// Uses the socket by a short name: a socket's path has at most about 100 bytes.
 fn short<T>(dir: &Path, with: impl FnOnce(PathBuf) -> io::Result<T>) -> io::Result<T> {
     let path = dir.join(SOCKET);
     if cfg!(not(target_os = "linux")) || path.as_os_str().len() < 100 {

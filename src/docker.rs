@@ -1,7 +1,6 @@
-//! The only module that knows docker's flags and its words: a command as a value, how it is rendered and run, and what
-//! came of it.
+//! The only module that knows docker's flags and messages: commands as values, how they run, and their outcomes.
 //!
-//! Every flag here is known to CLI 20.10.
+//! Every flag here exists in CLI 20.10.
 
 mod failure;
 mod outcome;
@@ -31,7 +30,7 @@ pub(crate) use self::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a command does nothing until a `Docker` runs it"]
 pub(crate) struct Cmd {
-    /// What it is for, to go behind "could not".
+    /// Its purpose, for messages: "could not …".
     pub(crate) purpose: String,
     args: Vec<OsString>,
     secrets: BTreeMap<OsString, Secret>,
@@ -55,19 +54,19 @@ impl Cmd {
         self.arg(flag).arg(value)
     }
 
-    /// Whether something exists afterwards that did not before.
+    /// Whether it creates something.
     fn makes_something(&self) -> bool {
         self.args.iter().take(2).any(|arg| arg == "create")
     }
 
-    /// What docker is called with, the program left out.
+    /// The arguments, without the program.
     #[cfg(test)]
     pub(crate) fn args(&self) -> &[OsString] {
         &self.args
     }
 }
 
-/// As a shell would take it; secrets are not part of it.
+/// The command as a line for a shell, without secrets.
 impl Display for Cmd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("docker")?;
@@ -87,19 +86,19 @@ impl Serialize for Cmd {
     }
 }
 
-/// What takes a session down, from its id alone; all of it may be run again.
+/// The commands that take a session down. They need only its id, and can run again.
 pub(crate) fn down(id: &SessionId) -> [Cmd; 3] {
     [remove_containers(&id.containers()), remove_network(&id.network()), remove_volume(&id.home())]
 }
 
-/// Removes containers, whatever they are doing; those that do not exist are no failure.
+/// Removes containers, even running ones. Missing ones are no failure.
 pub(crate) fn remove_containers(names: &[String]) -> Cmd {
     let mut cmd = Cmd::new("remove the session's containers", &["rm", "--force", "--volumes"]);
     cmd.args.extend(names.iter().map(OsString::from));
     cmd
 }
 
-/// Ids of all containers of a session, nameless ones included.
+/// The ids of all containers of a session, even of nameless ones.
 pub(crate) fn containers_of(session: &str) -> Cmd {
     Cmd::new("list the session's containers", &["ps", "--all", "--quiet", "--no-trunc"])
         .pair("--filter", format!("label=pi.session={session}"))
@@ -118,8 +117,8 @@ pub(crate) fn stop(name: &str) -> Cmd {
     Cmd::new("stop the agent", &["stop", "-t", "5", name])
 }
 
-/// What became of a container since `since`, oldest first, a line each: `NAME ACTION STATUS`. The engine remembers its last
-/// events, and takes the name for the beginning of one, so others' events come along.
+/// The events of a container since `since`, oldest first, with a line of `NAME ACTION STATUS` each. The engine also
+/// returns events of containers whose names begin like this one.
 fn events(name: &str, since: &str, until: &str) -> Cmd {
     Cmd::new("ask the engine how the agent ended", &["events"])
         .pair("--since", since)
@@ -141,7 +140,8 @@ pub(crate) fn exec(name: &str, streams: Streams, workdir: &Path, command: &[Stri
     cmd
 }
 
-/// Names (`NAME<tab>LABEL`) of a kind of object that carry a label; `kind` is `container`, `network` or `volume`.
+/// The objects of a kind that have a label, with a line of `NAME<tab>VALUE` each. `kind` is `container`, `network` or
+/// `volume`.
 pub(crate) fn list(kind: &str, label: &str, value_of: &str) -> Cmd {
     let mut cmd = Cmd::new(format!("list the {kind}s of sessions"), &[kind, "ls"]);
     if kind == "container" {
@@ -152,7 +152,7 @@ pub(crate) fn list(kind: &str, label: &str, value_of: &str) -> Cmd {
         .pair("--format", format!("{name}\t{{{{.Label \"{value_of}\"}}}}"))
 }
 
-/// Tags of our images: all of a name, or of one user.
+/// The tags of our images, of all users or of one.
 pub(crate) fn list_images(reference: &str, user: Option<u32>) -> Cmd {
     let cmd = Cmd::new("list images", &["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"])
         .pair("--filter", format!("reference={reference}"));
@@ -189,7 +189,7 @@ fn image_exists(tag: &str) -> Cmd {
     Cmd::new(format!("look for the image `{tag}`"), &["image", "inspect", "--format", "{{.Id}}", tag])
 }
 
-/// Asks for an image from its registry.
+/// Pulls an image from its registry.
 pub(crate) fn pull(image: &str) -> Cmd {
     Cmd::new(format!("pull the image `{image}`"), &["pull", image])
 }

@@ -1,4 +1,4 @@
-//! Holds the modules' imports against the floors that the crate's documentation names.
+//! Checks the modules' imports against the floors in the crate's documentation.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,7 +41,7 @@ fn an_import_is_seen_in_every_form() {
     assert_eq!(imports(text), ["a", "e", "f", "h", "j"].map(str::to_owned).into());
 }
 
-/// The floor of each module, counted from the top.
+/// The floor of each module, from the top.
 fn floors(main: &str) -> BTreeMap<String, usize> {
     let table = main.lines().filter_map(|line| line.strip_prefix("//! | `"));
     table
@@ -54,7 +54,7 @@ fn floors(main: &str) -> BTreeMap<String, usize> {
         .collect()
 }
 
-/// Every source file with the top module that it belongs to.
+/// Every source file, with its top module.
 fn sources(dir: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut pending = vec![dir.to_owned()];
@@ -73,7 +73,7 @@ fn sources(dir: &Path) -> Vec<(String, String)> {
     found
 }
 
-/// The top modules that a text names behind `crate::`.
+/// The top modules that follow `crate::` in a text.
 fn imports(text: &str) -> BTreeSet<String> {
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
     let mut found = BTreeSet::new();

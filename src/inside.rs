@@ -1,70 +1,38 @@
-//! What is where inside the agent's container.
+//! Paths inside the agent's container.
 
 use std::path::Path;
 
-/// Where the agent lives.
+/// The agent's home.
 pub(crate) const HOME: &str = "/home/pi";
 
 /// The agent's own directory.
 pub(crate) const AGENT_DIR: &str = "/home/pi/.pi/agent";
 
-/// The caches of languages, which outlast a session.
+/// The caches of languages, which outlive a session.
 pub(crate) const CACHE: &str = "/home/pi/.cache/lang";
 
-/// The gate: the first program of the container after its init.
+/// The gate, which is the first program after the container's init.
 pub(crate) const ENTRY: &str = "/usr/local/lib/pi/entry";
 
-/// Whether a mount at `target` would hide or replace what the sandbox consists of.
+/// Whether a mount at `target` would hide or replace a part of the sandbox.
 pub(crate) fn is_reserved(target: &Path) -> bool {
     HELD.iter().any(|held| Path::new(held).starts_with(target))
         || CLOSED.iter().any(|closed| target.starts_with(closed))
 }
 
-/// Nothing is mounted over these or above them.
+/// No mount may be at or above these.
 const HELD: [&str; 16] = [
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib64",
-    "/etc",
-    "/usr/bin",
-    "/usr/sbin",
-    "/usr/lib",
-    "/usr/local/bin",
-    "/usr/local/lib",
-    "/usr/local/share/pi",
-    HOME,
-    "/tmp",
-    "/run",
-    "/proc",
-    "/sys",
+    "/bin", "/sbin", "/lib", "/lib64", "/etc", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/local/bin",
+    "/usr/local/lib", "/usr/local/share/pi", HOME, "/tmp", "/run", "/proc", "/sys",
 ];
 
-/// Nothing is mounted at or below these.
+/// No mount may be at or below these.
 const CLOSED: [&str; 22] = [
-    "/proc",
-    "/sys",
-    "/dev",
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib64",
-    "/usr/bin",
-    "/usr/sbin",
-    "/usr/lib",
-    "/usr/share/perl",
-    "/usr/share/perl5",
-    "/usr/local/lib/pi",
-    "/usr/local/share/pi",
-    "/usr/local/share/perl",
-    // What lasts there was written by agents, links included.
-    CACHE,
-    "/home/pi/.pi/agent/sessions",
-    "/etc/perl",
-    "/etc/ld.so.preload",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
-    "/etc/ld.so.cache",
+    "/proc", "/sys", "/dev", "/bin", "/sbin", "/lib", "/lib64", "/usr/bin", "/usr/sbin", "/usr/lib",
+    "/usr/share/perl", "/usr/share/perl5", "/usr/local/lib/pi", "/usr/local/share/pi",
+    "/usr/local/share/perl", // Agents have written everything there, links too.
+    CACHE, "/home/pi/.pi/agent/sessions", "/etc/perl", "/etc/ld.so.preload", "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d", "/etc/ld.so.cache",
 ];
 
 #[cfg(test)]

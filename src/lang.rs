@@ -1,4 +1,4 @@
-//! Which variants there are, and by which file of a project one is chosen.
+//! The variants of the image, and how a project's files choose one.
 
 use std::{fs, path::Path};
 
@@ -7,14 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::read_small;
 
-/// What a user may ask for.
+/// A language that a user may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Lang {
-    #[serde(rename = "base")]
     Base,
-    #[serde(rename = "go")]
     Go,
-    #[serde(rename = "php")]
     Php,
     #[serde(rename = "php8.4")]
     #[value(name = "php8.4")]
@@ -22,16 +20,14 @@ pub(crate) enum Lang {
     #[serde(rename = "php8.5")]
     #[value(name = "php8.5")]
     Php85,
-    #[serde(rename = "auto")]
     Auto,
 }
 
-/// What there is.
+/// A variant of the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Variant {
-    #[serde(rename = "base")]
     Base,
-    #[serde(rename = "go")]
     Go,
     #[serde(rename = "php8.4")]
     Php84,
@@ -53,7 +49,7 @@ impl Variant {
 }
 
 impl Lang {
-    /// The variant for a project, and by which file it was chosen when that was left to us.
+    /// The variant for a project. For `auto`, also the file that chose it.
     pub(crate) fn variant(self, cwd: &Path, root: &Path) -> (Variant, Option<&'static str>) {
         match self {
             Self::Base => (Variant::Base, None),
@@ -84,7 +80,7 @@ fn composer_constraint(path: &Path) -> Option<String> {
     json.get("require")?.get("php")?.as_str().map(str::to_owned)
 }
 
-/// Whether a simple composer constraint admits some PHP 8.`minor`.
+/// Whether a simple composer constraint admits a version of PHP 8.`minor`.
 fn admits(constraint: &str, minor: u32) -> bool {
     constraint
         .split('|')
@@ -106,7 +102,7 @@ fn term_admits(term: &str, minor: u32) -> bool {
         ">" if given > 2 => this >= that,
         ">" => this > that,
         "<=" => this <= that,
-        // Below 8.5.3 there is an 8.5.2; below 8.5 there is no 8.5.
+        // `<8.5.3` admits 8.5.2, but `<8.5` admits no 8.5.
         "<" if given > 2 && parts[2] != Some(0) => this <= that,
         "<" => this < that,
         "~" if given > 2 => this == that,

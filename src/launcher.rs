@@ -1,4 +1,4 @@
-//! What every verb starts from: the options, the machine, the settings, the engine.
+//! The common start of all verbs: the options, the machine, the settings, the engine.
 
 use std::{ffi::OsStr, fs, time::SystemTime};
 
@@ -34,7 +34,7 @@ pub(crate) struct Launcher {
     pub(crate) signals: Signals,
 }
 
-/// All that is decided about a session before there is a plan.
+/// The decisions about a session before its plan.
 pub(crate) struct Prepared {
     pub(crate) workspace: Workspace,
     pub(crate) config: Config,
@@ -55,7 +55,7 @@ impl Prepared {
         }
     }
 
-    /// What is tried first. An image that was not built from here is named by its tag: it is still to be made.
+    /// The first choices. An image that is not built yet has its tag instead of its id.
     fn choices(&self, name: &str, host: &Host) -> Choices {
         let known = Known::of(host);
         let image = |image: &Image| known.id(image.tag()).unwrap_or_else(|| image.tag().to_owned());
@@ -70,19 +70,16 @@ impl Prepared {
 
 impl Launcher {
     /// Reads the machine, and listens for signals from now on.
-    ///
-    /// # Errors
-    /// The process's state cannot be read.
     pub(crate) fn new(options: Options) -> anyhow::Result<Self> {
         Ok(Self { options, host: Host::read()?, signals: Signals::watch()? })
     }
 
-    /// Settings for verbs that are not about a repository.
+    /// The settings, for verbs without a repository.
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
         self.trusted(Config::load(&self.options, &self.host, None)?)
     }
 
-    /// Settings that no agent can have changed: they decide what runs on this machine.
+    /// Refuses settings that an agent may have changed: they decide what runs on this machine.
     fn trusted(&self, config: Config) -> anyhow::Result<Config> {
         let path = Config::path(&self.options, &self.host);
         let written = Written::load(&self.host).and_around(&self.host);
@@ -91,16 +88,13 @@ impl Launcher {
             Ok(real) => match written.holds(&real).filter(|_| real.exists()) {
                 None => return Ok(config),
                 Some(dir) => format!(
-                    "the settings `{}` lie in `{}`, where agents can write",
+                    "the settings file `{}` is in `{}`, where agents can write",
                     path.display(),
                     dir.display()
                 ),
             },
         };
-        Err(Hinted::error(
-            why,
-            "look at them, and keep them elsewhere, such as in `~/.config/pi/config.toml`",
-        ))
+        Err(Hinted::error(why, "check it, and move it elsewhere, such as to `~/.config/pi/config.toml`"))
     }
 
     /// The docker program for a session of this repository.
@@ -109,7 +103,7 @@ impl Launcher {
         Docker::find(&prepared.config.docker, &self.host, &written)
     }
 
-    /// Looks at the repository and decides what its session is made from.
+    /// Reads the repository, and decides everything about its session before the plan.
     pub(crate) fn prepare(&self, program: Program) -> anyhow::Result<Prepared> {
         self.host.engine.check()?;
         let workspace = Workspace::find(&self.host)?;
@@ -121,7 +115,7 @@ impl Launcher {
         findings.for_each(Finding::warn);
         for name in config.env.iter().filter(|text| !text.contains('=')) {
             if agent::unfit(name).is_none() && !self.host.env.contains_key(OsStr::new(name)) {
-                report::warn(format_args!("`{name}` is not set here, so the agent does not have it"));
+                report::warn(format_args!("`{name}` is not set, so the agent does not get it"));
             }
         }
         let (variant, chosen_by) = config.lang.variant(&workspace.cwd, &workspace.root);
@@ -147,12 +141,12 @@ impl Launcher {
             report::warn(warning);
         }
         if !self.host.filters_sources {
-            // A fact of the machine, which nobody wants to read at each start.
+            // Nobody wants to read about the machine at each start.
             let first = self.options.dry_run.is_none() && is_first_time(&self.host, "told-of-rp-filter");
             let tell = if first { report::warn } else { report::detail };
             tell(
-                "rp_filter is 0 on this machine: an agent can send single UDP datagrams to its listeners, without \
-                 an answer; `sysctl net.ipv4.conf.all.rp_filter=2` closes that",
+                "rp_filter is 0 on this machine: an agent can send single UDP datagrams to its listeners, but gets \
+                 no answer; `sysctl net.ipv4.conf.all.rp_filter=2` prevents that",
             );
         }
         Ok(Reach::Proxy(Box::new(egress::render(&list, &self.host)?), sources))
@@ -177,7 +171,7 @@ impl Launcher {
         })
     }
 
-    /// Plans a session that is not run.
+    /// Plans a session for a dry run.
     pub(crate) fn dry_plan(&self, prepared: &Prepared) -> anyhow::Result<Plan> {
         let naming = prepared.naming();
         self.plan(prepared, &SessionId::random()?, &prepared.choices(naming.plain(), &self.host))
@@ -193,7 +187,7 @@ impl Launcher {
         let id = SessionId::random()?;
         let naming = prepared.naming();
         let choices = prepared.choices(naming.plain(), &self.host);
-        // The repository of a demonstration does not last.
+        // The demo's repository is removed afterwards.
         if prepared.program.purpose != Purpose::Demo {
             let plan = self.plan(prepared, &id, &choices)?;
             let writable = plan.agent.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
@@ -223,7 +217,7 @@ impl Launcher {
         outcome
     }
 
-    /// Builds every variant and the sidecar's image, on the newest bases there are.
+    /// Builds every variant and the sidecar's image, on the newest bases.
     pub(crate) fn build_everything(&self, prepared: &Prepared, docker: &Docker) -> anyhow::Result<()> {
         let builder = self.builder(prepared, docker);
         let Prepared { config, who, ca, proxy, .. } = prepared;
@@ -246,7 +240,7 @@ impl Launcher {
     }
 }
 
-/// Whether this was never asked before on this machine, which is remembered; also where it cannot be.
+/// True the first time on this machine, and whenever that cannot be recorded.
 fn is_first_time(host: &Host, what: &str) -> bool {
     let dir = host.state_dir();
     let path = dir.join(what);

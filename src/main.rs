@@ -1,5 +1,5 @@
-//! `pi` starts the pi coding agent in a locked-down Docker container for the repository you stand in, and leaves nothing
-//! behind.
+//! `pi` starts the pi coding agent in a locked-down Docker container for the repository you stand in, and leaves
+//! nothing behind.
 //!
 //! # How it flows
 //!
@@ -11,42 +11,41 @@
 //! home ──────────► facts::Facts ──┘                          └──► docker::Docker, a subprocess each time
 //! ```
 //!
-//! Decide, then do. Everything that is read is read first. [`plan::Plan::new`] turns it into a value that names every
-//! container, network, volume, mount and variable, and [`session::run`] carries that out. The dry run prints the same
-//! value. What may turn out otherwise (the name, the addresses, an image) is an input, and leads to a new plan. Teardown
-//! needs the session's id and nothing else, so one function serves the normal end, every failure, every signal, and what
-//! is found after a crash.
+//! Decide, then do. The launcher reads everything first. [`plan::Plan::new`] turns it into a value that names every
+//! container, network, volume, mount and variable, and [`session::run`] carries that out. A dry run prints the same
+//! value. The name, the addresses and the images can change later: they are inputs, and a change makes a new plan.
+//! Teardown needs only the session's id, so one function serves the normal end, failures, signals, and leftovers of a
+//! crash.
 //!
 //! # Where things are
 //!
 //! A module imports only from the floors below its own; `floors.rs` tests that.
 //!
-//! | floor | what its modules know |
+//! | floor | subjects of its modules |
 //! |---|---|
 //! | `main` | parse, run, report, exit code |
 //! | `verb` | the launcher's own verbs, a module each |
-//! | `launcher` | the way from options to a session |
-//! | `session`, `image` | the life of a session; how an image comes to exist |
-//! | `docker` | docker's flags, its words and what came of a command |
-//! | `plan` | what a session consists of, as a value |
-//! | `facts` | what of the host goes into a session |
-//! | `written`, `control` | where agents could write; how a verb talks to a session's launcher |
-//! | `record`, `egress` | a session's id, directory, lock and record; where an allowlist comes from |
-//! | `config` | what was meant: layers of settings, one resolver |
-//! | `cli`, `workspace`, `scratch` | the command line; the repository; directories for a while |
-//! | `host`, `lang`, `purpose`, `refused`, `signals` | the process; languages; what a session is for; what was refused; signals |
-//! | `agent`, `domain`, `files`, `inside`, `report`, `secret` | the agent's command line; the allowlist's language; files that others may exchange; what is where in the box; stderr and stdout; what must not be seen |
+//! | `launcher` | from options to a session |
+//! | `session`, `image` | the life of a session; building images |
+//! | `docker` | docker's flags, messages and outcomes |
+//! | `plan` | everything that a session consists of, as a value |
+//! | `facts` | the parts of the host that a session gets |
+//! | `written`, `control` | places where agents can write; requests from verbs to a session's launcher |
+//! | `record`, `egress` | a session's id, directory, lock and record; the sources of an allowlist |
+//! | `config` | layers of settings, and one resolver |
+//! | `cli`, `workspace`, `scratch` | the command line; the repository; scratch directories |
+//! | `host`, `lang`, `purpose`, `refused`, `signals` | the machine and the process; languages; purposes of a session; refused destinations; signals |
+//! | `agent`, `domain`, `files`, `inside`, `report`, `secret` | the agent's command line; the allowlist's language; files that others may exchange; paths in the sandbox; stderr and stdout; secret values |
 //!
 //! # What always holds
 //!
 //! - `plan` does no input or output, and nobody changes a plan.
 //! - Only `docker` knows docker's flags and words; only `host` reads the process's state.
-//! - Every container is born in one function of `docker`, and there is no way to ask it for an unhardened one.
+//! - One function of `docker` creates every container, and cannot create an unhardened one.
 //! - A secret is a [`secret::Secret`]: it never reaches an argv, a log, a dry run or a `Debug`.
-//! - Whatever `up` makes, [`docker::down`] can name.
-//! - A session that could not be proven safe does not start: `images/user/entry` looks from inside before it lets the
-//!   agent run.
-//! - `main` alone turns an error into a code.
+//! - [`docker::down`] can name everything that `up` creates.
+//! - An unsafe session does not start: `images/user/entry` checks the sandbox from inside before it runs the agent.
+//! - Only `main` turns an error into an exit status.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 

@@ -1,37 +1,37 @@
-//! What a container is made for: it decides what of the host goes along.
+//! The purpose of a session, which decides what it gets of the host.
 
 use crate::agent;
 
-/// What a session is for.
+/// The purpose of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// The agent works on the repository.
     Work,
-    /// The user looks around where the agent would be.
+    /// The user works in the agent's sandbox.
     Shell,
-    /// A command of the agent's own changes its set-up: without the repository, whose settings and extensions would run
-    /// there as well.
+    /// A command of the agent changes its own set-up. It does not get the repository, whose settings and extensions
+    /// would also run.
     SetUp,
-    /// A scripted model tries the walls, in a repository that does not last.
+    /// A scripted model tries the walls of the sandbox, in a scratch repository.
     Demo,
 }
 
-/// What runs inside, and what for.
+/// The program of a session, and its purpose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Program {
     pub(crate) purpose: Purpose,
-    /// The agent's arguments, or a command with its arguments in a shell's session.
+    /// The agent's arguments. For a shell, the command with its arguments.
     pub(crate) words: Vec<String>,
 }
 
 impl Program {
-    /// The agent with these arguments; `version` is the agent's.
+    /// The agent of this version, with these arguments.
     pub(crate) fn agent(words: Vec<String>, version: &str) -> Self {
         let sets_up = agent::changes_its_setup(&words, version);
         Self { purpose: if sets_up { Purpose::SetUp } else { Purpose::Work }, words }
     }
 
-    /// A set-up command that names a path may read the repository.
+    /// Whether it is a set-up command with a path, which may read the repository.
     pub(crate) fn reads_the_repository(&self) -> bool {
         self.purpose == Purpose::SetUp && agent::names_a_path(&self.words)
     }

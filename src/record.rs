@@ -1,5 +1,5 @@
-//! The record of a session: its directory, its lock, and what is written down about it. A session lives as long as its
-//! lock is held; the kernel frees the lock when the launcher ends, however it ends.
+//! The records of sessions. Each session has a directory with a lock and a record. It lives as long as its lock is
+//! held; the kernel frees the lock when the launcher ends, however it ends.
 
 mod find;
 mod id;
@@ -26,20 +26,20 @@ use crate::{
     report::Hinted,
 };
 
-/// How long others may hold the directory's lock: a stopped process must not stop all others.
+/// How long to wait for the directory's lock: one hanging process must not block all others.
 const MOMENTS: Duration = Duration::from_secs(10);
 
 /// How long a killed session's clients may take to end.
 const LAST_CLIENTS: Duration = Duration::from_secs(2);
 
 const RECORD: &str = "session.json";
-/// Held by the launcher and by what it has started.
+/// The launcher and its docker clients hold this lock.
 const LOCK: &str = "lock";
 
-/// Held by whoever takes the session down after its launcher.
+/// Whoever takes the session down after its launcher holds this lock.
 const CLEANING: &str = "cleaning";
 
-/// What teardown needs to know, and what `pi ps` shows.
+/// A session's data, for teardown and for `pi ps`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) id: SessionId,
@@ -53,7 +53,7 @@ pub(crate) struct Record {
     pub(crate) network: String,
     /// Seconds since 1970.
     pub(crate) started: u64,
-    /// The allowlist's file, in a restricted session.
+    /// The allowlist's file, if the network is restricted.
     pub(crate) allowlist: Option<PathBuf>,
     /// The login file, whose backup lies beside the record.
     pub(crate) login: PathBuf,
@@ -80,10 +80,7 @@ impl Record {
         serde_json::from_str(&read_small(&dir.join(RECORD)).ok()??).ok()
     }
 
-    /// Writes the record so that a reader sees the old one or the new one.
-    ///
-    /// # Errors
-    /// The disk is full, say.
+    /// Replaces the record at once: a reader sees the old one or the new one.
     pub(crate) fn save(&self, dir: &Path) -> anyhow::Result<()> {
         let path = dir.join(RECORD);
         let text = serde_json::to_string(self).context("could not render the session's record")?;
@@ -91,20 +88,18 @@ impl Record {
     }
 }
 
-/// Where all sessions of this machine and user are.
+/// The directory of all sessions of this user on this machine.
 fn sessions_dir(host: &Host) -> PathBuf {
     host.state_dir().join("sessions")
 }
 
-/// Where the session of this id has its directory.
+/// The directory of the session with this id.
 pub(crate) fn directory(host: &Host, id: &SessionId) -> PathBuf {
     sessions_dir(host).join(id.as_str())
 }
 
-/// Held for moments only: between the making of a session's directory and the taking of its lock nobody may look.
-///
-/// # Errors
-/// Somebody has held it for too long.
+/// Locks the directory of all sessions. A launcher holds this lock while it makes a session's directory and takes its
+/// lock, so that nobody sees a directory without its lock.
 pub(crate) fn directory_lock(host: &Host) -> anyhow::Result<fs::File> {
     let dir = sessions_dir(host);
     private_dir(&dir)?;
@@ -120,17 +115,17 @@ pub(crate) fn directory_lock(host: &Host) -> anyhow::Result<fs::File> {
     Ok(file)
 }
 
-/// Where a session's name comes from.
+/// The source of a session's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Naming {
-    /// The user typed it: two sessions cannot have it.
+    /// The user typed it. Only one session can have it.
     Chosen(String),
-    /// It is the repository's, and gets a number where it is taken.
+    /// It is the repository's. If it is taken, it gets a number.
     Repository(String),
 }
 
 impl Naming {
-    /// The name where nobody else has it.
+    /// The name without a number.
     pub(crate) fn plain(&self) -> &str {
         match self {
             Self::Chosen(name) | Self::Repository(name) => name,
@@ -138,7 +133,7 @@ impl Naming {
     }
 }
 
-/// A session of this process's own, which lives while this value does.
+/// This process's own session, which lives as long as this value.
 #[derive(Debug)]
 pub(crate) struct Claim {
     pub(crate) dir: PathBuf,
@@ -147,11 +142,8 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Makes the session's directory, takes its lock and writes the record that `record` gives for its name, before
-    /// anything else of it exists. No two sessions that live have one name.
-    ///
-    /// # Errors
-    /// The chosen name is taken, or the directory cannot be written.
+    /// Makes the session's directory, takes its lock and writes the record that `record` returns for its name. This
+    /// happens before anything else of the session exists. It fails if a live session has the chosen name.
     pub(crate) fn take(
         host: &Host,
         id: &SessionId,
@@ -177,7 +169,7 @@ impl Claim {
         let lock = fs::OpenOptions::new()
             .create(true)
             .truncate(true)
-            // For the clients that hold it as their stdin, an empty one.
+            // Docker clients hold the lock as their stdin, which must be empty.
             .read(true)
             .write(true)
             .open(dir.join(LOCK))
@@ -188,7 +180,7 @@ impl Claim {
     }
 }
 
-/// A name that no living session has, and the lock under which this is so.
+/// A name that no live session has, as long as the returned lock is held.
 fn free_name(host: &Host, naming: &Naming) -> anyhow::Result<(fs::File, String)> {
     let begun = Instant::now();
     loop {
@@ -200,11 +192,11 @@ fn free_name(host: &Host, naming: &Naming) -> anyhow::Result<(fs::File, String)>
                 return Ok((lock, name.clone()));
             }
             Naming::Repository(name) => {
-                // One more than are taken besides the plain name, so one of them is free.
+                // One of these is free: there are as many of them as live sessions, and one has the plain name.
                 let mut numbered = (2..=live.len() + 1).map(|n| format!("{name}-{n}"));
                 return Ok((lock, numbered.find(|name| !is_taken(name)).unwrap_or_default()));
             }
-            // One that has just been killed is held by its last clients for a moment.
+            // The last docker clients of a killed session hold its lock for a moment.
             Naming::Chosen(_) if begun.elapsed() < LAST_CLIENTS => {
                 drop(lock);
                 thread::sleep(Duration::from_millis(100));
@@ -212,14 +204,14 @@ fn free_name(host: &Host, naming: &Naming) -> anyhow::Result<(fs::File, String)>
             Naming::Chosen(name) => {
                 return Err(Hinted::error(
                     format!("a session named `{name}` is running"),
-                    "take another name, or end that one with `pi stop`",
+                    "choose another name, or end that session with `pi stop`",
                 ));
             }
         }
     }
 }
 
-/// A session that somebody runs.
+/// A running session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Live {
     pub(crate) record: Record,
@@ -233,22 +225,19 @@ impl Live {
     }
 }
 
-/// A session that nobody lives in. While this value lives, nobody else takes it down.
+/// A dead session. While this value lives, nobody else takes the session down.
 #[derive(Debug)]
 pub(crate) struct Dead {
     pub(crate) id: SessionId,
-    /// `None` where it died before it had made anything, or its record was lost.
+    /// `None` if it died before it made anything, or if the record is lost.
     pub(crate) record: Option<Record>,
     pub(crate) dir: PathBuf,
     _cleaning: fs::File,
 }
 
-/// The sessions of this user on this machine, told apart by their locks; the dead ones cannot come back.
-///
-/// # Errors
-/// The directory's lock cannot be had.
+/// The live and the dead sessions of this user on this machine, told apart by their locks.
 pub(crate) fn all(host: &Host) -> anyhow::Result<(Vec<Live>, Vec<Dead>)> {
-    // Nearly always there is nothing, and then nothing is locked.
+    // Mostly there are no sessions, and then there is no need for a lock.
     if entries(host).next().is_none() {
         return Ok((vec![], vec![]));
     }
@@ -256,7 +245,7 @@ pub(crate) fn all(host: &Host) -> anyhow::Result<(Vec<Live>, Vec<Dead>)> {
     Ok(look(host))
 }
 
-/// Waits a moment for those who are taking dead sessions down.
+/// Waits a moment for other processes that take dead sessions down.
 pub(crate) fn wait_for_cleaners(host: &Host) {
     let begun = Instant::now();
     let is_held = |path: PathBuf| fs::File::open(path).is_ok_and(|lock| lock.try_lock().is_err());
@@ -270,7 +259,7 @@ fn entries(host: &Host) -> impl Iterator<Item = (SessionId, PathBuf)> {
     list.filter_map(|entry| Some((SessionId::parse(entry.file_name().to_str()?)?, entry.path())))
 }
 
-/// The same, while the directory's lock is held.
+/// The same, for a caller that holds the directory's lock.
 fn look(host: &Host) -> (Vec<Live>, Vec<Dead>) {
     let mut live = Vec::new();
     let mut dead = Vec::new();
@@ -278,8 +267,8 @@ fn look(host: &Host) -> (Vec<Live>, Vec<Dead>) {
         let record = Record::load(&dir).filter(|record| record.id == id);
         let is_dead = match fs::File::open(dir.join(LOCK)) {
             Ok(lock) => lock.try_lock().is_ok(),
-            // A directory without a lock died between two steps of its making; one that is gone has just ended. Any other
-            // failure, such as too many open files, says nothing about the session.
+            // A session without a lock file died while it was made, and one without a directory has just ended. Any
+            // other failure, such as too many open files, says nothing about the session.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => true,
             Err(_) => continue,
         };
@@ -295,10 +284,7 @@ fn look(host: &Host) -> (Vec<Live>, Vec<Dead>) {
     (live, dead)
 }
 
-/// Waits until the session in this directory has no launcher, as the kernel sees it a moment after the process's end.
-///
-/// # Errors
-/// Locks do not work here.
+/// Waits until the kernel has freed the lock of the session in this directory.
 pub(crate) fn wait_for_end(dir: &Path) -> anyhow::Result<()> {
     if let Ok(lock) = fs::File::open(dir.join(LOCK)) {
         lock.lock()?;

@@ -1,4 +1,4 @@
-//! Directories for a while: removed when they are dropped, and by the next start when the process was killed.
+//! Scratch directories. Dropping one removes it; after a crash, the next start does.
 
 use std::{
     fs::{self, File},
@@ -14,7 +14,7 @@ use crate::{
     report,
 };
 
-/// A directory of the launcher's own; its lock says that somebody uses it.
+/// A scratch directory. Its lock shows that it is in use.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     dir: PathBuf,
@@ -22,7 +22,7 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one below the user's cache directory, which the virtual machines of some engines share with the rest of the home.
+    /// Makes one below the user's cache directory. Some engines run in a virtual machine that shares the home.
     pub(crate) fn new(host: &Host, prefix: &str) -> anyhow::Result<Self> {
         let above = host.cache_dir();
         private_dir(&above)?;
@@ -51,7 +51,7 @@ impl Drop for Scratch {
 
 const LOCK: &str = ".lock";
 
-/// Removes what killed processes have left. One that has not locked its directory yet is younger than a moment.
+/// Removes the directories of killed processes. A directory without its lock file is just being made, and stays.
 pub(crate) fn sweep(host: &Host) {
     for entry in fs::read_dir(host.cache_dir()).into_iter().flatten().flatten() {
         let dir = entry.path();
@@ -73,7 +73,7 @@ pub(crate) fn sweep(host: &Host) {
     }
 }
 
-/// How long a file may wait for its name.
+/// A temporary file that is older than this is a leftover.
 const OLD: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

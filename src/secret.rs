@@ -1,4 +1,4 @@
-//! Values that must never be seen: `Debug` and `Serialize` hide them.
+//! Secret values: `Debug` and `Serialize` hide them.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-/// A value that must never be seen: not in an argv, not in a log, not in a dry run.
+/// A value that must not appear in an argv, a log or a dry run.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(OsString);
 
@@ -16,12 +16,12 @@ impl Secret {
         Self(value)
     }
 
-    /// For the environment of a child, and for nothing else.
+    /// The value, for a child's environment only.
     pub(crate) fn expose(&self) -> &OsStr {
         &self.0
     }
 
-    /// For writing it into a file that nobody else reads.
+    /// The value, for a file that nobody else reads.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.0.as_encoded_bytes()
     }
@@ -39,7 +39,7 @@ impl Serialize for Secret {
     }
 }
 
-/// What a variable of a container or a file for one holds.
+/// The value of a container's variable, or the text of a file for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Value {
@@ -60,7 +60,7 @@ impl From<String> for Value {
 }
 
 impl Value {
-    /// For writing it where nobody else reads, and for nothing else.
+    /// The value, for a file that nobody else reads.
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Plain(text) => text.as_bytes(),

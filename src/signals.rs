@@ -1,4 +1,4 @@
-//! What a signal does to a session: the first one ends it, the others change nothing.
+//! Signals: the first one ends the session, and the others change nothing.
 
 use std::{
     sync::{
@@ -18,24 +18,24 @@ use signal_hook::{
 
 use crate::report::{FAILED, Interrupted};
 
-/// Listens for the signals that end a session. The first one counts; those that follow change nothing, so that nobody
-/// can interrupt a teardown by impatience.
+/// Listens for the signals that end a session. Only the first one counts, so that an impatient user does not interrupt
+/// the teardown.
 pub(crate) struct Signals {
     first: Arc<AtomicI32>,
     on_signal: Arc<Mutex<OnSignal>>,
 }
 
-/// Stops something by its name; what cannot be stopped is left to the teardown.
+/// Stops something by its name. If that fails, the teardown removes it.
 type Stop = dyn Fn() + Send + Sync;
 
-/// What the first signal is to act on besides being remembered.
+/// What the first signal ends.
 #[derive(Default)]
 struct OnSignal {
-    /// A long command in the foreground, which ends early.
+    /// A long command in the foreground.
     foreground: Option<Arc<SharedChild>>,
-    /// What stops a running agent.
+    /// The way to stop a running agent.
     stop: Option<Arc<Stop>>,
-    /// The client that shows it, which ends with it.
+    /// The docker client that shows the agent.
     client: Option<Arc<SharedChild>>,
 }
 
@@ -52,7 +52,7 @@ impl Signals {
         Ok(Self { first, on_signal })
     }
 
-    /// Acts as if this signal had come from outside.
+    /// Acts as if the process had received this signal.
     pub(crate) fn raise(&self, signal: i32) {
         if self.first.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             act(&self.on_signal);
@@ -70,8 +70,7 @@ impl Signals {
         Self { first: self.first.clone(), on_signal: self.on_signal.clone() }
     }
 
-    /// # Errors
-    /// [`Interrupted`], once a signal has come.
+    /// Fails with [`Interrupted`] after a signal.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         match self.first.load(Ordering::SeqCst) {
             0 => Ok(()),
@@ -87,16 +86,13 @@ impl Signals {
         }
     }
 
-    /// From now on the first signal also does this, in a thread of its own.
-    ///
-    /// # Errors
-    /// [`Interrupted`], if a signal has come already.
+    /// From now on the first signal also does this, in another thread. It fails after a signal.
     pub(crate) fn stops(&self, stop: impl Fn() + Send + Sync + 'static) -> anyhow::Result<()> {
         held(&self.on_signal).stop = Some(Arc::new(stop));
         self.check()
     }
 
-    /// From now on the first signal also ends this client, where it does not end with the agent.
+    /// From now on the first signal also ends this client, if it does not end with the agent.
     pub(crate) fn shows(&self, client: Arc<SharedChild>) {
         held(&self.on_signal).client = Some(client);
     }
@@ -116,7 +112,7 @@ fn act(acts: &Mutex<OnSignal>) {
     }
     if let Some(stop) = stop {
         stop();
-        // Where the engine hangs, so does its client.
+        // If the engine hangs, so does its client.
         let client = held(acts).client.clone();
         if let Some(client) = client
             && !matches!(client.wait_timeout(Duration::from_secs(5)), Ok(Some(_)))

@@ -1,4 +1,4 @@
-//! Where the launcher's words end and the agent's begin.
+//! Splits the command line into the launcher's words and the agent's.
 
 use std::ffi::OsString;
 
@@ -7,7 +7,7 @@ use clap::CommandFactory as _;
 use super::Parsed;
 use crate::{agent, report::Hinted};
 
-/// The command line, cut into what clap understands and what is the agent's.
+/// The command line in parts: clap parses all of them but `agent`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Split {
     pub(super) options: Vec<OsString>,
@@ -21,28 +21,25 @@ impl Split {
     pub(super) fn of(args: Vec<OsString>) -> anyhow::Result<Self> {
         let grammar = Parsed::command();
         let mut split = Self::default();
-        let mut args = args.into_iter().peekable();
+        let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             let text = arg.to_string_lossy().into_owned();
             if text == "--" {
-                match split.verb {
-                    Some(_) => {
-                        split.verb_args.push(arg);
-                        split.verb_args.extend(args);
-                    }
-                    None => split.agent.extend(args),
+                if split.verb.is_some() {
+                    split.verb_args.push(arg);
+                    split.verb_args.extend(args);
+                } else {
+                    split.agent.extend(args);
                 }
                 return Ok(split);
             }
-            let own = split.verb.as_deref().and_then(|verb| grammar.find_subcommand(verb));
-            if let Some(option) = own.and_then(|verb| option_of(verb, &text)) {
+            let verb = split.verb.as_deref().and_then(|verb| grammar.find_subcommand(verb));
+            if let Some(option) = verb.and_then(|verb| option_of(verb, &text)) {
                 split.verb_args.push(arg);
                 if takes_next(option, &text) {
                     split.verb_args.extend(args.next());
                 }
-                continue;
-            }
-            if let Some(option) = option_of(&grammar, &text) {
+            } else if let Some(option) = option_of(&grammar, &text) {
                 split.options.push(arg);
                 if takes_next(option, &text) {
                     let value = args.next().ok_or_else(|| {
@@ -50,54 +47,37 @@ impl Split {
                     })?;
                     split.options.push(value);
                 }
-                continue;
-            }
-            if matches!(text.as_str(), "-h" | "--help") {
+            } else if split.verb.is_some() || matches!(text.as_str(), "-h" | "--help") {
                 split.verb_args.push(arg);
-                continue;
-            }
-            if split.verb.is_some() {
-                split.verb_args.push(arg);
-                continue;
-            }
-            if matches!(text.as_str(), "-v" | "-V" | "--version") {
+            } else if matches!(text.as_str(), "-v" | "-V" | "--version") {
                 split.version = true;
-                continue;
-            }
-            if text.len() > 1 && text.starts_with('-') {
-                if agent::flag(&text).is_none() {
-                    return Err(unknown_flag(&text, &grammar));
-                }
             } else if let Some((verb, instead)) = RESERVED.iter().find(|(verb, _)| *verb == text) {
                 return Err(Hinted::usage_hinted(
-                    format!("`pi {verb}` is not there yet"),
+                    format!("`pi {verb}` does not exist yet"),
                     format!("{instead}; to say `{verb}` to the agent, write `pi -- {verb}`"),
                 ));
             } else if grammar.find_subcommand(&text).is_some() {
                 split.verb = Some(text);
-                continue;
-            } else if agent::COMMANDS.contains(&text.as_str()) {
-                split.agent.push(arg);
-                split.agent.extend(args);
+            } else {
+                split.agent = std::iter::once(arg).chain(args).collect();
+                if !agent::COMMANDS.contains(&text.as_str()) {
+                    check_agent_words(&split.agent, &grammar)?;
+                }
                 return Ok(split);
             }
-            split.agent.push(arg);
-            split.agent.extend(args);
-            check_agent_words(&split.agent, &grammar)?;
-            return Ok(split);
         }
         Ok(split)
     }
 }
 
-/// Verbs that are spoken for, so that today's prompt never turns into tomorrow's verb.
+/// Verbs to come. They are refused now, so that no prompt changes its meaning later.
 const RESERVED: [(&str, &str); 3] = [
     ("login", "run `pi` and type /login"),
     ("models", "put them into `~/.pi/agent/models.json`"),
-    ("doctor", "`pi --verbose shell -- true` shows what docker is asked and what it answers"),
+    ("doctor", "`pi --verbose shell -- true` shows each docker command and its errors"),
 ];
 
-/// The option that `text` names, written as `--name` or `--name=value`.
+/// The option that `text` names as `--name` or `--name=value`.
 fn option_of<'a>(grammar: &'a clap::Command, text: &str) -> Option<&'a clap::Arg> {
     let name = text.strip_prefix("--")?.split('=').next()?;
     grammar.get_arguments().find(|arg| arg.get_long() == Some(name))
@@ -107,8 +87,8 @@ fn takes_next(option: &clap::Arg, text: &str) -> bool {
     option.get_action().takes_values() && !option.is_require_equals_set() && !text.contains('=')
 }
 
-/// Refuses an option of the launcher, or a flag that nobody knows, among the words for the agent: a session that
-/// silently ignored `--proxy` would be worse than none.
+/// Refuses unknown flags and options of the launcher among the words for the agent: `pi "fix it" --proxy` must not start
+/// without the proxy.
 fn check_agent_words(words: &[OsString], grammar: &clap::Command) -> anyhow::Result<()> {
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -128,9 +108,9 @@ fn check_agent_words(words: &[OsString], grammar: &clap::Command) -> anyhow::Res
                 let option = text.split('=').next().unwrap_or(&text);
                 return Err(Hinted::usage_hinted(
                     format!(
-                        "`{option}` stands after the first word for the agent, where it would have no effect"
+                        "`{option}` comes after the first word for the agent, so it would have no effect"
                     ),
-                    format!("write `pi {option} …` with the words for the agent last"),
+                    format!("write `pi {option} …`, with the words for the agent last"),
                 ));
             }
             None => return Err(unknown_flag(&text, grammar)),
@@ -144,12 +124,12 @@ fn unknown_flag(text: &str, grammar: &clap::Command) -> anyhow::Error {
     let own: Vec<String> =
         grammar.get_arguments().filter_map(clap::Arg::get_long).map(|long| format!("--{long}")).collect();
     let own: Vec<&str> = own.iter().map(String::as_str).collect();
-    let force = format!("to pass it to the agent as it is, write `pi -- {name}`");
+    let force = format!("to pass it to the agent anyway, write `pi -- {name}`");
     if let Some((flag, value)) = text.split_once('=')
         && agent::flag(flag).is_some()
     {
         return Hinted::usage_hinted(
-            format!("the agent takes the value of `{flag}` as the next word"),
+            format!("the agent expects the value of `{flag}` as the next word"),
             format!("write `{flag} {value}`"),
         );
     }

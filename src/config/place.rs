@@ -1,4 +1,4 @@
-//! Where in a file of settings something stands.
+//! Finds the key or value at a position in a settings file.
 
 use std::{
     fmt::{self, Display},
@@ -9,17 +9,18 @@ use toml::de::{DeTable, DeValue};
 
 use super::DEFAULTS;
 
-/// The hint where no key can be named.
-pub(super) const A_SETTING: &str = "each setting is a line such as `lang = \"go\"`, a list is written `[\"a\", \"b\"]`; the README explains each key";
+/// The hint if there is no key to suggest.
+pub(super) const A_SETTING: &str =
+    "write settings like `lang = \"go\"` and lists like `[\"a\", \"b\"]`; the README explains each key";
 
-/// Where in a file of settings something is wrong.
+/// The place of a mistake in a settings file.
 pub(super) enum Place {
     Key(Key),
     Value(Key),
     Nowhere,
 }
 
-/// A key of the settings, with the section in which it stands.
+/// A key of the settings, with its section.
 pub(super) struct Key {
     section: Option<String>,
     name: String,
@@ -32,7 +33,7 @@ impl Display for Key {
 }
 
 impl Place {
-    /// What stands there; a file that cannot be parsed is searched as far as it can.
+    /// Finds the key or value at `span`, in the part of the file that can be parsed.
     pub(super) fn of(text: &str, span: &Range<usize>) -> Self {
         let (document, _) = DeTable::parse_recoverable(text);
         Self::within(document.get_ref(), None, span).unwrap_or(Self::Nowhere)
@@ -56,11 +57,11 @@ impl Place {
     }
 }
 
-/// The only section that there is.
+/// The only section.
 const IMAGES: &str = "images";
 
 impl Key {
-    /// The key that may be meant by this one, which does not exist.
+    /// A hint at the key that the user may have meant by this unknown one.
     pub(super) fn nearest(&self) -> Option<String> {
         let (defaults, _) = DeTable::parse_recoverable(DEFAULTS);
         let defaults = defaults.get_ref();
@@ -68,8 +69,8 @@ impl Key {
         let (here, there) = if self.section.is_none() { (defaults, images) } else { (images, defaults) };
         if there.contains_key(self.name.as_str()) {
             return Some(match self.section {
-                None => format!("`{self}` stands in the section `[{IMAGES}]`"),
-                Some(_) => format!("`{self}` stands above the section `[{IMAGES}]`"),
+                None => format!("`{self}` belongs in the section `[{IMAGES}]`"),
+                Some(_) => format!("`{self}` belongs above the section `[{IMAGES}]`"),
             });
         }
         here.keys()
@@ -80,7 +81,7 @@ impl Key {
     }
 }
 
-/// The line on which it begins.
+/// The number of the line on which `span` begins.
 pub(super) fn line_of(text: &str, span: &Range<usize>) -> usize {
     1 + text[..span.start.min(text.len())].matches('\n').count()
 }

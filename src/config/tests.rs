@@ -1,4 +1,4 @@
-//! What each layer says, which of them wins, and how a mistake in one is told.
+//! Tests of the layers of settings: their values, their order, and messages about mistakes.
 
 use std::fs;
 
@@ -52,7 +52,7 @@ fn a_bad_value_is_an_error_with_file_line_and_what_is_allowed() {
             "env = [\"LD_PRELOAD=x\"]",
             "/c.toml:2: the variable `LD_PRELOAD` cannot be given to the agent: it is set",
         ),
-        ("dns = [\"one.one\"]", "/c.toml:2: `one.one` is not the address of a resolver"),
+        ("dns = [\"one.one\"]", "/c.toml:2: `one.one` is not the IP address of a DNS server"),
         ("lan = [\"git.corp\"]", "/c.toml:2: `lan` in the configuration: `git.corp`: it needs a port"),
         ("pids = 3", "/c.toml:2: a limit of 3 processes is too small"),
         ("allowed_domains = \"list\"", "/c.toml:2: `list` is a relative path"),
@@ -86,7 +86,7 @@ fn a_key_that_does_not_exist_names_its_neighbour_or_its_place() {
         error.downcast_ref::<crate::report::Hinted>().and_then(|hinted| hinted.hint().map(str::to_owned))
     };
     assert_eq!(hinted("langg = 1").as_deref(), Some("did you mean `lang`?"));
-    assert_eq!(hinted("base = 1").as_deref(), Some("`base` stands in the section `[images]`"));
+    assert_eq!(hinted("base = 1").as_deref(), Some("`base` belongs in the section `[images]`"));
     assert_eq!(hinted("unheard_of = 1"), None);
     assert_eq!(hinted("pids = -1").as_deref(), Some(place::A_SETTING));
 }
@@ -178,7 +178,7 @@ fn mounts_are_read_from_the_right() {
         ("", "the mount `` is not"),
         (":ro", "the mount `:ro` is not"),
         ("/a::ro", "the mount `/a::ro` is not"),
-        ("/a:/b:/c", "the mount `/a:/b:/c` has more parts than `SRC[:DST][:ro]`; a colon within a path is"),
+        ("/a:/b:/c", "the mount `/a:/b:/c` has more parts than `SRC[:DST][:ro]`; write a colon in a path as"),
     ] {
         let error = MountSpec::parse(text, &host()).unwrap_err().to_string();
         assert!(error.starts_with(said), "{error}");

@@ -1,22 +1,22 @@
-//! How a docker command did not succeed, and what to say about it.
+//! Failures of docker commands, and their messages.
 
 use std::{io, path::Path, time::Duration};
 
 use crate::report::{Hinted, MAKE_ROOM};
 
-/// How a docker command did not succeed.
+/// The failure of a docker command.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It could not even be started.
+    /// The program did not start.
     NotStarted(io::Error),
-    /// It did not come back in time and was ended.
+    /// It did not end in time and was killed.
     Late(Duration),
-    /// It said no.
+    /// It ended with an error.
     Refused { code: Option<i32>, stderr: String },
 }
 
 impl Failure {
-    /// Whether what the command was about does not exist.
+    /// Whether the object of the command does not exist.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::Refused { stderr, .. } if says_missing(stderr))
     }
@@ -26,13 +26,13 @@ impl Failure {
         self.stderr().contains("No such image")
     }
 
-    /// Whether another network has the addresses.
+    /// Whether another network uses the addresses.
     pub(super) fn is_overlap(&self) -> bool {
         let said = self.stderr().to_ascii_lowercase();
         said.contains("overlaps") || said.contains("conflicts with network")
     }
 
-    /// Whether the engine has not even heard of it.
+    /// Whether the engine did not get the command.
     pub(crate) fn is_unheard(&self) -> bool {
         let said = self.stderr();
         matches!(self, Self::NotStarted(_))
@@ -40,7 +40,7 @@ impl Failure {
             || said.contains("permission denied while trying to connect")
     }
 
-    /// What docker said, if anything.
+    /// Docker's message; empty if there is none.
     fn stderr(&self) -> &str {
         match self {
             Self::Refused { stderr, .. } => stderr,
@@ -48,7 +48,7 @@ impl Failure {
         }
     }
 
-    /// The failure as a sentence, with what to do next where that is known.
+    /// The failure as a message, with a hint if there is one.
     pub(crate) fn explain(&self, purpose: &str) -> anyhow::Error {
         let said = match self {
             Self::NotStarted(error) => {
@@ -57,7 +57,7 @@ impl Failure {
             Self::Late(limit) => {
                 return Hinted::error(
                     format!("could not {purpose}: docker did not answer within {} s", limit.as_secs_f32()),
-                    "look at the engine's own log; `PI_BOX_DEADLINE=300` waits longer",
+                    "see the engine's own log; `PI_BOX_DEADLINE=300` waits longer",
                 );
             }
             Self::Refused { stderr, code } => {
@@ -89,7 +89,7 @@ impl Failure {
     }
 }
 
-/// What is known of docker's complaints: a clearer sentence (or none), and what to do next.
+/// A clearer message (or an empty one) and a hint for a known complaint of docker's.
 fn hint(said: &str) -> Option<(&'static str, &'static str)> {
     let said = said.to_ascii_lowercase();
     let has = |text: &str| said.contains(text);
@@ -115,7 +115,7 @@ fn hint(said: &str) -> Option<(&'static str, &'static str)> {
         return Some(("", MAKE_ROOM));
     }
     if has("address pool") || has("fully subnetted") {
-        return Some(("", "remove networks that nobody uses with `docker network prune`"));
+        return Some(("", "remove unused networks with `docker network prune`"));
     }
     if has("unknown or invalid runtime") || has("unknown runtime") {
         return Some(("", "`docker info` lists the engine's runtimes"));
@@ -133,21 +133,21 @@ fn hint(said: &str) -> Option<(&'static str, &'static str)> {
         ));
     }
     if has("port is already allocated") || has("address already in use") {
-        return Some(("", "choose another port, or end what uses this one"));
+        return Some(("", "choose another port, or stop the program that uses this one"));
     }
     if has("error setting rlimit") {
         return Some((
             "",
-            "the engine may open fewer files than you may; raise `LimitNOFILE` of its service, or lower `ulimit -Hn`",
+            "the engine can open fewer files than you can; raise `LimitNOFILE` of its service, or lower `ulimit -Hn`",
         ));
     }
     if has("seccomp") && has("invalid") || has("unknown flag") || has("unknown shorthand") {
-        return Some(("", "docker 20.10 or newer is needed"));
+        return Some(("", "install docker 20.10 or newer"));
     }
     None
 }
 
-/// Whether a container, network, volume or image was not there in the first place; docker says it in several ways.
+/// Whether docker says, in one of several ways, that a container, network, volume or image does not exist.
 fn says_missing(stderr: &str) -> bool {
     // `network rm` of a newer CLI adds a line of its own.
     let mut lines =
@@ -159,7 +159,7 @@ fn says_missing(stderr: &str) -> bool {
         })
 }
 
-/// `text` without what sets a terminal's colours, with which old builders mark what goes to stderr.
+/// `text` without a terminal's colours. Old builders colour stderr.
 fn without_colours(text: &str) -> String {
     let mut parts = text.split("\u{1b}[");
     let first = parts.next().unwrap_or_default().to_owned();
@@ -169,7 +169,8 @@ fn without_colours(text: &str) -> String {
     })
 }
 
-/// Why the image `tag` could not be built from `source`, as the output of the build has it; `log` holds all of it.
+/// The error of a failed build of the image `tag` from `source`, read from the build's output. `log` has all of the
+/// output.
 pub(crate) fn build_failure(tag: &str, source: Option<&String>, output: &str, log: &Path) -> anyhow::Error {
     let output = &without_colours(output);
     let lower = output.to_ascii_lowercase();
@@ -178,14 +179,8 @@ pub(crate) fn build_failure(tag: &str, source: Option<&String>, output: &str, lo
         return Hinted::error(format!("could not build the image `{tag}`: the disk is full"), MAKE_ROOM);
     }
     let unreachable = [
-        "pull access denied",
-        "manifest unknown",
-        "failed to resolve",
-        "failed to do request",
-        "error from registry",
-        "error pulling image",
-        "no such host",
-        "get \"https://",
+        "pull access denied", "manifest unknown", "failed to resolve", "failed to do request",
+        "error from registry", "error pulling image", "no such host", "get \"https://",
     ];
     let lines: Vec<&str> = output.lines().map(str::trim_end).filter(|line| !line.trim().is_empty()).collect();
     let last = lines.last().copied().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What came of a docker command, so that nobody else has to read docker's words.
+//! The outcomes of docker commands, so that no other module reads docker's messages.
 
 use std::{
     os::unix::process::ExitStatusExt as _,
@@ -18,37 +18,37 @@ use crate::{
     report,
 };
 
-/// What came of making a container or a network.
+/// The outcome of creating a container or a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Created {
     Yes,
     /// The engine does not have the image.
     NoImage,
-    /// Another network has the addresses.
+    /// Another network uses the addresses.
     AddressTaken,
 }
 
 /// How an attached container ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// With this status of its own.
+    /// It exited with this status.
     Exited(u8),
-    /// This signal ended the docker program that showed it.
+    /// This signal ended the docker client.
     ClientKilled(i32),
-    /// The docker program that showed it ended first, and the engine is well: nobody reads the output any more.
+    /// The docker client ended first, and the engine is well: nobody reads the output any more.
     ClientGone,
-    /// The engine was lost, or could not be asked; the error says why where that is known.
+    /// The engine was lost or did not answer. The error says why, if that is known.
     LostEngine(Option<anyhow::Error>),
     /// It never started.
     NeverStarted(anyhow::Error),
 }
 
-/// A container that was shown to its end.
+/// The end of an attached docker client.
 #[derive(Debug)]
 pub(crate) struct Shown {
-    /// Of docker's client, which ends with the container's status and with statuses of its own.
+    /// The client's status, which is the container's or docker's own.
     status: ExitStatus,
-    /// What docker itself complained of, before anything else was said.
+    /// Docker's complaint, if its stderr began with one.
     complaint: String,
 }
 
@@ -57,34 +57,28 @@ impl Shown {
         Self { status, complaint }
     }
 
-    /// The status of docker's client.
+    /// The client's status.
     pub(crate) fn status(&self) -> ExitStatus {
         self.status
     }
 
-    /// Passes on what docker complained of.
+    /// Prints docker's complaint.
     pub(crate) fn tell(&self) {
         report::progress(self.complaint.as_bytes());
     }
 }
 
 impl Docker {
-    /// Makes a container, of an image that is named by its id.
-    ///
-    /// # Errors
-    /// The engine said no for another reason than a missing image.
+    /// Creates a container from an image that is named by its id. A missing image is no error.
     pub(crate) fn create(&self, container: &Container) -> anyhow::Result<Created> {
-        // A tag is anybody's, so it stands for an image that is still to be made.
+        // Anybody can move a tag, so the plan uses one only for an image that is not built yet.
         if !container.image.starts_with("sha256:") {
             return Ok(Created::NoImage);
         }
         self.make(&render::create(container))
     }
 
-    /// Makes a session's own network.
-    ///
-    /// # Errors
-    /// The engine said no for another reason than taken addresses.
+    /// Creates a session's own network. Taken addresses are no error.
     pub(crate) fn create_network(&self, network: &Network) -> anyhow::Result<Created> {
         self.make(&render::create_network(network))
     }
@@ -98,7 +92,7 @@ impl Docker {
         }
     }
 
-    /// Attaches a container that was created elsewhere to a network.
+    /// Connects a container to a second network.
     pub(crate) fn connect(
         &self,
         network: &Network,
@@ -113,12 +107,12 @@ impl Docker {
         self.run(&render::start(container)).map(drop)
     }
 
-    /// Starts a container whose stdin and output the caller holds.
+    /// Starts a container, with its streams as pipes for the caller.
     pub(crate) fn start_held(&self, container: &Container) -> anyhow::Result<Child> {
         self.hold(&render::attach(container))
     }
 
-    /// Starts a container and shows it on the launcher's own streams to its end.
+    /// Runs a container to its end on the launcher's own streams.
     pub(crate) fn show(
         &self,
         container: &Container,
@@ -127,10 +121,7 @@ impl Docker {
         self.attach(&render::attach(container), container.streams == Streams::Silent, running)
     }
 
-    /// Runs a command whose object need not exist any more.
-    ///
-    /// # Errors
-    /// The engine said no, or did not answer.
+    /// Runs a command that removes something. If that no longer exists, all is well.
     pub(crate) fn gone_within(&self, cmd: &Cmd, deadline: Duration) -> anyhow::Result<()> {
         match self.try_run_within(cmd, deadline) {
             Err(failure) if !failure.is_missing() => Err(failure.explain(&cmd.purpose)),
@@ -138,23 +129,20 @@ impl Docker {
         }
     }
 
-    /// Ends a container, whatever it is doing: gently first, which gives an agent time to write down a login. Both calls
-    /// may fail; a teardown does it again.
+    /// Stops a container, and then removes it. The stop gives an agent time to save a login. If a call fails, the
+    /// teardown repeats it.
     pub(crate) fn halt(&self, name: &str) {
         let _ = self.try_run_within(&stop(name), Duration::from_secs(15));
-        // A container that was created and not yet started is left alone by `stop`.
+        // `stop` ignores a container that has not started yet.
         self.halt_now(name);
     }
 
-    /// Removes a container at once; where that fails, a teardown does it again.
+    /// Removes a container at once. If that fails, the teardown repeats it.
     pub(crate) fn halt_now(&self, name: &str) {
         let _ = self.try_run_within(&remove_containers(&[name.to_owned()]), Duration::from_secs(30));
     }
 
-    /// Waits for a container that is about to run.
-    ///
-    /// # Errors
-    /// The engine does not answer, the container is gone, or `go_on` says so.
+    /// Waits until a container runs. It gives up if the container is gone or `go_on` fails.
     pub(crate) fn wait_until_runs(
         &self,
         name: &str,
@@ -167,10 +155,7 @@ impl Docker {
         Ok(())
     }
 
-    /// The id of the image that has this tag, if there is one.
-    ///
-    /// # Errors
-    /// The engine does not answer.
+    /// The id of the image with this tag, if there is one.
     pub(crate) fn image_id(&self, tag: &str) -> anyhow::Result<Option<String>> {
         match self.try_run(&image_exists(tag)) {
             Ok(id) => Ok(Some(id)),
@@ -179,10 +164,9 @@ impl Docker {
         }
     }
 
-    /// How a container ended that was shown; `since` is when its session began, in seconds since 1970.
+    /// How an attached container ended. `since` is the start of its session, in seconds since 1970.
     ///
-    /// Docker's client ends with the container's own status, and with statuses of its own; the engine's events tell them
-    /// apart.
+    /// The client's status may be the container's or docker's own. The engine's events tell which.
     pub(crate) fn how_ended(&self, container: &Container, shown: &Shown, since: u64) -> Ended {
         let Shown { status, complaint } = shown;
         let code = status.code();
@@ -220,11 +204,11 @@ impl Docker {
         }
     }
 
-    /// What became of a container since its session began, oldest first, a line each: `ACTION STATUS`. The engine's clock
-    /// counts: that of a virtual machine may be another than ours.
+    /// The events of a container since its session began, oldest first, each as `ACTION STATUS`. The times are the
+    /// engine's: the clock of a virtual machine may differ from ours.
     fn events_of(&self, name: &str, started: u64) -> Result<Vec<String>, Failure> {
         let now = self.try_run(&clock())?;
-        // Far enough back for a clock that was set, and for an engine whose clock is behind.
+        // Somebody may have set the clock, or the engine's clock may be behind.
         let since = started.saturating_sub(3600).to_string();
         let events = self.try_run(&events(name, &since, &now))?;
         let own = events.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

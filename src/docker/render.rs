@@ -1,4 +1,4 @@
-//! Docker's words for containers, mounts and networks, and the one way in which each is made.
+//! Docker's flags for containers, mounts and networks.
 
 use std::{ffi::OsString, net::Ipv4Addr, path::Path};
 
@@ -28,7 +28,7 @@ impl Role {
     }
 }
 
-/// The only way in which a container is born; whatever else it is, it is hardened.
+/// Creates a container. There is no other way, and every container is hardened.
 pub(super) fn create(container: &Container) -> Cmd {
     let Container {
         name,
@@ -53,18 +53,10 @@ pub(super) fn create(container: &Container) -> Cmd {
     let mut cmd = Cmd::new(
         format!("create {}", role.purpose()),
         &[
-            "create",
-            "--rm",
-            // A process that is PID 1 can make an engine believe that its container has ended, or never ends.
-            "--init",
-            "--pull=never",
-            "--read-only",
-            "--cap-drop=ALL",
-            "--security-opt=no-new-privileges",
-            "--ipc=private",
-            "--cgroupns=private",
-            "--log-driver=none",
-            "--ulimit=core=0",
+            "create", "--rm",
+            // As PID 1, the agent could make the engine believe that its container has ended, or never ends.
+            "--init", "--pull=never", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges",
+            "--ipc=private", "--cgroupns=private", "--log-driver=none", "--ulimit=core=0",
         ],
     )
     .pair("--name", name)
@@ -84,7 +76,7 @@ pub(super) fn create(container: &Container) -> Cmd {
             for capability in ["NET_ADMIN", "SETUID", "SETGID", "SETPCAP"] {
                 cmd = cmd.arg(format!("--cap-add={capability}"));
             }
-            // It is on two networks, and passes on connections but no packets.
+            // The sidecar is on two networks. It passes on connections, but no packets.
             cmd = cmd.arg("--sysctl=net.ipv4.ip_forward=0");
         }
     }
@@ -127,13 +119,13 @@ pub(super) fn create(container: &Container) -> Cmd {
     cmd
 }
 
-/// Starts the container with its streams connected to the docker program's own.
+/// Starts the container on the docker program's own streams.
 pub(super) fn attach(container: &Container) -> Cmd {
     let mut cmd = Cmd::new(format!("start {}", container.role.purpose()), &["start", "--attach"]);
     if matches!(container.streams, Streams::Tty | Streams::Pipe) {
         cmd = cmd.arg("--interactive");
     }
-    // Docker's own keys begin with Ctrl-P, which the agent needs.
+    // Docker's default keys begin with Ctrl-P, which the agent needs.
     cmd.arg("--detach-keys=ctrl-^,ctrl-@").arg(&container.name)
 }
 
@@ -162,20 +154,21 @@ fn with_network(mut cmd: Cmd, network: &Attachment) -> Cmd {
         }
         Attachment::Internal { network, address } => dead_resolver(cmd.pair("--network", network))
             .pair("--ip", address.to_string())
-            // Without this an unprivileged process may send ICMP echo requests.
+            // By default unprivileged processes may send ICMP echo requests.
             .pair("--sysctl", "net.ipv4.ping_group_range=1 0"),
         Attachment::None => dead_resolver(cmd.arg("--network=none")),
     }
 }
 
-/// Old engines would forward a look-up from a network without a way out to the host's resolver, and time out slowly.
+/// Disables DNS. From a network without a way out, old engines forward a query to the host's resolver, and it times out
+/// slowly.
 fn dead_resolver(cmd: Cmd) -> Cmd {
     cmd.arg("--dns=0.0.0.0").arg("--dns-opt=timeout:1").arg("--dns-opt=attempts:1")
 }
 
 fn with_limits(mut cmd: Cmd, Limits { memory, cpus, pids }: &Limits) -> Cmd {
     if let Some(memory) = memory {
-        // Equal values: the memory is the limit, and there is no swap on top.
+        // With equal values there is no swap on top of the memory.
         cmd = cmd.pair("--memory", memory).pair("--memory-swap", memory);
     }
     if let Some(cpus) = cpus {
@@ -187,7 +180,7 @@ fn with_limits(mut cmd: Cmd, Limits { memory, cpus, pids }: &Limits) -> Cmd {
     cmd
 }
 
-/// Makes a session's own network.
+/// Creates a session's own network.
 pub(super) fn create_network(network: &Network) -> Cmd {
     let mut cmd = Cmd::new(
         "create the session's network",
@@ -195,8 +188,8 @@ pub(super) fn create_network(network: &Network) -> Cmd {
             "network",
             "create",
             "--internal",
-            // Without an address of the host on the bridge, the host cannot be reached through it. Engine 28 calls
-            // the same thing an isolated gateway; older ones store that option and ignore it.
+            // The bridge has no address of the host, so containers cannot reach the host through it. Engine 28 calls
+            // this an isolated gateway; older engines ignore that option.
             "--opt=com.docker.network.bridge.inhibit_ipv4=true",
             "--opt=com.docker.network.bridge.gateway_mode_ipv4=isolated",
             "--opt=com.docker.network.bridge.gateway_mode_ipv6=isolated",
@@ -209,7 +202,7 @@ pub(super) fn create_network(network: &Network) -> Cmd {
     cmd.arg("--label=pi.role=net").arg(&network.name)
 }
 
-/// Attaches a container that was created on another network.
+/// Connects a container to a second network.
 pub(super) fn connect(network: &Network, container: &str, address: Ipv4Addr) -> Cmd {
     Cmd::new("connect the proxy to the session's network", &["network", "connect"])
         .pair("--ip", address.to_string())
@@ -217,7 +210,7 @@ pub(super) fn connect(network: &Network, container: &str, address: Ipv4Addr) -> 
         .arg(container)
 }
 
-/// The value of `--mount`: a line of CSV, so that a path may hold commas and quotes.
+/// The value of `--mount`: a line of CSV, so that a path can have commas and quotes.
 fn mount_value(mount: &Mount) -> String {
     let mut fields = Vec::new();
     match &mount.source {

@@ -1,4 +1,4 @@
-//! The plan as a shell script: the dry run.
+//! The plan as a shell script, for a dry run.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::{
     secret::Value,
 };
 
-/// The plan as a shell script that does what the launcher would do; secrets are expected in the environment.
+/// A shell script that does the same as the launcher. It expects secrets in the environment.
 pub(crate) fn script(plan: &Plan) -> String {
     let mut text =
         String::from("#!/bin/sh\n# What `pi` would run here, now. The image is `pi build`'s.\nset -eu\n");

@@ -1,4 +1,4 @@
-//! What holds for every plan, whatever the machine, the repository and the settings are.
+//! Properties of every plan, on random machines, repositories and settings.
 
 use std::{
     io::Write as _,
@@ -24,10 +24,10 @@ use crate::{
     workspace::Workspace,
 };
 
-/// In every value that must not be seen, and in nothing else.
+/// Part of every secret value, and of nothing else.
 const SECRET: &str = "hunter2";
 
-/// All that a plan is made from.
+/// The inputs of a plan.
 #[derive(Debug, Clone)]
 struct World {
     config: Config,
@@ -73,7 +73,7 @@ fn creates(plan: &Plan) -> Vec<Cmd> {
     containers(plan).map(render::create).collect()
 }
 
-/// Every command of a session's.
+/// Every command of a session.
 fn commands(plan: &Plan) -> Vec<Cmd> {
     let mut all = creates(plan);
     if let Some(network) = &plan.network {
@@ -91,7 +91,7 @@ fn words_of(cmd: &Cmd) -> Vec<String> {
     cmd.args().iter().map(|arg| arg.to_string_lossy().into_owned()).collect()
 }
 
-/// A path with whatever a path may hold.
+/// A path of any characters that a path can have.
 fn path() -> impl Strategy<Value = PathBuf> {
     "(/[^/\0\r]{1,12}){1,3}".prop_filter("no dots", |path| !path.contains("/.")).prop_map(PathBuf::from)
 }

@@ -1,4 +1,4 @@
-//! How an image comes to exist: what is pulled and built, what a failure means, and when an older image may do.
+//! Builds images: pulls their bases, explains failures, and offers an older image instead.
 
 use std::{
     fs,
@@ -22,22 +22,22 @@ use crate::{
     signals::Signals,
 };
 
-/// How long another launcher's build is waited for.
+/// How long to wait for another launcher's build.
 const LONGEST_BUILD: Duration = Duration::from_secs(3600);
 
-/// How long a base image may take to come from its registry.
+/// How long a pull of a base image may take.
 const LONGEST_PULL: Duration = Duration::from_secs(3600);
 
-/// How much is built.
+/// Which layers to build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// What does not exist.
+    /// The missing ones.
     Missing,
-    /// Everything, on the newest bases there are.
+    /// All of them, on the newest bases.
     Everything,
 }
 
-/// The builder: an engine, and where its lock and its log are.
+/// Builds images on one engine.
 pub(crate) struct Builder<'a> {
     pub(crate) docker: &'a Docker,
     pub(crate) host: &'a Host,
@@ -47,12 +47,10 @@ pub(crate) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Makes an image exist and returns its id, or that of an older one where the user accepted that.
+    /// Builds what the image lacks and returns its id, or an older image's if the user accepted that. The error of a
+    /// failed build has the last lines of the failing step and names the log.
     ///
     /// Two launchers at once build once: the second waits for the first.
-    ///
-    /// # Errors
-    /// The build failed: the error has the last lines of the failing step and names the whole log.
     pub(crate) fn ensure(&self, image: &Image, effort: Effort) -> anyhow::Result<String> {
         let state = self.host.state_dir();
         fs::create_dir_all(&state).with_context(|| format!("could not create `{}`", state.display()))?;
@@ -69,21 +67,17 @@ impl Builder<'_> {
         if effort == Effort::Everything {
             self.refresh(image)?;
         }
-        let mut missing = image.layers.len();
-        if effort == Effort::Everything {
-            missing = 0;
-        } else {
-            // From the top: what exists needs nothing below it.
-            while missing > 0 && self.own(&image.layers[missing - 1].tag)?.is_none() {
-                missing -= 1;
-            }
+        // From the top: a layer that exists needs nothing below it.
+        let mut first = if effort == Effort::Everything { 0 } else { image.layers.len() };
+        while first > 0 && self.own(&image.layers[first - 1].tag)?.is_none() {
+            first -= 1;
         }
-        for (n, layer) in image.layers.iter().enumerate().skip(missing) {
+        for (n, layer) in image.layers.iter().enumerate().skip(first) {
             self.signals.check()?;
             let below = n.checked_sub(1).map(|below| image.layers[below].tag.as_str());
             if let Err(error) = self.build_on(below, layer) {
                 self.signals.check()?;
-                // A help for those who wait.
+                // Launchers that wait for this build read it.
                 let _ = replace(&self.failed(), layer.tag.as_bytes());
                 return match self.previous(image) {
                     Some(tag) => self.offer(&tag, error),
@@ -94,20 +88,21 @@ impl Builder<'_> {
         self.own(image.tag())?.with_context(|| format!("the image `{}` is gone already", image.tag()))
     }
 
-    /// The id of an image that was built from here and still has its tag.
+    /// The id of the image with this tag, if this launcher's builds made it.
     fn own(&self, tag: &str) -> anyhow::Result<Option<String>> {
         let Some(known) = Known::of(self.host).id(tag) else { return Ok(None) };
         Ok(self.docker.image_id(tag)?.filter(|id| *id == known))
     }
 
-    /// Builds a layer on the one below, which has to be ours from the beginning to the end: its tag is anybody's.
+    /// Builds a layer on the one below. Anybody can move a tag, so the lower image must be ours before and after the
+    /// build.
     fn build_on(&self, below: Option<&str>, layer: &Layer) -> anyhow::Result<()> {
         let is_ours = || -> anyhow::Result<()> {
             match below {
                 Some(tag) if self.own(tag)?.is_none() => Err(Hinted::error(
-                    format!("the image under the tag `{tag}` is not the one that was built here"),
+                    format!("somebody else has moved the tag `{tag}` to another image"),
                     format!(
-                        "look at who tags images on this engine; `docker image rm {tag}` removes the tag"
+                        "find out who tags images on this engine; `docker image rm {tag}` removes the tag"
                     ),
                 )),
                 _ => Ok(()),
@@ -119,13 +114,12 @@ impl Builder<'_> {
         Known::of(self.host).remember(&layer.tag, &id)
     }
 
-    /// Names the layer that could not be built last.
+    /// This file names the layer whose build failed last.
     fn failed(&self) -> PathBuf {
         self.host.state_dir().join("build.failed")
     }
 
-    /// Fails where somebody else has just failed to build the same, so that a failing build is not repeated by all who
-    /// wait for it.
+    /// Fails if another launcher has just failed to build this image, so that not everyone who waits repeats the build.
     fn check_failed_since(&self, begun: SystemTime, image: &Image) -> anyhow::Result<()> {
         let Ok(meta) = fs::metadata(self.failed()) else { return Ok(()) };
         let tag = read_small(&self.failed())?.unwrap_or_default();
@@ -138,7 +132,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Asks the registries for newer bases; an unreachable registry is no reason not to work with what is there.
+    /// Pulls newer base images. If a registry is unreachable, the local one will do.
     fn refresh(&self, image: &Image) -> anyhow::Result<()> {
         if self.images.pull == Pull::Missing {
             return Ok(());
@@ -167,7 +161,7 @@ impl Builder<'_> {
                         "check the network, or name a mirror under `[images]` in `~/.config/pi/config.toml`",
                     ));
                 }
-                report::warn(format_args!("could not pull `{source}`; using the one that is there"));
+                report::warn(format_args!("could not pull `{source}`; using the local one"));
             }
         }
         Ok(())
@@ -201,7 +195,7 @@ impl Builder<'_> {
                     report::progress(bytes);
                 }
                 if let Ok(mut kept) = kept.lock() {
-                    // The log is a help, not a promise: a full disk is reported by docker itself.
+                    // Docker itself reports a full disk.
                     let _ = kept.0.write_all(bytes);
                     kept.1.extend_from_slice(bytes);
                     let surplus = kept.1.len().saturating_sub(16_384);
@@ -268,7 +262,7 @@ fn write_context_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         fs::create_dir_all(parent).with_context(|| format!("could not create `{}`", parent.display()))?;
     }
     fs::write(path, bytes).with_context(|| format!("could not write `{}`", path.display()))?;
-    // Modes count in docker's cache, so they must not depend on the user's umask.
+    // Docker's cache compares modes, so they must not depend on the user's umask.
     let mode = if bytes.starts_with(b"#!") { 0o755 } else { 0o644 };
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .with_context(|| format!("could not write `{}`", path.display()))

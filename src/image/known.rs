@@ -1,4 +1,4 @@
-//! Which images the launcher has built, by their ids: a local tag is anybody's, and what is under it may be another image.
+//! The ids of the images that the launcher has built. Anybody can move a local tag to another image.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -9,7 +9,7 @@ use crate::{
     host::Host,
 };
 
-/// The images of one engine that were built from here.
+/// The images that the launcher has built on one engine.
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
     path: PathBuf,
@@ -29,15 +29,12 @@ impl Known {
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    /// The id of the image that was built under this tag.
+    /// The id of the image that the launcher built with this tag.
     pub(crate) fn id(&self, tag: &str) -> Option<String> {
         self.all().remove(&self.engine)?.remove(tag)
     }
 
-    /// Remembers what was built; to be called while no other build goes on.
-    ///
-    /// # Errors
-    /// The disk is full, say.
+    /// Records a built image. The caller holds the lock of builds.
     pub(super) fn remember(&self, tag: &str, id: &str) -> anyhow::Result<()> {
         let mut all = self.all();
         all.entry(self.engine.clone()).or_default().insert(tag.to_owned(), id.to_owned());

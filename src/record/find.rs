@@ -1,14 +1,11 @@
-//! Which session a verb is about: by name, by id, or by where the user stands.
+//! Finds the session for a verb: by name, by id, or by the current directory.
 
 use std::path::Path;
 
 use super::{Live, all};
 use crate::{host::Host, report::Hinted};
 
-/// The running session of this name, or whose id begins so.
-///
-/// # Errors
-/// There is none, or several.
+/// The only running session with this name, or with an id that begins like this.
 pub(crate) fn find(host: &Host, name: &str) -> anyhow::Result<Live> {
     let (live, _) = all(host)?;
     let mut exact: Vec<_> = live.iter().filter(|session| session.record.name == name).collect();
@@ -25,11 +22,7 @@ pub(crate) fn find(host: &Host, name: &str) -> anyhow::Result<Live> {
     }
 }
 
-/// The running session that a verb is about: the one of this name, or the only restricted one of this repository, or the
-/// only one at all.
-///
-/// # Errors
-/// It is not clear which.
+/// The restricted session with this name. Without a name, the only one of this repository, or the only one at all.
 pub(crate) fn restricted(host: &Host, name: Option<&str>) -> anyhow::Result<Option<Live>> {
     if let Some(name) = name {
         let session = find(host, name)?;
@@ -45,7 +38,7 @@ pub(crate) fn restricted(host: &Host, name: Option<&str>) -> anyhow::Result<Opti
 
 fn choose(all: &[Live], cwd: &Path) -> anyhow::Result<Option<Live>> {
     let around = |session: &&Live| cwd.starts_with(&session.record.repository);
-    // Of repositories within each other, this one is the innermost.
+    // Repositories may be nested; only the innermost counts.
     let depth = |session: &Live| session.record.repository.components().count();
     let innermost = all.iter().filter(around).map(depth).max();
     let here: Vec<&Live> =

@@ -1,16 +1,13 @@
-//! What a session is called: every name derives from its id.
+//! A session's id, and the names that derive from it.
 
 use serde::{Deserialize, Serialize};
 
-/// A session's identity.
+/// A session's id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct SessionId(String);
 
 impl SessionId {
-    /// A new one: 80 random bits as 16 characters.
-    ///
-    /// # Errors
-    /// The system has no random numbers.
+    /// A new id: 80 random bits as 16 characters.
     pub(crate) fn random() -> anyhow::Result<Self> {
         let mut bytes = [0u8; 16];
         getrandom::fill(&mut bytes)
@@ -19,7 +16,7 @@ impl SessionId {
         Ok(Self(bytes.iter().map(letter).collect()))
     }
 
-    /// An id that was written down, if it is one.
+    /// The id in this text, if it is one.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let ok =
             text.len() == 16 && text.bytes().all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b));
@@ -40,7 +37,7 @@ impl SessionId {
         format!("pi-{}-proxy", self.0)
     }
 
-    /// The container of the demonstration's model.
+    /// The container of the demo's model.
     pub(crate) fn model(&self) -> String {
         format!("pi-{}-model", self.0)
     }
@@ -50,12 +47,12 @@ impl SessionId {
         format!("pi-{}", self.0)
     }
 
-    /// The volume that is the agent's home.
+    /// The volume for the agent's home.
     pub(crate) fn home(&self) -> String {
         format!("pi-{}-home", self.0)
     }
 
-    /// Every container that a session of this id can have.
+    /// Every container that the session can have.
     pub(crate) fn containers(&self) -> Vec<String> {
         vec![self.agent(), self.sidecar(), self.model()]
     }

@@ -1,4 +1,4 @@
-//! `pi allow`: changes what a running session may reach, and on request the allowlist file.
+//! `pi allow`: adds to a running session's allowlist or reloads it, and writes the file on request.
 
 use std::{
     io::{Read as _, Write as _},
@@ -21,10 +21,10 @@ use crate::{
     written::Written,
 };
 
-/// How long others may take to write the same list.
+/// How long to wait for others that write the same list.
 const OTHERS: Duration = Duration::from_secs(30);
 
-/// Allows entries, or reads the edited file again; a bad entry changes nothing.
+/// Allows entries, or reloads the edited file. A bad entry changes nothing.
 pub(crate) fn run(
     launcher: &Launcher,
     entries: &[String],
@@ -55,15 +55,15 @@ pub(crate) fn run(
     {
         return Err(Hinted::error(
             format!(
-                "`{entry}` is an address of your own network, for which the proxy lays a route before it starts"
+                "`{entry}` is an address of your own network, which needs a route from the start of the session"
             ),
-            format!("start the session with `pi --allow {entry}`"),
+            format!("start a session with `pi --allow {entry}`"),
         ));
     }
     if save && let Some(entry) = parsed.iter().find(|entry| !entry.fits_a_file()) {
         return Err(Hinted::error(
-            format!("`{entry}` is an address of your own network, which has no place in a list of domains"),
-            format!("write it into `lan` in `{}`", Config::path(&launcher.options, &launcher.host).display()),
+            format!("`{entry}` is an address of your own network, which cannot be in a list of domains"),
+            format!("add it to `lan` in `{}`", Config::path(&launcher.options, &launcher.host).display()),
         ));
     }
     if save {
@@ -71,7 +71,7 @@ pub(crate) fn run(
         let of_config = Sources::of(&config);
         let mut sources = Sources { file: file.unwrap_or_else(|| of_config.file.clone()), ..of_config };
         sources.provide_file(&config)?;
-        // Below a bad line nothing that is appended would ever have an effect.
+        // A file with a bad line has no effect, so appending to it would not either.
         sources.read(false).context("nothing was changed")?;
         append(&sources.file, &parsed, &launcher.host)?;
         report::note(format_args!("`{}` has {}", sources.file.display(), entries.join(" ")));
@@ -82,14 +82,14 @@ pub(crate) fn run(
     Ok(0)
 }
 
-/// Adds entries to the end of an allowlist that does not have them.
+/// Appends the entries that the allowlist does not have.
 fn append(path: &Path, entries: &[Entry], host: &Host) -> anyhow::Result<()> {
     let failed = || format!("could not write `{}`", path.display());
-    // An agent that may write around here could have the lines added to a file of its choice.
+    // An agent that can write here could point the path at another file.
     let real = Written::load(host).and_around(host).follow(path).map_err(|astray| {
         Hinted::error(
             format!("{}: {astray}", failed()),
-            "nothing was changed; name the file itself, or write into it",
+            "nothing was changed; name the file itself, or edit it",
         )
     })?;
     let mut file = open_small(&real, Links::Refuse, true).with_context(failed)?;
@@ -101,11 +101,10 @@ fn append(path: &Path, entries: &[Entry], host: &Host) -> anyhow::Result<()> {
     for entry in entries.iter().map(ToString::to_string).filter(|entry| !present.contains(&entry.as_str())) {
         more.push_str(&entry);
         more.push('\n');
-    }
-    // The place is behind what was read.
+    } // The file's position is at its end now.
     file.write_all(more.as_bytes())
         .inspect_err(|_| {
-            // The beginning of a name on a full disk is another name.
+            // On a full disk, half a name would be another name.
             let _ = file.set_len(text.len() as u64);
         })
         .with_context(failed)

@@ -1,4 +1,4 @@
-//! `pi blocked`, and the line at the end of a session: what the restricted network refused.
+//! `pi blocked`: lists the destinations that the proxy refused.
 
 use std::fs;
 
@@ -12,15 +12,15 @@ use crate::{
     report,
 };
 
-/// A refused destination as data.
+/// A refused destination.
 #[derive(Serialize)]
 struct Row<'a> {
     destination: &'a str,
     times: u64,
     first: String,
-    /// What `pi allow` takes.
+    /// The argument for `pi allow`.
     allow: Option<String>,
-    /// What `pi --allow` takes, where `pi allow` cannot help.
+    /// The argument for `pi --allow`, if `pi allow` cannot help.
     allow_at_start: Option<String>,
 }
 
@@ -34,7 +34,7 @@ impl Row<'_> {
     }
 }
 
-/// Shows what a running session, or the last one, was refused.
+/// Lists the refused destinations of a running session, or of the last one.
 pub(crate) fn run(launcher: &Launcher, session: Option<&str>, json: bool) -> anyhow::Result<u8> {
     let host = &launcher.host;
     let saved = match record::restricted(host, session)? {
@@ -61,7 +61,7 @@ pub(crate) fn run(launcher: &Launcher, session: Option<&str>, json: bool) -> any
         report::note("nothing was refused");
         return Ok(0);
     }
-    // One name of the greatest length is no reason to push what stands behind all others out of sight.
+    // One long name must not push the last column of all rows out of sight.
     let width = rows.iter().map(|row| row.destination.len()).max().unwrap_or_default().clamp(11, 40);
     let mut table = format!("{:>6}  {:<20}  {:<width$}  {}\n", "TIMES", "FIRST", "DESTINATION", "ALLOW WITH");
     for row in rows {

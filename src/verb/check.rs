@@ -1,4 +1,4 @@
-//! `pi check`: what the allowlist says of an address, and by which line.
+//! `pi check`: whether the allowlist admits an address, and by which entry.
 
 use crate::{
     domain::Target,
@@ -7,7 +7,7 @@ use crate::{
     report::{self, Hinted},
 };
 
-/// Says of each target whether it is allowed; the exit status is 1 where one is not.
+/// Prints whether each target is allowed. The exit status is 1 if one is not.
 pub(crate) fn run(launcher: &Launcher, targets: &[String]) -> anyhow::Result<u8> {
     let targets: Vec<Target> = targets
         .iter()

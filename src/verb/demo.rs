@@ -1,4 +1,4 @@
-//! `pi demo`: a whole session with a scripted model, in a scratch repository, and what the sandbox made of it.
+//! `pi demo`: runs a session with a scripted model in a scratch repository, and shows what the sandbox refused.
 
 use std::{collections::BTreeMap, ffi::OsString, fmt::Write as _, fs, path::Path};
 
@@ -17,10 +17,10 @@ use crate::{
 const README: &str = include_str!("../../assets/demo/repository/README.md");
 const MODELS: &str = include_str!("../../assets/demo/models.json");
 
-/// Where the scripted agent leaves what came of its attempts, in its repository.
+/// The scripted agent writes the outcomes of its attempts into this file of its repository.
 const CHECKS: &str = "checks.txt";
 
-/// What the scripted agent attempts (see `assets/demo/check.sh`), in words, and what ought to come of it.
+/// The attempts of the scripted agent (see `assets/demo/check.sh`), and whether they should succeed.
 const ATTEMPTS: [(&str, &str, bool); 16] = [
     ("repository-write", "write in the repository", true),
     ("home-write", "write in its own home", true),
@@ -40,13 +40,13 @@ const ATTEMPTS: [(&str, &str, bool); 16] = [
     ("internet", "reach the internet", false),
 ];
 
-/// Runs the demonstration and prints its table; the exit status is 1 where a wall did not hold.
+/// Runs the demo and prints its table. The exit status is 1 if a wall did not hold.
 pub(crate) fn run(launcher: &Launcher) -> anyhow::Result<u8> {
     let scratch = Scratch::new(&launcher.host, "demo-")?;
     let repository = fs::canonicalize(scratch.path())?.join("repository");
     set_up(&scratch.path().join("agent"), &repository, &scratch.path().join("another-repository"))?;
     let mut options = launcher.options.clone();
-    // The session stands elsewhere than the user who typed the path.
+    // The session runs in another directory than the user, so the path must be absolute.
     options.config = options.config.map(|path| launcher.host.cwd.join(path));
     let demo = Launcher {
         options,
@@ -74,13 +74,13 @@ pub(crate) fn run(launcher: &Launcher) -> anyhow::Result<u8> {
     let (table, bad) = table(&answer, &repository);
     report::data(table)?;
     match bad {
-        0 => report::note("all of these came out as they ought to"),
-        _ => report::complain(format_args!("{bad} of these did not come out as they ought to")),
+        0 => report::note("all attempts came out as expected"),
+        _ => report::complain(format_args!("{bad} attempts did not come out as expected")),
     }
     Ok(u8::from(bad > 0))
 }
 
-/// The machine as it is, seen from the scratch repository, without keys.
+/// The same machine without keys, in the scratch repository.
 fn demo_host(host: &Host, agent_dir: &Path, repository: &Path) -> Host {
     let mut env = host.env.clone();
     env.retain(|name, _| {
@@ -96,7 +96,7 @@ fn set_up(agent_dir: &Path, repository: &Path, neighbour: &Path) -> anyhow::Resu
     let files = [
         (agent_dir.join("models.json"), models.as_str()),
         (repository.join("README.md"), README),
-        // As `git init` lays it out; git itself may not be installed.
+        // The layout of `git init`: git may not be installed.
         (repository.join(".git/HEAD"), "ref: refs/heads/main\n"),
         (
             repository.join(".git/config"),
@@ -118,7 +118,7 @@ fn set_up(agent_dir: &Path, repository: &Path, neighbour: &Path) -> anyhow::Resu
     Ok(())
 }
 
-/// What happened, as a table, and how much of it ought not to have happened.
+/// The outcomes as a table, and the number of unexpected ones.
 fn table(answer: &str, repository: &Path) -> (String, usize) {
     let verdicts: BTreeMap<&str, (&str, &str)> = answer
         .lines()
@@ -159,10 +159,10 @@ struct Row<'a> {
     detail: &'a str,
 }
 
-/// What is left of 80 columns for a detail.
+/// The width of a detail in a table of 80 columns.
 const DETAIL: usize = 32;
 
-/// As many whole words as there is room for.
+/// Cuts a detail after a whole word.
 fn shortened(detail: &str) -> String {
     if detail.chars().count() <= DETAIL {
         return detail.to_owned();

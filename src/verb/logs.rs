@@ -1,4 +1,4 @@
-//! `pi logs`: what a session's proxy has logged, without anything that a terminal would obey.
+//! `pi logs`: the proxy's log, without characters that control a terminal.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! `pi ps`: the sessions that are running, from their records; no engine is asked.
+//! `pi ps`: lists running sessions from their records, without asking an engine.
 
 use std::{path::Path, time::SystemTime};
 
@@ -11,7 +11,7 @@ use crate::{
     report,
 };
 
-/// A session as data.
+/// A session.
 #[derive(Serialize)]
 struct Row<'a> {
     name: &'a str,

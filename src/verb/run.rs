@@ -1,4 +1,4 @@
-//! `pi`, `pi shell` and `pi shell --session`: whatever runs inside, the sandbox is the same.
+//! `pi`, `pi shell` and `pi shell --session`: they use the same sandbox.
 
 use std::ffi::OsString;
 
@@ -23,7 +23,7 @@ pub(crate) fn agent(launcher: &Launcher, args: &[OsString]) -> anyhow::Result<u8
     sandboxed(launcher, Program::agent(text(args)?, &version))
 }
 
-/// Runs a shell, or a command, where the agent would run.
+/// Runs a shell or a command in the agent's sandbox.
 pub(crate) fn shell(launcher: &Launcher, command: &[OsString]) -> anyhow::Result<u8> {
     sandboxed(launcher, Program { purpose: Purpose::Shell, words: or_shell(command)? })
 }
@@ -32,7 +32,7 @@ fn or_shell(command: &[OsString]) -> anyhow::Result<Vec<String>> {
     if command.is_empty() { Ok(vec!["/bin/bash".to_owned()]) } else { text(command) }
 }
 
-/// Words as text: a container's command is JSON.
+/// Words as UTF-8, since a container's command is JSON.
 fn text(words: &[OsString]) -> anyhow::Result<Vec<String>> {
     let text = |word: &OsString| {
         word.to_str().map(str::to_owned).with_context(|| format!("`{}` is not UTF-8", word.display()))
@@ -48,12 +48,12 @@ fn sandboxed(launcher: &Launcher, program: Program) -> anyhow::Result<u8> {
         DryRun::Script => docker::script(&plan),
         DryRun::Json => return report::data(report::json(&plan)?).map(|()| 0),
     };
-    // A terminal would obey what a path may hold; a file or a program gets it as it is.
+    // A path could control a terminal. A file or a program gets the text unchanged.
     let text = if launcher.host.terminal.stdout { report::printable(&text) + "\n" } else { text };
     report::data(text).map(|()| 0)
 }
 
-/// Runs a shell, or a command, in a session that is running.
+/// Runs a shell or a command in a running session.
 pub(crate) fn enter(launcher: &Launcher, name: &str, command: &[OsString]) -> anyhow::Result<u8> {
     let config = launcher.config()?;
     let session = record::find(&launcher.host, name)?;
@@ -66,8 +66,8 @@ pub(crate) fn enter(launcher: &Launcher, name: &str, command: &[OsString]) -> an
     })?;
     let terminal = launcher.host.terminal;
     let streams = Streams::of(terminal.stdin, terminal.stdout);
-    // The engine itself starts a program of the read-only system, and nothing that the agent could have put on a search
-    // path: what follows runs inside, in a Landlock domain as the agent does.
+    // The engine starts a program of the read-only system, which the agent cannot replace. That program runs the
+    // command in a Landlock domain like the agent's.
     let mut command = or_shell(command)?;
     command.splice(0..0, [inside::ENTRY, "--within"].map(str::to_owned));
     let exec = docker::exec(&session.record.id.agent(), streams, &session.record.directory, &command);

@@ -1,4 +1,4 @@
-//! `pi stop`: ends sessions that run in other terminals; their launchers take them down.
+//! `pi stop`: asks the launchers of running sessions to end them.
 
 use std::{
     thread,
@@ -17,7 +17,7 @@ use crate::{
 /// How long a launcher may take to clean up after its agent has ended.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Stops one session, or every one.
+/// Stops one session, or all of them.
 pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8> {
     let sessions = match name {
         Some(name) => vec![record::find(&launcher.host, name)?],
@@ -45,10 +45,10 @@ pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8>
     Ok(0)
 }
 
-/// Asks the session's launcher to end it, and waits for that.
+/// Asks the session's launcher to end it, and waits.
 fn stop(launcher: &Launcher, session: &Live) -> anyhow::Result<()> {
     let begun = Instant::now();
-    // One that was stopped, or hangs, does not answer: then the lock tells.
+    // A launcher that hangs does not answer, but its lock shows when it ends.
     let asked = control::ask(session, &Request::Stop, &launcher.signals, Some(PATIENCE));
     launcher.signals.check()?;
     while begun.elapsed() < PATIENCE {
@@ -61,6 +61,6 @@ fn stop(launcher: &Launcher, session: &Live) -> anyhow::Result<()> {
     let why = asked.err().map(|error| format!(" ({error:#})")).unwrap_or_default();
     Err(Hinted::error(
         format!("its launcher did not end within {} s{why}", PATIENCE.as_secs()),
-        "end that `pi` itself, with `kill -9` if need be: a second process cleans up after it",
+        "end that `pi` process, with `kill -9` if necessary: its watcher cleans up",
     ))
 }

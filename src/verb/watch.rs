@@ -1,4 +1,4 @@
-//! The second process of a session: it outlives a launcher that is killed, and takes the session down.
+//! The watcher: a second process of the session, which takes the session down if the launcher is killed.
 
 use std::{
     path::Path,
@@ -8,11 +8,11 @@ use std::{
 
 use crate::{docker::Docker, launcher::Launcher, record, session, written::Written};
 
-/// How long an engine may be away before what is left is the next `pi`'s to remove.
+/// How long to retry while the engine is away. After that, the next `pi` removes the rest.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Waits for the launcher's word or its end; in the latter case takes the session down as the next `pi` would, and tries
-/// again while the engine does not let it.
+/// Waits until the launcher says that all is well, or ends. In the second case it takes the session down, and retries
+/// while the engine does not let it.
 pub(crate) fn run(launcher: &Launcher, dir: &Path) -> anyhow::Result<u8> {
     let host = &launcher.host;
     if !session::watch() {

@@ -50,8 +50,8 @@ fn a_default_allowlist_is_written_whole_or_not_at_all() {
     symlink("/nonexistent/list", &file).unwrap();
     failure(
         &world.run_pi(&["--proxy", "-p", "x"]),
-        &format!("the allowlist `{}` is a link which leads nowhere", file.display()),
-        "correct the link, or remove it to have a commented default written",
+        &format!("the allowlist `{}` is a link to a missing file", file.display()),
+        "correct the link, or remove it: then `pi` writes a commented default",
     );
     fs::remove_file(&file).unwrap();
     // No file may grow beyond a size that the default does not fit into.
@@ -84,7 +84,7 @@ fn nothing_is_saved_into_a_list_with_bad_lines() {
     failure(
         &world.run_pi(&["--allowed-domains", list, "allow", "--save", "d.example"]),
         &format!(
-            "nothing was changed: the allowlist has entries that cannot be used\n  {list}:2: `not a line`: there is \
+            "nothing was changed: the allowlist has entries that cannot be used\n  {list}:2: `not a line`: it has \
              more than one word; write one entry a line"
         ),
         "an entry is `example.com`, `*.example.com` or `host:port`",

@@ -51,9 +51,7 @@ fn what_docker_says_becomes_a_sentence_and_the_next_step() {
 fn an_engine_on_another_machine_is_refused() {
     let world = World::fake();
     let why = |address: &str| {
-        format!(
-            "the engine at `{address}` may be another machine, whose paths would be mounted instead of yours"
-        )
+        format!("the engine at `{address}` may run on another machine, and mount its paths instead of yours")
     };
     let next = "unset `DOCKER_HOST`, or choose a local engine with `docker context use default`";
     for address in ["ssh://me@box", "tcp://10.0.0.1:2375"] {

@@ -11,7 +11,7 @@ use crate::world::{World, files::write};
 #[test]
 fn what_is_not_a_workspace_is_refused() {
     let world = World::fake();
-    let next = "change into a repository or a directory of its own and try again";
+    let next = "change into a repository or a project's own directory and try again";
     for (dir, why) in [
         (world.home(), "it is your home directory, with your keys and all your other projects"),
         (world.root().to_owned(), "it holds your home directory"),

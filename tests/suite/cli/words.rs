@@ -41,17 +41,17 @@ fn a_flag_that_nobody_knows_names_the_nearest_and_how_to_force_it() {
     misuse(
         &["--proxi"],
         "neither the launcher nor the agent knows the flag `--proxi`",
-        "did you mean `--proxy`? to pass it to the agent as it is, write `pi -- --proxi`",
+        "did you mean `--proxy`? to pass it to the agent anyway, write `pi -- --proxi`",
     );
     misuse(
         &["--frobnicate", "x"],
         "neither the launcher nor the agent knows the flag `--frobnicate`",
-        "to pass it to the agent as it is, write `pi -- --frobnicate`",
+        "to pass it to the agent anyway, write `pi -- --frobnicate`",
     );
     misuse(
         &["x", "--modle", "y"],
         "neither the launcher nor the agent knows the flag `--modle`",
-        "did you mean `--model`? to pass it to the agent as it is, write `pi -- --modle`",
+        "did you mean `--model`? to pass it to the agent anyway, write `pi -- --modle`",
     );
 }
 
@@ -60,8 +60,8 @@ fn an_option_after_the_first_word_for_the_agent_is_refused() {
     for words in [&["fix it", "--proxy"][..], &["-p", "x", "--proxy"], &["-c", "--proxy"]] {
         misuse(
             words,
-            "`--proxy` stands after the first word for the agent, where it would have no effect",
-            "write `pi --proxy …` with the words for the agent last",
+            "`--proxy` comes after the first word for the agent, so it would have no effect",
+            "write `pi --proxy …`, with the words for the agent last",
         );
     }
 }
@@ -87,7 +87,7 @@ fn a_verb_with_words_that_are_not_its_arguments_acts_on_nothing() {
 fn a_verb_to_come_is_not_a_prompt() {
     misuse(
         &["login"],
-        "`pi login` is not there yet",
+        "`pi login` does not exist yet",
         "run `pi` and type /login; to say `login` to the agent, write `pi -- login`",
     );
 }
@@ -117,13 +117,13 @@ fn bad_values_of_options_are_usage_errors() {
     misuse(&["--mount", "/a:b"], "the mount `/a:b` is not `SRC[:DST][:ro]` with an absolute DST", "");
     misuse(
         &["--mount", "/a:/b:/c"],
-        "the mount `/a:/b:/c` has more parts than `SRC[:DST][:ro]`; a colon within a path is written `\\:`",
+        "the mount `/a:/b:/c` has more parts than `SRC[:DST][:ro]`; write a colon in a path as `\\:`",
         "",
     );
     misuse(&["--runtime", "a b"], "`a b` is not the name of a runtime", "");
     misuse(
         &["--session-name", ".x"],
-        "a session's name is up to 64 letters, digits, `.`, `_` and `-`, and begins with a letter or digit",
+        "a session's name has up to 64 letters, digits, `.`, `_` and `-`, and begins with a letter or digit",
         "",
     );
     for (name, why) in [

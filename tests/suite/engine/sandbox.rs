@@ -105,10 +105,7 @@ fn nothing_of_the_host_is_mounted_but_what_was_promised() {
         let kernel = ["proc", "sysfs", "cgroup", "cgroup2", "tmpfs", "devpts", "mqueue"].contains(&kind);
         (kernel && ["/proc", "/sys", "/dev"].iter().any(|top| Path::new(place).starts_with(top)))
             || [
-                "/sbin/docker-init",
-                "/usr/sbin/docker-init",
-                "/etc/resolv.conf",
-                "/etc/hostname",
+                "/sbin/docker-init", "/usr/sbin/docker-init", "/etc/resolv.conf", "/etc/hostname",
                 "/etc/hosts",
             ]
             .contains(&place)

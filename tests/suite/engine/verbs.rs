@@ -63,7 +63,7 @@ fn a_launcher_inside_a_container_says_that_it_is_in_one() {
             .unwrap();
         let err = String::from_utf8(said.stderr).unwrap();
         assert_eq!(said.status.code(), Some(125), "{err}");
-        let sentence = "pi: error: `pi` runs inside a container, and the engine outside of it would mount the outer machine's \
+        let sentence = "pi: error: `pi` runs inside a container, but the engine runs outside and would mount the outer machine's \
                         paths\npi: hint: start `pi` on the machine where the engine runs\n";
         assert_eq!(err, sentence);
     }

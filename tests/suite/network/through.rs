@@ -16,11 +16,7 @@ use crate::world::{files::write, internet::internet};
 fn random_targets(seed: u64, count: usize) -> Vec<String> {
     const LABELS: [&str; 8] = ["allowed", "wild", "evil", "a", "b-c", "xn--80ak6aa92e", "odd", "plain"];
     const ENDS: [&str; 6] = [
-        "allowed.test",
-        "wild.allowed.test",
-        "odd.allowed.test",
-        "plain.allowed.test",
-        "evil.test",
+        "allowed.test", "wild.allowed.test", "odd.allowed.test", "plain.allowed.test", "evil.test",
         "allowed.test.evil.test",
     ];
     let mut state = seed;

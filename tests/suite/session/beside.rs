@@ -25,7 +25,7 @@ fn no_two_sessions_that_live_have_one_name() {
         125,
         "",
         "pi: error: a session named `mine` is running\n\
-         pi: hint: take another name, or end that one with `pi stop`\n",
+         pi: hint: choose another name, or end that session with `pi stop`\n",
     );
     for pi in [first, second, third] {
         pi.signal(Signal::TERM);

@@ -114,11 +114,11 @@ fn what_carries_our_label_and_has_no_record_is_removed_by_clean_only() {
     assert_eq!(world.docker().objects().len(), 3);
     world.run_pi(&["clean", "--dry-run"]).is(
         0,
-        &format!("would remove what the unknown session `{DEAD}` left\n"),
+        &format!("would remove leftovers of the unknown session `{DEAD}`\n"),
         "",
     );
     assert_eq!(world.docker().objects().len(), 3);
-    world.run_pi(&["clean"]).is(0, &format!("removed what the unknown session `{DEAD}` left\n"), "");
+    world.run_pi(&["clean"]).is(0, &format!("removed leftovers of the unknown session `{DEAD}`\n"), "");
     world.assert_nothing_left();
 }
 
