@@ -120,6 +120,8 @@ pub(crate) struct Plan {
     pub(crate) sidecar: Option<Container>,
     /// The sidecar's address on the session's network.
     pub(crate) sidecar_address: Option<Ipv4Addr>,
+    /// What the sidecar is told on its stdin, and nowhere else.
+    pub(crate) rules: Option<Rendered>,
     pub(crate) model: Option<Container>,
     pub(crate) agent: Container,
 }
@@ -169,17 +171,18 @@ impl Plan {
             labels: labels.clone(),
         });
         let companion = |name, role, image: &str| companion(name, role, image, &labels, &seccomp, &inputs);
-        let (mut sidecar, mut model) = (None, None);
+        let (mut sidecar, mut rules, mut model) = (None, None, None);
         match reach {
             Reach::Open | Reach::None => {}
             Reach::Proxy(rendered, _) => {
-                let etc = state.join("proxy");
-                files.extend(rendered_files(rendered, &etc));
+                rules = Some((**rendered).clone());
                 sidecar = Some(Container {
                     privileges: Privileges::RoutesThenNone,
                     network: Attachment::Bridge { publish: vec![], dns: inputs.config.dns.clone() },
-                    mounts: vec![Mount::bind(etc, "/etc/pi", Access::ReadOnly)],
                     hosts: BTreeMap::from([(MACHINE, Named::Machine)]),
+                    // Old and new rules at once.
+                    tmp: "8m",
+                    command: vec![PROXY_PORT.to_string()],
                     ..companion(id.sidecar(), Role::Proxy, &choices.sidecar_image)
                 });
             }
@@ -201,6 +204,7 @@ impl Plan {
             network,
             sidecar,
             sidecar_address,
+            rules,
             model,
             agent,
         })
@@ -264,16 +268,6 @@ fn agent_container(
         }),
         command: command(inputs),
     })
-}
-
-fn rendered_files(rendered: &Rendered, dir: &Path) -> [File; 4] {
-    let path = dir.join("tinyproxy.conf");
-    [
-        File { path, text: rendered.conf.clone(), keep: Keep::Session, owner: None },
-        File::session(&dir.join("filter"), &rendered.filter),
-        File::session(&dir.join("lan"), &rendered.lan),
-        File::session(&dir.join("closed"), &rendered.closed),
-    ]
 }
 
 /// A container beside the agent, as little as it can be.

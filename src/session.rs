@@ -2,6 +2,7 @@
 
 mod login;
 mod prepare;
+mod proxy_log;
 mod sidecar;
 mod steer;
 mod sweep;
@@ -104,12 +105,12 @@ fn live(
     back_up(&teardown.login, &claim.dir)?;
     teardown.watcher = Some(Watcher::start(&claim.dir, docker)?);
     let plan = up::up(needs, choices, claim)?;
-    if let (Some(network), Some(sidecar), Some(address)) =
-        (&plan.network, &plan.sidecar, plan.sidecar_address)
+    if let (Some(network), Some(sidecar), Some(address), Some(rules)) =
+        (&plan.network, &plan.sidecar, plan.sidecar_address, &plan.rules)
     {
         docker.connect(network, &sidecar.name, address)?;
         signals.check()?;
-        let sidecar = Sidecar::start(docker, sidecar, &plan.agent.name, &claim.dir)?;
+        let sidecar = Sidecar::start(docker, sidecar, &plan.agent.name, &claim.dir, rules)?;
         teardown.sidecar = Some(Arc::new(sidecar));
     }
     if let Some(model) = &plan.model {

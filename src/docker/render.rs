@@ -73,7 +73,7 @@ pub(super) fn create(container: &Container) -> Cmd {
     match privileges {
         Privileges::None => {}
         Privileges::RoutesThenNone => {
-            for capability in ["NET_ADMIN", "SETUID", "SETGID", "SETPCAP"] {
+            for capability in ["NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "KILL"] {
                 cmd = cmd.arg(format!("--cap-add={capability}"));
             }
             // The sidecar is on two networks. It passes on connections, but no packets.

@@ -41,7 +41,7 @@ pub(crate) enum Attachment {
 pub(crate) enum Privileges {
     /// Nothing.
     None,
-    /// What the sidecar needs to lay its routes and to drop the rest, before tinyproxy runs.
+    /// What the sidecar needs to lay its routes, and then to start its programs as users without any privilege.
     RoutesThenNone,
 }
 
