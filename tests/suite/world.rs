@@ -82,6 +82,7 @@ impl World {
     pub(crate) fn real() -> Self {
         let world = Self::new(somebody(), "repo", |_| Engine::Real);
         world.configure("");
+        world.prepare(myself(), &["--allow", "allowed.test"]);
         world
     }
 
@@ -312,6 +313,8 @@ impl World {
             merge(&mut built, serde_json::from_str(&text).unwrap());
             done.insert(what);
         }
+        drop(done);
+        self.know_images();
     }
 
     /// The plan that `pi` would carry out with these words, as data.
