@@ -284,6 +284,30 @@ fn look(host: &Host) -> (Vec<Live>, Vec<Dead>) {
     (live, dead)
 }
 
+/// Removes a session's directory. It first gets a name that is no session's: nobody is to find half of it.
+///
+/// # Errors
+/// As the system has it; a directory that is gone already is no error.
+pub(crate) fn remove(dir: &Path) -> std::io::Result<()> {
+    let gone = dir.with_extension(GONE);
+    match fs::rename(dir, &gone).and_then(|()| fs::remove_dir_all(&gone)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what killed processes have left of such directories.
+pub(crate) fn remove_gone(host: &Host) {
+    for entry in fs::read_dir(sessions_dir(host)).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == GONE) {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+}
+
+const GONE: &str = "gone";
+
 /// Waits until the kernel has freed the lock of the session in this directory.
 pub(crate) fn wait_for_end(dir: &Path) -> anyhow::Result<()> {
     if let Ok(lock) = fs::File::open(dir.join(LOCK)) {

@@ -204,7 +204,10 @@ fn what_was_refused_is_told_and_nothing_else_reaches_the_terminal() {
     assert_eq!(outcome.err.lines().count(), 1, "{outcome:?}");
     assert!(outcome.err.starts_with("pi: refused: "), "{outcome:?}");
     assert!(!outcome.err.contains("pi.dev") && !outcome.err.contains("hidden"), "{outcome:?}");
-    assert!(outcome.err.contains("evil.test:443 (2×)") && outcome.err.contains(" allow --save evil.test "), "{outcome:?}");
+    assert!(
+        outcome.err.contains("evil.test:443 (2×)") && outcome.err.contains(" allow --save evil.test "),
+        "{outcome:?}"
+    );
     // After the session too.
     assert_eq!(rows(&["blocked", "--json"]), expected);
     world.assert_nothing_left();
