@@ -76,7 +76,8 @@ impl Record {
         }
     }
 
-    fn load(dir: &Path) -> Option<Self> {
+    /// The record in a session's directory, if it has one.
+    pub(crate) fn load(dir: &Path) -> Option<Self> {
         serde_json::from_str(&read_small(&dir.join(RECORD)).ok()??).ok()
     }
 
@@ -255,7 +256,12 @@ pub(crate) fn wait_for_cleaners(host: &Host) {
 }
 
 fn entries(host: &Host) -> impl Iterator<Item = (SessionId, PathBuf)> {
-    let list = fs::read_dir(sessions_dir(host)).into_iter().flatten().flatten();
+    entries_of(&sessions_dir(host))
+}
+
+/// The sessions that have a directory here, dead or alive.
+pub(crate) fn entries_of(dir: &Path) -> impl Iterator<Item = (SessionId, PathBuf)> + use<> {
+    let list = fs::read_dir(dir).into_iter().flatten().flatten();
     list.filter_map(|entry| Some((SessionId::parse(entry.file_name().to_str()?)?, entry.path())))
 }
 
