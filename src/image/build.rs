@@ -205,7 +205,12 @@ impl Builder<'_> {
         )?;
         if status.success() {
             let id = read_small(&id)?.context("docker did not say which image it built")?;
-            return Ok(id.trim().to_owned());
+            // Some engines list an image by another digest than the builder names: then the new tag tells.
+            let id = match self.docker.image_id(id.trim())? {
+                Some(id) => Some(id),
+                None => self.docker.image_id(&layer.tag)?,
+            };
+            return id.with_context(|| format!("the image `{}` is gone already", layer.tag));
         }
         let tail = kept.into_inner().map(|kept| kept.1).unwrap_or_default();
         let output = String::from_utf8_lossy(&tail);
