@@ -182,7 +182,8 @@ fn entry(persist: &Persist, live: &Dir, owner: Option<Owner>) -> anyhow::Result<
         None if persist.is_directory_by_name() => Kind::Directory,
         None => {
             // What reads it as JSON finds some.
-            let text: &str = if persist.name().ends_with(".json") { "{}\n" } else { "" };
+            let is_json = Path::new(persist.name()).extension().is_some_and(|kind| kind == "json");
+            let text = if is_json { "{}\n" } else { "" };
             let made = Made { mode: PRIVATE_FILE, owner };
             match live.new_file(name, made) {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}

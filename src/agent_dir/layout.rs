@@ -117,10 +117,8 @@ impl Layout {
             "`mounts = [\"{shown}:/home/pi/.pi/agent/{name}:ro\"]` in the config lets sessions read it"
         );
         match (role, kind) {
-            (Role::Dropped | Role::Login | Role::Transcripts, _) => {}
             // Staged, and so mounted from there.
             (Role::Package, _) if self.scope == Scope::SetUp => {}
-            (Role::Copied, Kind::File) => {}
             (Role::Copied, Kind::Link) => self.notices.push(
                 Notice::new(
                     format!("`{shown}` is a link, so sessions have none of it and keep nothing in it"),
@@ -145,7 +143,9 @@ impl Layout {
                 )
                 .once(format!("unknown {name}")),
             ),
-            (_, Kind::Other) | (Role::Copied, Kind::Directory) => {}
+            (Role::Dropped | Role::Login | Role::Transcripts, _)
+            | (_, Kind::Other)
+            | (Role::Copied, Kind::File | Kind::Directory) => {}
         }
     }
 

@@ -62,10 +62,10 @@ pub(crate) fn shown(text: &str) -> String {
 /// The first of many names, each in backticks.
 pub(crate) fn list(names: &[&str]) -> String {
     const MOST: usize = 5;
-    let named: Vec<String> = names.iter().take(MOST).map(|name| format!("`{}`", shown(name))).collect();
+    let first: Vec<String> = names.iter().take(MOST).map(|name| format!("`{}`", shown(name))).collect();
     match names.len().checked_sub(MOST) {
-        None | Some(0) => named.join(", "),
-        Some(more) => format!("{} and {more} more", named.join(", ")),
+        None | Some(0) => first.join(", "),
+        Some(more) => format!("{} and {more} more", first.join(", ")),
     }
 }
 

@@ -185,7 +185,7 @@ pub(crate) fn merge(before: &str, after: &str, live: &str, scope: Scope) -> Merg
 
 fn dropped_settings(names: &[&str], scope: Scope) -> Notice {
     let packages = |name: &&str| PACKAGES.iter().any(|(key, _)| key == name);
-    let hint = if scope == Scope::Session && names.iter().all(|name| packages(name)) {
+    let hint = if scope == Scope::Session && names.iter().all(packages) {
         "`pi install`, `pi remove` and `pi config` change it for all sessions"
     } else {
         "to have it in all sessions, write it into `~/.pi/agent/settings.json` yourself"

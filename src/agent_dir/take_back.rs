@@ -37,10 +37,14 @@ const LOCK: &str = "told.lock";
 ///
 /// # Errors
 /// The session's note cannot be read, or the state directory not be written.
-pub(crate) fn take_back(session: &Path, state: &Path, stage: Option<Stage>) -> anyhow::Result<Vec<Notice>> {
+pub(crate) fn take_back(
+    session: &Path,
+    state: &Path,
+    packages: Option<Stage>,
+) -> anyhow::Result<Vec<Notice>> {
     let Some((note, own)) = laid::find(session)? else { return Ok(vec![]) };
     let mut notices = Vec::new();
-    match (note.scope(), stage) {
+    match (note.scope(), packages) {
         (Scope::Session, _) => {
             notices.extend(said(settings_back(&note, &own)));
             notices.extend(said(trust_back(&note, &own, state)));
@@ -48,7 +52,7 @@ pub(crate) fn take_back(session: &Path, state: &Path, stage: Option<Stage>) -> a
             notices.extend(left_told(&note, &own));
             notices.extend(said(tidied(&note)));
         }
-        (Scope::SetUp, Some(stage)) => match stage.swap_in() {
+        (Scope::SetUp, Some(packages)) => match packages.swap_in() {
             Ok(()) => notices.extend(said(settings_back(&note, &own))),
             Err(error) => notices.push(failed(&error)),
         },

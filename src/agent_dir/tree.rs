@@ -4,10 +4,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io::{self, Read as _},
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{MetadataExt as _, PermissionsExt as _},
-    },
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Component, Path, PathBuf},
 };
 
@@ -72,9 +69,8 @@ impl Copy {
             }
             Some(Kind::Directory) => {
                 let source = from.dir(name).with_context(|| could("read", at))?;
-                let mode = source.metadata().with_context(|| could("look at", at))?.permissions().mode();
-                let made =
-                    Made { mode: if mode & 0o077 == 0 { PRIVATE_DIR } else { PROGRAM }, owner: self.owner };
+                let meta = source.metadata().with_context(|| could("look at", at))?;
+                let made = Made { mode: ordinary(meta.mode(), PROGRAM), owner: self.owner };
                 let copy = to.ensure_dir(name, made).with_context(|| could("create", at))?;
                 self.dir(&source, &copy, at)
             }
@@ -109,8 +105,13 @@ fn could(what: &str, at: &Path) -> String {
 }
 
 fn file_mode(mode: u32) -> Mode {
-    let all = if mode & 0o100 == 0 { TEXT } else { PROGRAM };
-    if mode & 0o077 == 0 { all & Mode::RWXU } else { all }
+    ordinary(mode, if mode & 0o100 == 0 { TEXT } else { PROGRAM })
+}
+
+/// What others could not read they cannot read in the copy.
+fn ordinary(mode: u32, all: Mode) -> Mode {
+    let others = mode & 0o077;
+    if others == 0 { all & Mode::RWXU } else { all }
 }
 
 /// Whether a link cannot lead out of the tree in which it stands at `at`, wherever it leads within it. Its target goes

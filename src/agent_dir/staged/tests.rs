@@ -91,9 +91,10 @@ fn what_is_no_package_is_refused_as_a_whole() {
     assert_eq!(world.read("npm/new.js"), None);
 }
 
+type Change = fn(&World);
+
 #[test]
 fn a_change_that_somebody_else_made_meanwhile_is_not_lost() {
-    type Change = fn(&World);
     let changes: [Change; 3] = [
         |world| fs::write(world.live.join("npm/theirs.js"), "theirs").unwrap(),
         |world| {

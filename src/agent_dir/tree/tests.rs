@@ -1,6 +1,9 @@
 use std::{
     fs,
-    os::unix::{fs::symlink, net::UnixListener},
+    os::unix::{
+        fs::{PermissionsExt as _, symlink},
+        net::UnixListener,
+    },
     process::Command,
 };
 
@@ -131,6 +134,8 @@ fn more_than_the_limits_is_refused() {
     assert!(world.refusal().contains("larger than 1 MiB"));
 }
 
+type Change = fn(&World);
+
 #[test]
 fn a_fingerprint_tells_every_change() {
     let world = World::new();
@@ -140,7 +145,6 @@ fn a_fingerprint_tells_every_change() {
     let look = || fingerprint(&world.dir("from"), FEW).unwrap();
     let first = look();
     assert_eq!(look(), first);
-    type Change = fn(&World);
     let changes: [Change; 5] = [
         |world| fs::write(world.at("from/d/f"), "2").unwrap(),
         |world| fs::write(world.at("from/d/g"), "").unwrap(),
@@ -170,7 +174,7 @@ fn what_an_agent_left_is_removed_and_what_it_links_to_is_not() {
     let world = World::new();
     let top = world.at("from/tree");
     fs::create_dir_all(top.join("a/closed/b")).unwrap();
-    fs::set_permissions(top.join("a/closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(top.join("a/closed"), fs::Permissions::from_mode(0o000)).unwrap();
     symlink(world.at("out"), top.join("a/link")).unwrap();
     fs::hard_link(world.at("out/secret"), top.join("a/hard")).unwrap();
     fifo(&top.join("pipe"));
@@ -191,20 +195,20 @@ fn nest(dir: &Dir, levels: usize) {
 }
 
 #[test]
-fn twenty_five_thousand_nested_directories_are_removed() {
+fn five_thousand_nested_directories_are_removed() {
     let world = World::new();
     let dir = world.dir("from");
-    nest(&dir, 25_000);
+    nest(&dir, 5_000);
     assert!(copy(&dir, &world.dir("to"), FEW, None).is_err());
     remove(&dir, "top".as_ref()).unwrap();
     assert_eq!(dir.names(10).unwrap(), Vec::<OsString>::new());
 }
 
 #[test]
-fn a_hundred_thousand_files_are_refused_and_removed() {
+fn twenty_thousand_files_are_refused_and_removed() {
     let world = World::new();
     fs::create_dir(world.at("from/top")).unwrap();
-    for count in 0..100_000 {
+    for count in 0..20_000 {
         File::create(world.at("from/top").join(count.to_string())).unwrap();
     }
     assert!(copy(&world.dir("from"), &world.dir("to"), FEW, None).is_err());
@@ -228,7 +232,7 @@ fn whoever_exchanges_files_for_links_during_a_copy_gets_nothing_copied_from_outs
                 }
             }
         });
-        for count in 0..2000 {
+        for count in 0..500 {
             let name = OsString::from(count.to_string());
             let to = world.dir("to").ensure_dir(&name, Made::ours(PRIVATE_DIR)).unwrap();
             let _ = copy(&world.dir("from"), &to, FEW, None);
