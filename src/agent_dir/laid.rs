@@ -28,6 +28,10 @@ pub(crate) const LEFT: &str = "left";
 /// Its name inside.
 const LEFT_INSIDE: &str = ".pi-left";
 
+/// The directories inside that are in memory, below the agent's: they must be the agent's own, for its locks and for
+/// transcripts of other directories.
+pub(crate) const IN_MEMORY: [&str; 2] = ["", TRANSCRIPTS];
+
 /// The copies of which something can come back, or is told.
 pub(crate) const RETURNING: [&str; 3] = [SETTINGS, TRUST, LOGINS];
 
@@ -194,7 +198,7 @@ fn entry(persist: &Persist, live: &Dir, owner: Option<Owner>) -> anyhow::Result<
     };
     match kind {
         Kind::Directory => Ok(live.ensure_dir(name, Made { mode: PRIVATE_DIR, owner })?.identity()?),
-        Kind::File => Ok(Identity::from(&live.file(name)?.metadata()?)),
+        Kind::File => live.identity_of(name)?.context("it was exchanged at this moment; try again"),
         Kind::Link | Kind::Other => Err(Hinted::error(
             "it is neither a file nor a directory",
             "put the real thing there, or remove it from `persist`",
@@ -214,8 +218,14 @@ pub(crate) fn tidy(transcripts: &Dir) -> anyhow::Result<usize> {
     let mut removed = 0;
     for name in transcripts.names(MANY)? {
         if matches!(transcripts.kind(&name)?, Some(Kind::Link | Kind::Other)) {
-            transcripts.remove_file(&name)?;
-            removed += 1;
+            match transcripts.remove_file(&name) {
+                // By somebody else who ends or begins.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                other => {
+                    other?;
+                    removed += 1;
+                }
+            }
         }
     }
     Ok(removed)

@@ -86,6 +86,18 @@ impl Layout {
             )));
             String::new()
         });
+        if settings::has_own_place_for_transcripts(live.text(SETTINGS)) {
+            notices.push(
+                Notice::new(
+                    "`sessionDir` is not used inside: one directory would show a session all projects' transcripts",
+                    format!(
+                        "transcripts of sessions are in `{}`; `pi --session-dir` on the host reads them",
+                        in_agent_dir(&live.path, TRANSCRIPTS)
+                    ),
+                )
+                .once("sessionDir"),
+            );
+        }
         let host = trust::parse(live.text(TRUST)).unwrap_or_default();
         let copy = |name, text: &str, access| Copy { name, text: Secret::new(text.into()), access };
         let writable = |name, text: &str| copy(name, text, Access::ReadWrite);

@@ -60,10 +60,7 @@ impl Live {
             // What is not UTF-8 the agent has no use for.
             if let (Some(kind), Some(name)) = (kind, name.to_str()) {
                 let identity = match kind {
-                    Kind::File => {
-                        dir.file(name.as_ref()).and_then(|file| Ok(Identity::from(&file.metadata()?))).ok()
-                    }
-                    Kind::Directory => dir.dir(name.as_ref()).and_then(|dir| dir.identity()).ok(),
+                    Kind::File | Kind::Directory => dir.identity_of(name.as_ref()).ok().flatten(),
                     Kind::Link | Kind::Other => None,
                 };
                 live.entries.insert(name.to_owned(), Found { kind, identity });

@@ -22,6 +22,13 @@ impl Notice {
         Self { text: text.into(), hint: None, once: None }
     }
 
+    pub(crate) fn say(&self) {
+        match &self.hint {
+            Some(hint) => report::warn_hinted(&self.text, hint),
+            None => report::warn(&self.text),
+        }
+    }
+
     pub(crate) fn once(self, about: impl Into<String>) -> Self {
         Self { once: Some(about.into()), ..self }
     }

@@ -130,6 +130,11 @@ pub(crate) fn for_session(live: &str) -> Result<String, String> {
     Ok(text(&settings))
 }
 
+/// Whether the user has transcripts in a place for all projects, which sessions do not get.
+pub(crate) fn has_own_place_for_transcripts(live: &str) -> bool {
+    parse(live).is_ok_and(|settings| settings.contains_key("sessionDir"))
+}
+
 fn text(settings: &Map<String, Value>) -> String {
     // As the agent writes it.
     serde_json::to_string_pretty(settings).unwrap_or_default()

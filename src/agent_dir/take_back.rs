@@ -118,7 +118,7 @@ fn settings_back(note: &Note, own: &Own) -> anyhow::Result<Vec<Notice>> {
             merged.push('\n');
         }
         let made = made_like(&dir, SETTINGS).with_context(could)?;
-        dir.write(SETTINGS.as_ref(), merged.as_bytes(), made).with_context(could)?;
+        dir.write_lasting(SETTINGS.as_ref(), merged.as_bytes(), made).with_context(could)?;
     }
     Ok(notices)
 }
@@ -221,7 +221,7 @@ fn read(dir: &Dir, name: &str) -> anyhow::Result<String> {
 }
 
 fn write(dir: &Dir, name: &str, text: &str) -> anyhow::Result<()> {
-    let written = dir.write(name.as_ref(), text.as_bytes(), Made::ours(PRIVATE_FILE));
+    let written = dir.write_lasting(name.as_ref(), text.as_bytes(), Made::ours(PRIVATE_FILE));
     written.with_context(|| format!("could not write `{name}`"))
 }
 
