@@ -50,6 +50,8 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod agent;
+#[allow(dead_code, reason = "sessions do not use it yet")]
+mod agent_dir;
 mod cli;
 mod config;
 mod control;
