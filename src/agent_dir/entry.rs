@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use crate::report::Usage;
+use crate::report::Hinted;
 
 /// What a session gets of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(crate) enum Role {
     Read,
     /// Packages: they can be read, and are exchanged as a whole when some are installed.
     Package,
-    /// Logins: they stay outside.
+    /// Logins: the files themselves, or nothing.
     Login,
     /// Transcripts: this project's only.
     Transcripts,
@@ -30,6 +30,7 @@ pub(crate) enum Role {
 pub(crate) const SETTINGS: &str = "settings.json";
 pub(crate) const TRUST: &str = "trust.json";
 pub(crate) const LOGINS: &str = "auth.json";
+pub(crate) const OTHER_LOGINS: &str = "mcp-auth.json";
 pub(crate) const MODELS: &str = "models.json";
 pub(crate) const KEYS: &str = "keybindings.json";
 pub(crate) const TRANSCRIPTS: &str = "sessions";
@@ -40,7 +41,7 @@ impl Role {
         match name {
             SETTINGS | TRUST | MODELS | KEYS => Self::Copied,
             // `oauth.json` is what the agent made its logins of.
-            LOGINS | "mcp-auth.json" | "oauth.json" | "oauth.json.migrated" => Self::Login,
+            LOGINS | OTHER_LOGINS | "oauth.json" | "oauth.json.migrated" => Self::Login,
             TRANSCRIPTS => Self::Transcripts,
             "npm" | "git" => Self::Package,
             // `commands` is what older agents called `prompts`; `agents` and `mcp.json` are read by extensions.
@@ -74,7 +75,7 @@ impl Persist {
             || name.starts_with(['.', ' '])
             || name.ends_with(' ')
         {
-            return Err(Usage::hinted(
+            return Err(Hinted::usage_hinted(
                 format!(
                     "`{name}` cannot be kept between sessions: it is not the name of an entry of `~/.pi/agent`"
                 ),
@@ -90,7 +91,7 @@ impl Persist {
             Role::Transcripts => "transcripts, of which a session has its own project's anyway",
             Role::Dropped => "nothing that is worth keeping",
         };
-        Err(Usage::hinted(
+        Err(Hinted::usage_hinted(
             format!("`{name}` cannot be written by sessions: it holds {what}"),
             "remove it from `persist`; the agent's own set-up is changed with `pi install`, or on the host",
         ))
@@ -145,43 +146,11 @@ mod tests {
     #[test]
     fn nothing_that_is_code_settings_or_logins_can_be_persistent() {
         for name in [
-            "settings.json",
-            "auth.json",
-            "AUTH.JSON",
-            "mcp-auth.json",
-            "oauth.json",
-            "models.json",
-            "trust.json",
-            "keybindings.json",
-            "sessions",
-            "extensions",
-            "Extensions",
-            "npm",
-            "git",
-            "skills",
-            "prompts",
-            "themes",
-            "agents",
-            "mcp.json",
-            "AGENTS.md",
-            "notes.md",
-            "CLAUDE.MD",
-            "bin",
-            "tools",
-            "tmp",
-            "settings.json.lock",
-            "",
-            ".",
-            "..",
-            ".hidden",
-            "a/b",
-            "/etc",
-            "a\0b",
-            "a\nb",
-            "a,b",
-            "a:b",
-            " a",
-            "x.jsonl",
+            "settings.json", "auth.json", "AUTH.JSON", "mcp-auth.json", "oauth.json", "models.json",
+            "trust.json", "keybindings.json", "sessions", "extensions", "Extensions", "npm", "git", "skills",
+            "prompts", "themes", "agents", "mcp.json", "AGENTS.md", "notes.md", "CLAUDE.MD", "bin", "tools",
+            "tmp", "settings.json.lock", "", ".", "..", ".hidden", "a/b", "/etc", "a\0b", "a\nb", "a,b",
+            "a:b", " a", "x.jsonl",
         ] {
             assert!(Persist::parse(name).is_err(), "{name:?}");
         }

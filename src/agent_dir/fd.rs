@@ -273,6 +273,27 @@ impl Dir {
         Ok(())
     }
 
+    /// Writes a file of a name that must be new: nobody sees it before it is whole.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, or as the system has it.
+    pub(crate) fn write_new(&self, name: &OsStr, bytes: &[u8], made: Made) -> io::Result<()> {
+        let (temporary, mut file) = at_new_name("new", |name| self.create(name))?;
+        let written = file.write_all(bytes).and_then(|()| made.give(&file)).and_then(|()| {
+            match self.rename_new(&temporary, self, name) {
+                // The file system has no such rename.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) =>
+                {
+                    rustix::fs::linkat(&self.0, &*temporary, &self.0, one(name)?, AtFlags::empty())?;
+                    self.remove_file(&temporary)
+                }
+                other => other,
+            }
+        });
+        written.inspect_err(|_| drop(self.remove_file(&temporary)))
+    }
+
     fn write_and(
         &self,
         name: &OsStr,

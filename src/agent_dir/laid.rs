@@ -3,7 +3,6 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -11,12 +10,12 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    entry::{LOGINS, Persist, SETTINGS, TRANSCRIPTS, TRUST},
+    entry::{SETTINGS, TRANSCRIPTS, TRUST},
     fd::{Dir, Kind, Made, PRIVATE_DIR, PRIVATE_FILE},
-    layout::{Kept, Layout},
+    layout::{Copy, Kept, Layout},
     settings::Scope,
 };
-use crate::{docker::Access, files::Identity, host::Owner, report::Hinted};
+use crate::{files::Identity, host::Owner, inside::Access, report::Hinted};
 
 /// In the session's directory.
 const DIRECTORY: &str = "agent";
@@ -33,7 +32,7 @@ const LEFT_INSIDE: &str = ".pi-left";
 pub(crate) const IN_MEMORY: [&str; 2] = ["", TRANSCRIPTS];
 
 /// The copies of which something can come back, or is told.
-pub(crate) const RETURNING: [&str; 3] = [SETTINGS, TRUST, LOGINS];
+pub(crate) const RETURNING: [&str; 2] = [SETTINGS, TRUST];
 
 /// Where a layout goes.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +55,64 @@ pub(crate) struct Laid {
     pub(crate) access: Access,
     /// Of the descriptor that made or opened it.
     pub(crate) identity: Identity,
+}
+
+/// What would be mounted, where nothing is laid out yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Planned {
+    pub(crate) source: PathBuf,
+    pub(crate) target: PathBuf,
+    pub(crate) access: Access,
+    pub(crate) made: Making,
+}
+
+/// How that comes to exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Making {
+    There(Identity),
+    Directory,
+    /// A file, with what this one has where it exists.
+    File(Option<PathBuf>),
+}
+
+/// The same as [`lay`] without doing it, for whoever shows or remembers it.
+pub(crate) fn planned(layout: &Layout, session: &Path, live: &Path) -> Vec<Planned> {
+    let at = session.join(DIRECTORY);
+    let write = Access::ReadWrite;
+    let copy = |Copy { name, access, .. }: &Copy| Planned {
+        source: at.join(name),
+        target: name.into(),
+        access: *access,
+        made: Making::File(Some(live.join(name))),
+    };
+    let read = layout.read.iter().map(|read| Planned {
+        source: live.join(&read.name),
+        target: read.name.clone().into(),
+        access: Access::ReadOnly,
+        made: Making::There(read.identity),
+    });
+    let kept = layout.kept.iter().map(|kept| {
+        let is_file = match kept {
+            Kept::Transcripts(_) => false,
+            Kept::Login(_) => true,
+            Kept::Entry(persist) => !persist.is_directory_by_name(),
+        };
+        let made = if is_file { Making::File(None) } else { Making::Directory };
+        Planned { source: live.join(kept.path()), target: kept.path(), access: write, made }
+    });
+    let left = Planned {
+        source: at.join(LEFT),
+        target: LEFT_INSIDE.into(),
+        access: write,
+        made: Making::File(None),
+    };
+    let staged = layout.staged.iter().map(|package| Planned {
+        source: session.join("staged").join(package),
+        target: package.into(),
+        access: write,
+        made: Making::Directory,
+    });
+    layout.copies.iter().map(copy).chain(read).chain(kept).chain([left]).chain(staged).collect()
 }
 
 /// What has to be known to take a session's changes back.
@@ -124,11 +181,11 @@ pub(crate) fn lay(layout: &Layout, place: Place<'_>) -> anyhow::Result<Vec<Laid>
 fn write_note(layout: &Layout, place: Place<'_>, own: &Dir) -> anyhow::Result<()> {
     let transcripts = layout.kept.iter().find_map(|kept| match kept {
         Kept::Transcripts(name) => Some(name.clone()),
-        Kept::Entry(_) => None,
+        Kept::Login(_) | Kept::Entry(_) => None,
     });
     let names = layout.kept.iter().filter_map(|kept| match kept {
         Kept::Entry(persist) => Some(persist.name().to_owned()),
-        Kept::Transcripts(_) => None,
+        Kept::Transcripts(_) | Kept::Login(_) => None,
     });
     let note = Note {
         live: place.live.into(),
@@ -175,33 +232,34 @@ fn keep(kept: &Kept, live: &Dir, source: &Path, owner: Option<Owner>) -> anyhow:
             tidy(&dir).with_context(|| could(source))?;
             Ok(dir.identity()?)
         }
-        Kept::Entry(persist) => entry(persist, live, owner).with_context(|| could(source)),
+        Kept::Login(name) => entry(name, Kind::File, live, owner).with_context(|| could(source)),
+        Kept::Entry(persist) => {
+            let kind = if persist.is_directory_by_name() { Kind::Directory } else { Kind::File };
+            entry(persist.name(), kind, live, owner).with_context(|| could(source))
+        }
     }
 }
 
-fn entry(persist: &Persist, live: &Dir, owner: Option<Owner>) -> anyhow::Result<Identity> {
-    let name: &OsStr = persist.name().as_ref();
-    let kind = match live.kind(name)? {
-        Some(kind) => kind,
-        None if persist.is_directory_by_name() => Kind::Directory,
-        None => {
-            // What reads it as JSON finds some.
-            let is_json = Path::new(persist.name()).extension().is_some_and(|kind| kind == "json");
-            let text = if is_json { "{}\n" } else { "" };
-            let made = Made { mode: PRIVATE_FILE, owner };
-            match live.new_file(name, made) {
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                other => other?.write_all(text.as_bytes())?,
-            }
-            Kind::File
+/// What is there, or a new one of this kind.
+fn entry(name: &str, new: Kind, live: &Dir, owner: Option<Owner>) -> anyhow::Result<Identity> {
+    let name: &OsStr = name.as_ref();
+    let found = live.kind(name)?;
+    if found.is_none() && new == Kind::File {
+        // What reads it as JSON finds some.
+        let is_json = Path::new(name).extension().is_some_and(|kind| kind == "json");
+        let text = if is_json { "{}\n" } else { "" };
+        match live.write_new(name, text.as_bytes(), Made { mode: PRIVATE_FILE, owner }) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            other => other?,
         }
-    };
+    }
+    let kind = found.unwrap_or(new);
     match kind {
         Kind::Directory => Ok(live.ensure_dir(name, Made { mode: PRIVATE_DIR, owner })?.identity()?),
         Kind::File => live.identity_of(name)?.context("it was exchanged at this moment; try again"),
         Kind::Link | Kind::Other => Err(Hinted::error(
-            "it is neither a file nor a directory",
-            "put the real thing there, or remove it from `persist`",
+            "it is neither a file nor a directory, and what a link leads to would be writable for the agent",
+            "put the real thing there, or remove it",
         )),
     }
 }

@@ -7,7 +7,8 @@ use std::{
 
 use super::{
     entry::{
-        KEYS, LOGINS, MODELS, PACKAGES, Persist, Role, SETTINGS, TRANSCRIPTS, TRUST, fits, transcripts_of,
+        KEYS, LOGINS, MODELS, OTHER_LOGINS, PACKAGES, Persist, Role, SETTINGS, TRANSCRIPTS, TRUST, fits,
+        transcripts_of,
     },
     fd::Kind,
     live::{Found, Live},
@@ -15,10 +16,7 @@ use super::{
     settings::{self, Scope},
     trust::{self, Decisions},
 };
-use crate::{
-    docker::{Access, Secret},
-    files::Identity,
-};
+use crate::{files::Identity, inside::Access, secret::Secret};
 
 /// Everything that decides about a layout.
 #[derive(Debug)]
@@ -27,10 +25,6 @@ pub(crate) struct Inputs<'a> {
     pub(crate) root: &'a Path,
     /// Where the agent works, as it sees it inside.
     pub(crate) cwd: &'a Path,
-    /// The models with which the agent finds the broker; else the user's own.
-    pub(crate) models: Option<Secret>,
-    /// What the agent takes for its logins.
-    pub(crate) logins: Secret,
     pub(crate) persist: &'a [Persist],
     /// What former sessions have decided about trust.
     pub(crate) decisions: &'a Decisions,
@@ -38,7 +32,7 @@ pub(crate) struct Inputs<'a> {
 }
 
 /// The agent's directory of one session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
     pub(crate) scope: Scope,
     /// Files of the session's own.
@@ -71,13 +65,15 @@ pub(crate) struct Read {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kept {
     Transcripts(OsString),
+    /// The file itself: a token that the agent renews must be the one that the next session has.
+    Login(&'static str),
     /// A file or a directory, whichever is there; else what its name looks like.
     Entry(Persist),
 }
 
 impl Layout {
     pub(crate) fn new(inputs: &Inputs<'_>) -> Self {
-        let Inputs { live, root, cwd, models, logins, persist, decisions, scope } = inputs;
+        let Inputs { live, root, cwd, persist, decisions, scope } = inputs;
         let mut notices = live.notices.clone();
         let settings = settings::for_session(live.text(SETTINGS)).unwrap_or_else(|why| {
             notices.push(Notice::plain(format!(
@@ -105,10 +101,9 @@ impl Layout {
         let settings = if settings.is_empty() { "{}" } else { &settings };
         let trust = trust::text(&trust::for_session(&host, decisions, root));
         let mut copies = vec![writable(SETTINGS, settings), writable(TRUST, &trust)];
-        copies.push(Copy { name: LOGINS, text: logins.clone(), access: Access::ReadWrite });
-        let models = models.clone().or_else(|| Some(Secret::new(live.texts.get(MODELS)?.into())));
-        copies.extend(models.map(|text| Copy { name: MODELS, text, access: Access::ReadOnly }));
-        copies.extend(live.texts.get(KEYS).map(|text| copy(KEYS, text, Access::ReadOnly)));
+        for name in [MODELS, KEYS] {
+            copies.extend(live.texts.get(name).map(|text| copy(name, text, Access::ReadOnly)));
+        }
         let mut layout = Self { scope: *scope, copies, read: vec![], kept: vec![], staged: vec![], notices };
         for (name, found) in &live.entries {
             if !persist.iter().any(|entry| entry.name() == name) {
@@ -117,7 +112,7 @@ impl Layout {
         }
         match scope {
             Scope::SetUp => layout.staged.extend(PACKAGES),
-            Scope::Session => layout.keep(cwd, persist),
+            Scope::Session => layout.keep(cwd, persist, live),
         }
         layout
     }
@@ -161,7 +156,11 @@ impl Layout {
         }
     }
 
-    fn keep(&mut self, cwd: &Path, persist: &[Persist]) {
+    fn keep(&mut self, cwd: &Path, persist: &[Persist], live: &Live) {
+        self.kept.push(Kept::Login(LOGINS));
+        if live.entries.contains_key(OTHER_LOGINS) {
+            self.kept.push(Kept::Login(OTHER_LOGINS));
+        }
         let transcripts = transcripts_of(cwd);
         if fits(&transcripts) {
             self.kept.push(Kept::Transcripts(transcripts));
@@ -180,6 +179,7 @@ impl Kept {
     pub(crate) fn path(&self) -> PathBuf {
         match self {
             Self::Transcripts(name) => Path::new(TRANSCRIPTS).join(name),
+            Self::Login(name) => (*name).into(),
             Self::Entry(persist) => persist.name().into(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use crate::report;
+use crate::report::{self, Finding};
 
 /// A sentence, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +24,8 @@ impl Notice {
 
     pub(crate) fn say(&self) {
         match &self.hint {
-            Some(hint) => report::warn_hinted(&self.text, hint),
-            None => report::warn(&self.text),
+            Some(hint) => Finding::hinted(&self.text, hint).warn(),
+            None => Finding::plain(&self.text).warn(),
         }
     }
 

@@ -12,8 +12,9 @@ use super::notice::{Notice, list};
 pub(crate) const LARGEST: u64 = 1 << 20;
 
 /// Which changes may come back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Scope {
+    #[default]
     Session,
     /// `pi install`, `remove`, `update` and `config`, typed by the user: packages and what is loaded of them too.
     SetUp,

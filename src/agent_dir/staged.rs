@@ -23,7 +23,7 @@ use super::{
     laid::Laid,
     tree::{self, Fingerprint, Limits},
 };
-use crate::{docker::Access, host::Owner, report::Hinted};
+use crate::{host::Owner, inside::Access, report::Hinted};
 
 const PURPOSE: &str = "stage";
 const LOCK: &str = "lock";

@@ -10,11 +10,10 @@ use anyhow::Context as _;
 use rustix::fs::Mode;
 
 use super::{
-    entry::{LOGINS, Persist, Role, SETTINGS, TRUST},
+    entry::{Persist, Role, SETTINGS, TRUST},
     fd::{Dir, Kind, Made, PRIVATE_DIR, PRIVATE_FILE, TEXT},
     laid::{self, Note, Own},
     lock::AgentLock,
-    logins,
     notice::{self, Notice, shown},
     settings::{self, Merged, Scope},
     staged::Stage,
@@ -48,7 +47,6 @@ pub(crate) fn take_back(
         (Scope::Session, _) => {
             notices.extend(said(settings_back(&note, &own)));
             notices.extend(said(trust_back(&note, &own, state)));
-            notices.extend(logins_told(&own));
             notices.extend(left_told(&note, &own));
             notices.extend(said(tidied(&note)));
         }
@@ -155,11 +153,6 @@ fn trust_back(note: &Note, own: &Own, state: &Path) -> anyhow::Result<Vec<Notice
         }
     }
     Ok(notices)
-}
-
-fn logins_told(own: &Own) -> Vec<Notice> {
-    // One that is too large, or no text, is no login.
-    own.texts(LOGINS, 1 << 20).map(|(before, after)| logins::made_inside(&before, &after)).unwrap_or_default()
 }
 
 /// How many names are told of.

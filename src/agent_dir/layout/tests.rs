@@ -17,8 +17,6 @@ fn layout(live: &Live, persist: &[Persist], scope: Scope) -> Layout {
         live,
         root: Path::new("/work/a"),
         cwd: Path::new("/work/a/sub"),
-        models: None,
-        logins: Secret::new("{}".into()),
         persist,
         decisions: &Decisions::new(),
         scope,
@@ -47,9 +45,17 @@ fn a_session_gets_code_and_text_to_read_and_its_own_transcripts_to_write() {
     let session = layout(&live, &persist, Scope::Session);
     let names: Vec<&str> = session.read.iter().map(|read| read.name.as_str()).collect();
     assert_eq!(names, ["AGENTS.md", "extensions", "npm"]);
-    assert_eq!(session.kept, [Kept::Transcripts("--work-a-sub--".into()), Kept::Entry(persist[0].clone())]);
+    assert_eq!(
+        session.kept,
+        [
+            Kept::Login(LOGINS),
+            Kept::Login(OTHER_LOGINS),
+            Kept::Transcripts("--work-a-sub--".into()),
+            Kept::Entry(persist[0].clone())
+        ]
+    );
     let copies: Vec<_> = session.copies.iter().map(|copy| (copy.name, copy.access)).collect();
-    let writable = [SETTINGS, TRUST, LOGINS].map(|name| (name, Access::ReadWrite));
+    let writable = [SETTINGS, TRUST].map(|name| (name, Access::ReadWrite));
     assert_eq!(copies, writable);
     let told: Vec<&str> = session.notices.iter().filter_map(|notice| notice.once.as_deref()).collect();
     assert_eq!(told, ["unknown secrets.json", "link themes"]);
@@ -68,22 +74,4 @@ fn no_secret_is_seen_in_a_layout_that_is_shown() {
     let of = |name| layout.copies.iter().find(|copy| copy.name == name).unwrap();
     assert_eq!(of(SETTINGS).text.bytes(), b"{}");
     assert_eq!((of(MODELS).text.bytes(), of(MODELS).access), (&b"hunter2"[..], Access::ReadOnly));
-}
-
-#[test]
-fn the_models_of_a_broker_replace_the_users_own() {
-    let mut live = live(&[("models.json", Kind::File)]);
-    live.texts.insert(MODELS.to_owned(), "hunter2".to_owned());
-    let decisions = Decisions::new();
-    let layout = Layout::new(&Inputs {
-        live: &live,
-        root: Path::new("/w"),
-        cwd: Path::new("/w"),
-        models: Some(Secret::new("generated".into())),
-        logins: Secret::new("{}".into()),
-        persist: &[],
-        decisions: &decisions,
-        scope: Scope::Session,
-    });
-    assert!(layout.copies.iter().all(|copy| copy.text.bytes() != b"hunter2"));
 }

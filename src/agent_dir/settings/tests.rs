@@ -176,16 +176,7 @@ fn hostile_text_changes_nothing() {
     let deep = format!("{{\"theme\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
     let long = format!("{{\"theme\":\"{}\"}}", "x".repeat(2 << 20));
     for after in [
-        "",
-        " ",
-        "[]",
-        "17",
-        "null",
-        "{",
-        r#"{"theme":"light""#,
-        r#"{"theme":"light"}x"#,
-        "\u{0}",
-        &deep,
+        "", " ", "[]", "17", "null", "{", r#"{"theme":"light""#, r#"{"theme":"light"}x"#, "\u{0}", &deep,
         &long,
     ] {
         let (text, said) = merged(live, after, live);

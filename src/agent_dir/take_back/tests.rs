@@ -13,8 +13,8 @@ use crate::{
         layout::{Inputs, Layout},
         live::Live,
     },
-    docker::{Access, Secret},
     files::Identity,
+    inside::Access,
 };
 
 /// A home, a state directory, and one session.
@@ -57,8 +57,6 @@ impl World {
             live: &live,
             root: Path::new("/work/a"),
             cwd: Path::new("/work/a"),
-            models: None,
-            logins: Secret::new(r#"{"p":{"key":"placeholder"}}"#.into()),
             persist: &persist,
             decisions: &decisions,
             scope,
@@ -102,6 +100,7 @@ fn every_mount_is_what_its_descriptor_was() {
         ]
     );
     assert!(laid.iter().all(|laid| !world.at("live").starts_with(&laid.source)));
+    assert_eq!(world.read("live/auth.json"), "{}\n");
     let mode = fs::metadata(world.at("live/sessions/--work-a--")).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o700);
 }
@@ -146,12 +145,10 @@ fn done_twice_it_is_done_once_and_without_a_layout_it_is_nothing() {
 fn what_would_be_missed_is_told_once() {
     let world = World::new();
     world.lay(&["memory"], Scope::Session).unwrap();
-    world.inside("auth.json", r#"{"p":{"key":"placeholder"},"q":{"type":"oauth","access":"hunter2"}}"#);
     world.inside("left", "memory\0extensions\0notes.db\0skills\0auth.json\0x.lock\0bin\0\u{1b}[2J\0");
     let said = world.end();
-    assert_eq!(said.len(), 3, "{said:?}");
-    assert!(said[0].contains("login for `q`") && !said[0].contains("hunter2"), "{said:?}");
-    assert!(said[1].contains("notes.db") && said[2].contains("skills"), "{said:?}");
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].contains("notes.db") && said[1].contains("skills"), "{said:?}");
     world.lay(&["memory"], Scope::Session).unwrap();
     world.inside("left", "notes.db\0skills\0");
     assert_eq!(world.end(), Vec::<String>::new());
@@ -284,11 +281,7 @@ fn a_home_without_an_agents_directory_gets_one_of_its_own() {
 fn many_sessions_that_end_at_once_lose_nothing_of_each_other() {
     let world = World::new();
     let keys = [
-        "quietStartup",
-        "hideThinkingBlock",
-        "collapseChangelog",
-        "showHardwareCursor",
-        "enableSkillCommands",
+        "quietStartup", "hideThinkingBlock", "collapseChangelog", "showHardwareCursor", "enableSkillCommands",
     ];
     thread::scope(|scope| {
         for (number, key) in keys.iter().enumerate() {
@@ -301,8 +294,6 @@ fn many_sessions_that_end_at_once_lose_nothing_of_each_other() {
                     live: &live,
                     root: Path::new("/work/a"),
                     cwd: Path::new("/work/a"),
-                    models: None,
-                    logins: Secret::new("{}".into()),
                     persist: &[],
                     decisions: &trust::Decisions::new(),
                     scope: Scope::Session,
