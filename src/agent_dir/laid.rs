@@ -112,7 +112,7 @@ pub(crate) fn planned(layout: &Layout, session: &Path, live: &Path) -> Vec<Plann
         access: write,
         made: Making::Directory,
     });
-    layout.copies.iter().map(copy).chain(read).chain(kept).chain([left]).chain(staged).collect()
+    layout.copies.iter().map(copy).chain([left]).chain(read).chain(kept).chain(staged).collect()
 }
 
 /// What has to be known to take a session's changes back.

@@ -12,7 +12,7 @@ use super::{
     },
     fd::Kind,
     live::{Found, Live},
-    notice::{Notice, in_agent_dir},
+    notice::{Notice, in_agent_dir, shown_path},
     settings::{self, Scope},
     trust::{self, Decisions},
 };
@@ -107,7 +107,7 @@ impl Layout {
         let mut layout = Self { scope: *scope, copies, read: vec![], kept: vec![], staged: vec![], notices };
         for (name, found) in &live.entries {
             if !persist.iter().any(|entry| entry.name() == name) {
-                layout.add(name, *found, &live.path);
+                layout.add(name, *found, live);
             }
         }
         match scope {
@@ -117,11 +117,12 @@ impl Layout {
         layout
     }
 
-    fn add(&mut self, name: &str, Found { kind, identity }: Found, dir: &Path) {
+    fn add(&mut self, name: &str, Found { kind, identity }: Found, live: &Live) {
         let role = Role::of(name);
-        let shown = in_agent_dir(dir, name);
+        let shown = in_agent_dir(&live.path, name);
+        let real = live.links.get(name).map_or_else(|| shown.clone(), |to| shown_path(to));
         let by_hand = format!(
-            "`mounts = [\"{shown}:/home/pi/.pi/agent/{name}:ro\"]` in the config lets sessions read it"
+            "`mounts = [\"{real}:/home/pi/.pi/agent/{name}:ro\"]` in the config lets sessions read it"
         );
         match (role, kind) {
             // Staged, and so mounted from there.

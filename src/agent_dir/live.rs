@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -27,6 +27,8 @@ pub(crate) struct Live {
     /// Without links.
     pub(crate) path: PathBuf,
     pub(crate) entries: BTreeMap<String, Found>,
+    /// Where links among them lead, for whoever is told about one.
+    pub(crate) links: BTreeMap<String, PathBuf>,
     /// Of the files that are copied, those which could be read.
     pub(crate) texts: BTreeMap<String, String>,
     pub(crate) notices: Vec<Notice>,
@@ -63,6 +65,9 @@ impl Live {
                     Kind::File | Kind::Directory => dir.identity_of(name.as_ref()).ok().flatten(),
                     Kind::Link | Kind::Other => None,
                 };
+                if let (Kind::Link, Ok(to)) = (kind, fs::canonicalize(path.join(name))) {
+                    live.links.insert(name.to_owned(), to);
+                }
                 live.entries.insert(name.to_owned(), Found { kind, identity });
             }
         }

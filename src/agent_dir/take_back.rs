@@ -189,7 +189,10 @@ fn tidied(note: &Note) -> anyhow::Result<Vec<Notice>> {
     let Some(name) = note.transcripts() else { return Ok(vec![]) };
     let could = || "could not look at the transcripts of the session";
     let all = Dir::open(note.live()).and_then(|dir| dir.dir(super::entry::TRANSCRIPTS.as_ref()));
-    let dir = all.and_then(|all| all.dir(name)).with_context(could)?;
+    let dir = match all.and_then(|all| all.dir(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        other => other.with_context(could)?,
+    };
     let removed = laid::tidy(&dir).with_context(could)?;
     let text =
         format!("removed {removed} links, pipes or sockets that the session put among its transcripts");

@@ -128,13 +128,28 @@ pub(super) fn expected_mounts(inputs: &Inputs<'_>, mounts: &[Mount]) -> String {
             text
         })
     };
-    let laid = inputs.choices.laid.iter().flatten().map(|laid| (laid.source.as_path(), laid.identity));
-    let laid: BTreeMap<&Path, Identity> = laid.collect();
+    let laid = inputs.choices.laid.iter().flatten().map(|laid| (laid.source.clone(), Some(laid.identity)));
+    let planned = if inputs.choices.laid.is_none() { planned(inputs) } else { vec![] };
+    let planned = planned.into_iter().map(|one| match one.made {
+        Making::There(identity) => (one.source, Some(identity)),
+        // A dry run cannot know what its script will have made.
+        Making::Directory | Making::File(_) => (one.source, None),
+    });
+    let own: BTreeMap<PathBuf, Option<Identity>> = laid.chain(planned).collect();
     let found = mounts.iter().filter_map(|mount| {
         let target = escaped(&mount.target);
-        let Some(path) = mount.path() else { return Some(format!("-:-:{target}")) };
-        let Identity { device, inode } = laid.get(path).or_else(|| inputs.facts.identities.get(path))?;
-        Some(format!("{device}:{inode}:{target}"))
+        let identity = match mount.path() {
+            None => None,
+            Some(path) => match own.get(path) {
+                Some(identity) => *identity,
+                // Without an identity the gate refuses it.
+                None => Some(*inputs.facts.identities.get(path)?),
+            },
+        };
+        Some(match identity {
+            Some(Identity { device, inode }) => format!("{device}:{inode}:{target}"),
+            None => format!("-:-:{target}"),
+        })
     });
     found.collect::<Vec<_>>().join(" ")
 }

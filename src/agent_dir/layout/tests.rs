@@ -7,6 +7,7 @@ fn live(entries: &[(&str, Kind)]) -> Live {
     Live {
         path: "/home/me/.pi/agent".into(),
         entries: entries.iter().map(|(name, kind)| ((*name).to_owned(), found(*kind))).collect(),
+        links: BTreeMap::new(),
         texts: BTreeMap::new(),
         notices: vec![],
     }
