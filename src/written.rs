@@ -151,6 +151,11 @@ impl Written {
     }
 }
 
+/// Where a path of the launcher's own leads, be it there or not.
+pub(crate) fn real(path: &Path) -> PathBuf {
+    Written::default().follow(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// The list; each entry ends with NUL.
 const DIRS: &str = "written";
 

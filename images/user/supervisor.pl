@@ -52,6 +52,18 @@ sub tell_of_memory {
     print STDERR "pi: warning: the memory limit$limit was reached and $killed killed; `--memory` raises it\n";
 }
 
+# The agent's own directory is gone with the container. What stands in it now, by name, the launcher can tell.
+sub tell_what_is_left {
+    my $dir = '/home/pi/.pi/agent';
+    -f "$dir/.pi-left" && opendir(my $names, $dir) or return;
+    open(my $left, '>', "$dir/.pi-left") or return;
+    my $room = 60_000;
+    while (defined(my $name = readdir $names)) {
+        last if ($room -= 1 + length $name) < 0;
+        print $left "$name\0" unless $name =~ /^\./;
+    }
+}
+
 # Takes this process, and all that it starts, into a Landlock domain. From within one nobody outside can be traced, nor
 # his memory be read or written, which the kernel lets processes of one user do to each other; and with the first
 # process of the container in its hands, the agent could outlive the session. A domain has to forbid something else as

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{down, render};
 use crate::{
     egress::Rendered,
-    plan::{Directory, File, Keep, Plan},
+    plan::{File, Needed, Needs, Plan},
     report::quote,
     secret::Value,
 };
@@ -35,11 +35,8 @@ pub(crate) fn script(plan: &Plan) -> String {
     line("trap down EXIT");
     line("trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM");
     line(&format!("umask 077; mkdir -p {state}"));
-    for Directory { path, owner } in &plan.directories {
-        let path = quote(&path.to_string_lossy());
-        let chown =
-            owner.map(|owner| format!(" && chown {}:{} {path}", owner.uid, owner.gid)).unwrap_or_default();
-        line(&format!("[ -d {path} ] || {{ mkdir -p {path}{chown}; }}"));
+    for needed in &plan.needed {
+        line(&needed_script(needed));
     }
     for file in &plan.files {
         line(&file_script(file));
@@ -104,16 +101,26 @@ fn here(text: &str) -> String {
     format!("<<'{end}'\n{text}{newline}{end}")
 }
 
-fn file_script(file: &File) -> String {
-    let File { path, text, keep, owner } = file;
+fn file_script(File { path, text }: &File) -> String {
     let text = here(shown(text));
     let dir = path.parent().map(|dir| quote(&dir.to_string_lossy())).unwrap_or_default();
     let path = quote(&path.to_string_lossy());
-    match keep {
-        Keep::Session => format!("(umask 022; mkdir -p {dir}; cat >{path} {text}\n)"),
-        Keep::Existing => {
-            let chown = owner.map(|to| format!("chown {}:{} {path}\n", to.uid, to.gid)).unwrap_or_default();
-            format!("[ -e {path} ] || {{\ncat >{path} {text}\n{chown}}}")
+    format!("(umask 022; mkdir -p {dir}; cat >{path} {text}\n)")
+}
+
+fn needed_script(Needed { path, kind, owner }: &Needed) -> String {
+    let dir = path.parent().map(|dir| quote(&dir.to_string_lossy())).unwrap_or_default();
+    let is_json = path.extension().is_some_and(|kind| kind == "json");
+    let path = quote(&path.to_string_lossy());
+    let empty = if is_json { "echo '{}'" } else { ":" };
+    let chown =
+        owner.map(|owner| format!(" && chown {}:{} {path}", owner.uid, owner.gid)).unwrap_or_default();
+    match kind {
+        Needs::Directory => format!("[ -d {path} ] || {{ mkdir -p {path}{chown}; }}"),
+        Needs::File => format!("[ -e {path} ] || {{ mkdir -p {dir} && {empty} >{path}{chown}; }}"),
+        Needs::Copy(of) => {
+            let of = quote(&of.to_string_lossy());
+            format!("mkdir -p {dir} && {{ cat {of} 2>/dev/null || {empty}; }} >{path}{chown}")
         }
     }
 }

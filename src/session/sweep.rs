@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     login::{forget_login, mend_login},
+    settings::keep_of_dead,
     teardown::take_down_by_id,
 };
 use crate::{
@@ -30,6 +31,7 @@ pub(crate) fn take_down(dead: &Dead, docker: &Docker, host: &Host) -> anyhow::Re
     take_down_by_id(&docker.at(engine).within(Duration::from_secs(30)), &dead.id)?;
     // Its agent may have lived until now.
     mend(dead, host);
+    keep_of_dead(dead.record.as_ref(), &dead.dir, host);
     Ok(record::remove(&dead.dir)?)
 }
 
