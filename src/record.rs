@@ -5,7 +5,7 @@ mod find;
 mod id;
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -282,6 +282,18 @@ fn look(host: &Host) -> (Vec<Live>, Vec<Dead>) {
     }
     live.sort_by(|a, b| (a.record.started, &a.record.id).cmp(&(b.record.started, &b.record.id)));
     (live, dead)
+}
+
+/// Removes a session's directory, its lock last: without a lock it would be taken for a dead session's.
+pub(crate) fn remove(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name() != LOCK {
+            let is_dir = entry.file_type()?.is_dir();
+            if is_dir { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
+        }
+    }
+    fs::remove_dir_all(dir)
 }
 
 /// Waits until the kernel has freed the lock of the session in this directory.

@@ -1,7 +1,7 @@
 //! Sessions whose process is gone: taken down by their records alone.
 
 use std::{
-    fs, thread,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -32,7 +32,7 @@ pub(crate) fn take_down(dead: &Dead, docker: &Docker, host: &Host) -> anyhow::Re
     // Its agent may have lived until now.
     mend(dead, host);
     keep_of_dead(dead.record.as_ref(), &dead.dir, host);
-    match fs::remove_dir_all(&dead.dir) {
+    match record::remove(&dead.dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }

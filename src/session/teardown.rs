@@ -1,13 +1,13 @@
 //! Taking a session down: from its id alone, and as often as it takes.
 
-use std::{fs, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use super::{TEARDOWN, login::mend_login, settings::keep, sidecar::Sidecar, watcher::Watcher};
 use crate::{
     agent_dir::staged::Stage,
     docker::{self, Cmd, Docker},
     host::Host,
-    record::SessionId,
+    record::{self, SessionId},
     refused::say_at_exit,
     report::{self, Finding},
 };
@@ -68,7 +68,7 @@ impl Teardown<'_> {
             )
             .warn(),
             Ok(()) => {
-                if let Err(error) = fs::remove_dir_all(&self.dir) {
+                if let Err(error) = record::remove(&self.dir) {
                     report::warn(format_args!("could not remove `{}`: {error}", self.dir.display()));
                 }
             }
