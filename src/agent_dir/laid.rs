@@ -18,7 +18,7 @@ use super::{
 use crate::{files::Identity, host::Owner, inside::Access, report::Hinted};
 
 /// In the session's directory.
-const DIRECTORY: &str = "agent";
+pub(crate) const DIRECTORY: &str = "agent";
 const NOTE: &str = "layout.json";
 /// What the copies were at first.
 const BEFORE: &str = "before";

@@ -35,6 +35,9 @@ pub(crate) fn script(plan: &Plan) -> String {
     line("trap down EXIT");
     line("trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM");
     line(&format!("umask 077; mkdir -p {state}"));
+    line(
+        "# The agent's own directory: what is set in these copies, `pi` would take back at the end, and this does not.",
+    );
     for needed in &plan.needed {
         line(&needed_script(needed));
     }

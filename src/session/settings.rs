@@ -5,12 +5,13 @@ use std::path::Path;
 use crate::{
     agent_dir::{
         fd::Dir,
-        laid::{Laid, Place, lay},
+        laid::{self, Laid, Place, lay},
         layout::Layout,
         notice::Notice,
         settings::Scope,
         staged::{self, Stage},
         take_back::take_back,
+        tree,
     },
     host::Host,
     record::Record,
@@ -41,12 +42,16 @@ pub(crate) fn lay_out(layout: &Layout, place: Place<'_>) -> anyhow::Result<LaidO
     Ok(LaidOut { mounts, packages })
 }
 
-/// Takes back what the session has set, and tells what is to be told.
+/// Takes back what the session has set, tells what is to be told, and removes what was laid out: the rest of the session's
+/// directory is then gone in a moment, and nobody finds it without its lock.
 pub(super) fn keep(dir: &Path, host: &Host, packages: Option<Stage>) {
-    match take_back(&real(dir), &real(&host.state_dir()), packages) {
+    let dir = real(dir);
+    match take_back(&dir, &real(&host.state_dir()), packages) {
         Ok(notices) => notices.iter().for_each(Notice::say),
         Err(error) => report::warn(format_args!("could not keep what the session has set: {error:#}")),
     }
+    // What cannot be removed is told by whoever removes the rest.
+    let _ = Dir::open(&dir).and_then(|dir| tree::remove(&dir, laid::DIRECTORY.as_ref()));
 }
 
 /// Takes back what a dead session has set. Packages that it was changing are as they were before.

@@ -258,6 +258,8 @@ fn a_link_that_was_planted_in_the_agents_directory_is_not_followed() {
         let link = world.agent_dir().join(name);
         fs::create_dir_all(link.parent().unwrap()).unwrap();
         own(&world.agent_dir(), world.owner());
+        // What the first session has made.
+        let _ = fs::remove_file(&link).or_else(|_| fs::remove_dir_all(&link));
         symlink(to, &link).unwrap();
         let refused = world.shell(&[], "true").run();
         assert_eq!(refused.code, Some(125), "{name}: {refused:?}");
