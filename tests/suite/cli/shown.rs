@@ -103,8 +103,8 @@ fn calls(world: &World) -> Vec<Vec<String>> {
             words
                 .iter()
                 .map(|word| {
-                    let word = id.replace_all(word, "ID");
-                    file.replace_all(&address.replace_all(&word, "ADDRESS"), "FILE:/").into_owned()
+                    let named = id.replace_all(word, "ID");
+                    file.replace_all(&address.replace_all(&named, "ADDRESS"), "FILE:/").into_owned()
                 })
                 .collect()
         })
