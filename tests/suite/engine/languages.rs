@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::world::{
-    BUILD, World,
+    World,
     files::{myself, write},
+    images::BUILD,
     model::docker,
 };
 
