@@ -16,8 +16,8 @@ fn live(entries: &[(&str, Kind)]) -> Live {
 fn layout(live: &Live, persist: &[Persist], scope: Scope) -> Layout {
     Layout::new(&Inputs {
         live,
-        root: Path::new("/work/a"),
-        cwd: Path::new("/work/a/sub"),
+        root: Path::new("/code/a"),
+        cwd: Path::new("/code/a/sub"),
         persist,
         decisions: &Decisions::new(),
         scope,
@@ -51,7 +51,7 @@ fn a_session_gets_code_and_text_to_read_and_its_own_transcripts_to_write() {
         [
             Kept::Login(LOGINS),
             Kept::Login(OTHER_LOGINS),
-            Kept::Transcripts("--work-a-sub--".into()),
+            Kept::Transcripts("--code-a-sub--".into()),
             Kept::Entry(persist[0].clone())
         ]
     );

@@ -55,14 +55,14 @@ impl World {
         let decisions = decisions(&self.at("state")).unwrap();
         let layout = Layout::new(&Inputs {
             live: &live,
-            root: Path::new("/work/a"),
-            cwd: Path::new("/work/a"),
+            root: Path::new("/code/a"),
+            cwd: Path::new("/code/a"),
             persist: &persist,
             decisions: &decisions,
             scope,
         });
         let (session, live) = (self.at("state/sessions/one"), self.at("live"));
-        lay(&layout, Place { session: &session, live: &live, root: Path::new("/work/a"), owner: None })
+        lay(&layout, Place { session: &session, live: &live, root: Path::new("/code/a"), owner: None })
     }
 
     /// What the agent writes inside.
@@ -93,7 +93,7 @@ fn every_mount_is_what_its_descriptor_was() {
             ("auth.json", write),
             ("extensions", read),
             ("memory", write),
-            ("sessions/--work-a--", write),
+            ("sessions/--code-a--", write),
             ("settings.json", write),
             ("todo.json", write),
             ("trust.json", write),
@@ -101,7 +101,7 @@ fn every_mount_is_what_its_descriptor_was() {
     );
     assert!(laid.iter().all(|laid| !world.at("live").starts_with(&laid.source)));
     assert_eq!(world.read("live/auth.json"), "{}\n");
-    let mode = fs::metadata(world.at("live/sessions/--work-a--")).unwrap().permissions().mode();
+    let mode = fs::metadata(world.at("live/sessions/--code-a--")).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o700);
 }
 
@@ -111,7 +111,7 @@ fn what_was_set_inside_is_there_at_the_next_start_and_the_mode_is_kept() {
     fs::set_permissions(world.at("live/settings.json"), fs::Permissions::from_mode(0o640)).unwrap();
     world.lay(&[], Scope::Session).unwrap();
     world.inside("settings.json", r#"{"theme":"light","shellPath":"/bin/zsh","defaultModel":"m"}"#);
-    world.inside("trust.json", r#"{"/work/a":true,"/work":true}"#);
+    world.inside("trust.json", r#"{"/code/a":true,"/code":true}"#);
     world.write("live/settings.json", "{\"theme\":\"dark\",\"shellPath\":\"/bin/fish\"}\n");
     let said = world.end();
     assert_eq!(said.len(), 1, "{said:?}");
@@ -124,7 +124,7 @@ fn what_was_set_inside_is_there_at_the_next_start_and_the_mode_is_kept() {
     // The agent on the host would run the repository's code for it.
     assert!(!world.at("live/trust.json").exists());
     world.lay(&[], Scope::Session).unwrap();
-    assert_eq!(world.read("state/sessions/one/agent/trust.json"), "{\n  \"/work/a\": true\n}\n");
+    assert_eq!(world.read("state/sessions/one/agent/trust.json"), "{\n  \"/code/a\": true\n}\n");
     assert!(world.read("state/sessions/one/agent/settings.json").contains("\"m\""));
 }
 
@@ -227,7 +227,7 @@ fn links_in_the_live_directory_lead_nowhere() {
 #[test]
 fn what_is_no_transcript_is_removed_from_them_before_and_after() {
     let world = World::new();
-    let transcripts = world.at("live/sessions/--work-a--");
+    let transcripts = world.at("live/sessions/--code-a--");
     world.lay(&[], Scope::Session).unwrap();
     fs::write(transcripts.join("1.jsonl"), "{}").unwrap();
     symlink("../../settings.json", transcripts.join("2.jsonl")).unwrap();
@@ -292,20 +292,20 @@ fn many_sessions_that_end_at_once_lose_nothing_of_each_other() {
                 let live = Live::look(&world.at("live")).unwrap();
                 let layout = Layout::new(&Inputs {
                     live: &live,
-                    root: Path::new("/work/a"),
-                    cwd: Path::new("/work/a"),
+                    root: Path::new("/code/a"),
+                    cwd: Path::new("/code/a"),
                     persist: &[],
                     decisions: &trust::Decisions::new(),
                     scope: Scope::Session,
                 });
                 let live = world.at("live");
-                let place = Place { session: &session, live: &live, root: Path::new("/work/a"), owner: None };
+                let place = Place { session: &session, live: &live, root: Path::new("/code/a"), owner: None };
                 lay(&layout, place).unwrap();
                 let settings = fs::read_to_string(session.join("agent/settings.json")).unwrap();
                 let mut settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
                 settings[key] = true.into();
                 fs::write(session.join("agent/settings.json"), settings.to_string()).unwrap();
-                fs::write(session.join("agent/trust.json"), format!("{{\"/work/a/{key}\":true}}")).unwrap();
+                fs::write(session.join("agent/trust.json"), format!("{{\"/code/a/{key}\":true}}")).unwrap();
                 assert_eq!(take_back(&session, &world.at("state"), None).unwrap(), vec![]);
             });
         }
