@@ -221,7 +221,7 @@ fn what_was_set_inside_is_kept_though_the_launcher_is_killed() {
     until_true("the agent's work", || world.repo().join("ready").exists());
     pi.signal(Signal::KILL);
     pi.wait();
-    until_true("the end of the session", || world.sessions().is_empty());
+    until_true("the end of the session", || world.sessions().is_empty() && world.watchers().is_empty());
     assert_eq!(settings(&world)["theme"], "light");
     world.assert_nothing_left();
 }
