@@ -135,7 +135,8 @@ fn a_running_session_is_allowed_more_and_its_tunnels_stay() {
     assert!(late.code == Some(125) && late.err.contains("no session with a restricted network"), "{late:?}");
 }
 
-const TUNNEL_PROGRAM: &str = r#"
+/// Sends lines through a tunnel and prints what comes back, until there is a file `stop`.
+pub(super) const TUNNEL_PROGRAM: &str = r#"
 use IO::Socket::INET;
 $| = 1;
 my ($proxy) = $ENV{HTTPS_PROXY} =~ m{//(.*)};
@@ -143,6 +144,7 @@ my $tunnel = IO::Socket::INET->new($proxy) or die;
 syswrite $tunnel, "CONNECT allowed.test:443 HTTP/1.1\r\n\r\n";
 sysread $tunnel, my $head, 4096;
 for my $n (1 .. 3000) {
+    exit if -e 'stop';
     syswrite $tunnel, "line $n\n" or exit;
     sysread $tunnel, my $line, 4096 or exit;
     print $line;

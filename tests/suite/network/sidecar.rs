@@ -4,7 +4,7 @@ use std::{fs, process::Command};
 
 use rustix::process::Signal;
 
-use super::{TUNNEL, attempts::Session};
+use super::{TUNNEL, attempts::Session, list::TUNNEL_PROGRAM};
 use crate::world::{
     World,
     files::write,
@@ -107,22 +107,6 @@ fn tunnels_of_old_rules_stay_for_seven_changes() {
     assert_eq!(session.end().code, Some(0));
     world.assert_nothing_left();
 }
-
-const TUNNEL_PROGRAM: &str = r#"
-use IO::Socket::INET;
-$| = 1;
-my ($proxy) = $ENV{HTTPS_PROXY} =~ m{//(.*)};
-my $tunnel = IO::Socket::INET->new($proxy) or die;
-syswrite $tunnel, "CONNECT allowed.test:443 HTTP/1.1\r\n\r\n";
-sysread $tunnel, my $head, 4096;
-for my $n (1 .. 3000) {
-    exit if -e 'stop';
-    syswrite $tunnel, "line $n\n" or exit;
-    sysread $tunnel, my $line, 4096 or exit;
-    print $line;
-    select undef, undef, undef, 0.02;
-}
-"#;
 
 /// Prints what it could do as this user.
 const ATTACKER: &str = r#"
