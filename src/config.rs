@@ -1,6 +1,7 @@
 //! The settings: their layers, and the one function that resolves them.
 
 mod file;
+mod origin;
 mod place;
 mod value;
 
@@ -10,6 +11,7 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+pub(crate) use self::origin::{InForce, in_force};
 use self::{
     file::{Cpus, ImagesLayer, Layer, Values, layer, project_lang, read},
     value::{PROCESSORS, processes, runtime, session_name, size},
