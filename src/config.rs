@@ -2,6 +2,7 @@
 
 mod file;
 mod hide;
+mod origin;
 mod place;
 mod value;
 
@@ -11,10 +12,13 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-pub(crate) use self::hide::{Hide, Pattern};
 use self::{
     file::{Cpus, ImagesLayer, Layer, Values, layer, project_lang, read},
     value::{PROCESSORS, processes, runtime, session_name, size},
+};
+pub(crate) use self::{
+    hide::{Hide, Pattern},
+    origin::{InForce, in_force},
 };
 pub(crate) use crate::inside::Access;
 use crate::{
