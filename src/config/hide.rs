@@ -12,7 +12,8 @@ pub(crate) struct Hide(Vec<Pattern>);
 /// `!.env.example` takes back what an earlier pattern hides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pattern {
-    glob: String,
+    /// The names of a path, with `*` and `?`; `**` is any number of directories.
+    names: Vec<String>,
     takes_back: bool,
     /// It matches the whole path, and not the name alone.
     is_path: bool,
@@ -34,17 +35,18 @@ impl Pattern {
         let is_directory = rest.ends_with('/');
         let rest = rest.trim_end_matches('/');
         let is_path = rest.contains('/');
-        let glob = rest.trim_start_matches('/').to_owned();
-        let is_odd = |part: &str| matches!(part, "" | "." | "..");
-        if glob.split('/').any(is_odd) || glob.chars().any(char::is_control) || !is_balanced(&glob) {
-            bail!("`{shown}` is not a pattern of file names such as `.env*`");
+        let names: Vec<String> = rest.trim_start_matches('/').split('/').map(str::to_owned).collect();
+        let is_odd = |name: &String| matches!(name.as_str(), "" | "." | "..");
+        // Other programs give these a meaning, which they do not have here.
+        if names.iter().any(is_odd) || rest.contains(|c: char| c.is_control() || "[]{}\\".contains(c)) {
+            bail!("`{shown}` is not a pattern of file names, which are letters, `*` and `?` as in `.env*`");
         }
-        Ok(Self { glob, takes_back, is_path, is_directory })
+        Ok(Self { names, takes_back, is_path, is_directory })
     }
 
-    fn matches(&self, path: &[u8], name: &[u8], is_directory: bool) -> bool {
-        (is_directory || !self.is_directory)
-            && fast_glob::glob_match(&self.glob, if self.is_path { path } else { name })
+    fn matches(&self, path: &[&[u8]], is_directory: bool) -> bool {
+        let path = if self.is_path { path } else { &path[path.len().saturating_sub(1)..] };
+        (is_directory || !self.is_directory) && names_match(&self.names, path)
     }
 }
 
@@ -59,26 +61,45 @@ impl Hide {
 
     /// Whether a file or directory is hidden. `path` begins at the repository's root.
     pub(crate) fn hides(&self, path: &[u8], is_directory: bool) -> bool {
-        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
-        let last = self.0.iter().rev().find(|pattern| pattern.matches(path, name, is_directory));
+        let path: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
+        let last = self.0.iter().rev().find(|pattern| pattern.matches(&path, is_directory));
         last.is_some_and(|pattern| !pattern.takes_back)
     }
 }
 
-/// A pattern with half a bracket would match nothing.
-fn is_balanced(glob: &str) -> bool {
-    let mut open = Vec::new();
-    let mut chars = glob.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' if chars.next().is_none() => return false,
-            '[' | '{' => open.push(c),
-            ']' if open.pop() != Some('[') => return false,
-            '}' if open.pop() != Some('{') => return false,
-            _ => {}
+fn names_match(patterns: &[String], names: &[&[u8]]) -> bool {
+    match (patterns, names) {
+        ([], []) => true,
+        ([any, rest @ ..], _) if any == "**" => (0..=names.len()).any(|n| names_match(rest, &names[n..])),
+        ([pattern, patterns @ ..], [name, names @ ..]) => {
+            name_matches(pattern.as_bytes(), name) && names_match(patterns, names)
+        }
+        _ => false,
+    }
+}
+
+/// Goes back to the last `*` alone: what an earlier one could match, the last one can, too.
+fn name_matches(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut at, mut seen) = (0, 0);
+    let mut back = None;
+    while seen < name.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                back = Some((at, seen));
+                at += 1;
+            }
+            Some(byte) if *byte == b'?' || *byte == name[seen] => {
+                at += 1;
+                seen += 1;
+            }
+            _ => {
+                let Some((star, from)) = back else { return false };
+                back = Some((star, from + 1));
+                (at, seen) = (star + 1, from + 1);
+            }
         }
     }
-    open.is_empty()
+    pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
 #[cfg(test)]
@@ -103,14 +124,21 @@ mod tests {
         assert!(env.hides(b"a/private", true));
         assert!(env.hides(b"a/.env.\xff", false), "a name that is not UTF-8");
         assert!(!hide(&[]).hides(b".env", false));
+        let odd = hide(&["a*b*c", "?x", "**/deep/*"]);
+        for path in ["abc", "abbc", "aXbXbXc", "1x", "deep/a", "a/deep/b"] {
+            assert!(odd.hides(path.as_bytes(), false), "{path}");
+        }
+        for path in ["ab", "abcd", "x", "deep", "deep/a/b", "11x"] {
+            assert!(!odd.hides(path.as_bytes(), false), "{path}");
+        }
     }
 
     #[test]
     fn what_could_never_match_is_refused() {
-        for text in ["", "/", "!", "a/../b", "./a", "a//b", "[a", "{a,b", "a}", "a\\", "~/.env", "a\nb"] {
+        for text in ["", "/", "!", "a/../b", "./a", "a//b", "[a]", "{a,b}", "a\\*", "~/.env", "a\nb"] {
             assert!(Pattern::parse(text).is_err(), "{text:?}");
         }
-        for text in ["[ab].key", "*.{pem,key}", "a\\[b", "!a/"] {
+        for text in ["*.key", "**/a", "!a/", "/a b"] {
             assert!(Pattern::parse(text).is_ok(), "{text:?}");
         }
     }
