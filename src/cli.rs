@@ -149,8 +149,11 @@ pub(crate) enum Verb {
     /// Look at everything that a session needs, and say what to do about what is not fine
     Doctor {
         /// Print JSON instead of a table
-        #[arg(long)]
+        #[arg(long, conflicts_with = "prove")]
         json: bool,
+        /// Attack throw-away sessions from inside, one for each kind of network, and show which walls held
+        #[arg(long)]
+        prove: bool,
     },
     /// Allow hosts in a running session, or reload its allowlist
     Allow {
