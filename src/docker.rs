@@ -20,7 +20,7 @@ use serde::{Serialize, Serializer};
 use crate::{plan::Streams, record::SessionId, report::quote, secret::Secret};
 
 pub(crate) use self::{
-    failure::build_failure,
+    failure::{build_failure, known_refusal},
     outcome::{Created, Ended, Shown},
     program::Docker,
     script::script,
