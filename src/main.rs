@@ -105,6 +105,7 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         }
         Action::Verb(Verb::Build { all }) => verb::build::run(&launcher()?, all),
         Action::Verb(Verb::Demo) => verb::demo::run(&launcher()?),
+        Action::Verb(Verb::Doctor { json }) => verb::doctor::run(&launcher()?, json),
         Action::Verb(Verb::Allow { entries, session, save }) => {
             verb::allow::run(&launcher()?, &entries, session.as_deref(), save)
         }
