@@ -224,6 +224,8 @@ pub(crate) enum Verb {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
+    /// Print the manual page; `pi man | man -l -` shows it
+    Man,
 }
 
 /// The watcher's verb, with the session's directory as its argument. The launcher itself runs it, so help and
