@@ -1,5 +1,6 @@
 //! The command line: options of the launcher, its verbs, and words for the agent.
 
+mod published;
 mod split;
 
 use std::{ffi::OsString, path::PathBuf};
@@ -8,6 +9,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, builder::No
 
 use crate::{lang::Lang, report::Hinted};
 
+pub(crate) use self::published::Published;
 use self::split::Split;
 
 /// Start the pi coding agent in a locked-down Docker container for this repository
@@ -75,9 +77,12 @@ pub(crate) struct Options {
     /// `NAME` alone passes the value from your environment. Config key: `env`.
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<OsString>,
-    /// Publish a port of the container on 127.0.0.1 (can be repeated)
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) publish: Vec<u16>,
+    /// Let this machine reach a port of the agent's, by 127.0.0.1 (can be repeated)
+    ///
+    /// `8080:3000` makes port 3000 of the agent's container port 8080 of this machine. In a restricted session the agent
+    /// still reaches nothing by it. The agent's server must listen on all addresses (0.0.0.0).
+    #[arg(long, value_name = "[HOST_PORT:]PORT")]
+    pub(crate) publish: Vec<Published>,
     /// Limit memory and swap together, such as `512m` or `4g`; 0 is no limit
     ///
     /// Default: 4g. Config key: `memory`.

@@ -20,7 +20,6 @@ pub(crate) use self::{
     hide::{Hide, Pattern},
     origin::{InForce, in_force},
 };
-pub(crate) use crate::inside::Access;
 use crate::{
     agent_dir::entry::Persist,
     cli::Options,
@@ -28,12 +27,16 @@ use crate::{
     lang::Lang,
     report::{Hinted, one_line},
 };
+pub(crate) use crate::{cli::Published, inside::Access};
 
 /// The default settings. Their comments document every key.
 pub(crate) const DEFAULTS: &str = include_str!("../assets/config.toml");
 
 /// In this file a repository may choose its language, and nothing else.
 pub(crate) const PROJECT_FILE: &str = ".pi/sandbox.toml";
+
+/// How many ports a session may publish.
+pub(crate) const MOST_PUBLISHED: usize = 64;
 
 /// The resolved settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,7 +51,7 @@ pub(crate) struct Config {
     pub(crate) dns: Vec<String>,
     pub(crate) mounts: Vec<MountSpec>,
     pub(crate) env: Vec<String>,
-    pub(crate) publish: Vec<u16>,
+    pub(crate) publish: Vec<Published>,
     pub(crate) packages: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) runtime: Option<String>,
@@ -185,7 +188,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         dns: values(user.dns, base.dns),
         mounts: mounts.iter().map(|text| MountSpec::parse(text, host)).collect::<anyhow::Result<_>>()?,
         env,
-        publish: options.publish.clone(),
+        publish: published(&options.publish)?,
         packages: values(user.packages, base.packages),
         limits,
         runtime: match &options.runtime {
@@ -210,10 +213,28 @@ fn network(options: &Options, proxy: bool) -> anyhow::Result<Network> {
     } else {
         Network::Open
     };
-    if network != Network::Open && !options.publish.is_empty() {
-        bail!(Hinted::usage("`--publish` needs the open network: nothing can reach into a restricted one"));
+    if network == Network::None && !options.publish.is_empty() {
+        bail!(Hinted::usage("`--publish` needs a network, and `--no-network` gives none; `--proxy` has one"));
     }
     Ok(network)
+}
+
+/// The published ports, each once.
+fn published(typed: &[Published]) -> anyhow::Result<Vec<Published>> {
+    let mut all: Vec<Published> = vec![];
+    for one in typed {
+        match all.iter().find(|other| other.host == one.host) {
+            Some(other) if other == one => {}
+            Some(other) => bail!(Hinted::usage(format!(
+                "`--publish {other}` and `--publish {one}` want the same port of this machine"
+            ))),
+            None => all.push(*one),
+        }
+    }
+    if all.len() > MOST_PUBLISHED {
+        bail!(Hinted::usage(format!("`--publish` takes at most {MOST_PUBLISHED} ports")));
+    }
+    Ok(all)
 }
 
 /// The limits of the agent's container.

@@ -22,7 +22,7 @@ use crate::{plan::Streams, record::SessionId, report::quote, secret::Secret};
 
 pub(crate) use self::{
     about::About,
-    failure::build_failure,
+    failure::{build_failure, known_refusal},
     outcome::{Created, Ended, Shown},
     program::Docker,
     script::script,
