@@ -46,6 +46,8 @@ impl Inside {
             self.git.as_os_str(),
             OsStr::new("-c"),
             OsStr::new("core.hooksPath=/dev/null"),
+            // Where only the git directory is mounted, the work tree that its config names is not there.
+            OsStr::new("--work-tree=/"),
             OsStr::new("upload-pack"),
             OsStr::new("--timeout=60"),
             path.as_os_str(),
@@ -95,19 +97,10 @@ impl Quarantine<'_> {
         self.forget()?;
         let refspecs: String =
             names.iter().enumerate().map(|(n, name)| format!("+{name}:refs/pi/{n}\n")).collect();
-        // One pack, or none: nothing of what cannot be used is left among the repository's objects.
         let fetch = self
             .call()
             .through(&self.inside.env)
-            .args([
-                "-c",
-                "fetch.unpackLimit=100",
-                "fetch",
-                "--quiet",
-                "--stdin",
-                "--no-tags",
-                "--no-write-fetch-head",
-            ])
+            .args(["fetch", "--quiet", "--stdin", "--no-tags", "--no-write-fetch-head"])
             .args(["--no-auto-maintenance", "--no-show-forced-updates", "--no-recurse-submodules"])
             .args([self.inside.url(self.path)])
             .stdin(refspecs.into_bytes())

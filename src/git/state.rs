@@ -100,6 +100,8 @@ impl Private {
         name: &str,
         owner: Option<Owner>,
     ) -> anyhow::Result<State> {
+        let is_new = fs::symlink_metadata(private_dir(dir)).is_err();
+        anyhow::ensure!(is_new, "`{}` is there already", private_dir(dir).display());
         let out = Out { owner };
         let own = Out { owner: None };
         own.file(&empty_file(dir), b"")?;

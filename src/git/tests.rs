@@ -187,7 +187,7 @@ impl Session<'_> {
         // In the place of `PATH_OF_THE_HOST` comes where that is mounted from.
         let script = format!(
             "#!/bin/sh\nfor last; do :; done\nrest=${{last#{common}}}\n\
-             exec env -i PATH=\"$PATH\" HOME=/nonexistent git upload-pack --timeout=60 {private}\"$rest\"\n",
+             exec env -i PATH=\"$PATH\" HOME=/nonexistent git --work-tree=/ upload-pack --timeout=60 {private}\"$rest\"\n",
             common = self.world.common.display(),
             private = private_dir(&self.dir).display(),
         );

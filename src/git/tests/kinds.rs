@@ -5,9 +5,9 @@ use super::*;
 /// The agent commits a file that was there and one that was not; the host follows.
 #[track_caller]
 fn works(world: &World) {
-    let session = world.session("s");
+    let session = world.session("works");
     assert_eq!(session.run(&["status", "--porcelain"]), world.host(&["status", "--porcelain"]));
-    session.commit("a", "agent");
+    session.commit("a", "works");
     let commit = session.commit("new", "agent");
     let taken = session.end();
     assert!(taken.aside.is_empty() && taken.is_whole(), "{taken:?}");
@@ -100,7 +100,7 @@ fn a_submodule_and_the_repository_around_it() {
     ]);
     session.run(&["commit", "--quiet", "-m", "agent"]);
     let taken = session.end();
-    assert_eq!(taken.updated, ["refs/heads/main", "refs/heads/main"]);
+    assert_eq!(taken.updated, ["refs/heads/main", "refs/heads/main"], "{taken:?}");
     assert_eq!(world.host(&["status", "--porcelain"]), "");
     assert_eq!(run(command(&sub), &["log", "-1", "--format=%s"]), "agent");
     // The submodule by itself.
