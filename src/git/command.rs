@@ -196,15 +196,21 @@ impl Call {
 #[derive(Debug)]
 pub(crate) enum Failure {
     NotStarted(io::Error),
+    /// What git has brought could not be put among the repository's objects.
+    NotMoved(io::Error),
     Late(Duration),
     TooMuch,
-    Refused { code: Option<i32>, stderr: String },
+    Refused {
+        code: Option<i32>,
+        stderr: String,
+    },
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotStarted(error) => write!(f, "could not run git: {error}"),
+            Self::NotMoved(error) => write!(f, "could not write the repository's objects: {error}"),
             Self::Late(patience) => write!(f, "git did not end within {} s", patience.as_secs()),
             Self::TooMuch => write!(f, "git printed too much"),
             Self::Refused { code: None, stderr } if stderr.is_empty() => write!(f, "git was killed"),

@@ -10,8 +10,6 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
-
 use super::{
     command::{Call, Failure, Git, url},
     names::{is_oid, is_ref},
@@ -69,6 +67,8 @@ pub(super) struct Listed {
 pub(super) struct Quarantine<'a> {
     pub(super) git: &'a Git,
     pub(super) store: PathBuf,
+    /// The repository's own objects.
+    pub(super) objects: PathBuf,
     pub(super) inside: &'a Inside,
     /// The agent's git directory, as it is called inside.
     pub(super) path: &'a Path,
@@ -92,7 +92,8 @@ impl Quarantine<'_> {
         Ok(listed(&String::from_utf8_lossy(&text)))
     }
 
-    /// Fetches these references; returns what each was at that moment.
+    /// Fetches these references, and moves what has come among the objects of the repository; returns what each was at that
+    /// moment.
     pub(super) fn fetch(&self, names: &[&str]) -> Result<BTreeMap<String, String>, Failure> {
         self.forget()?;
         let refspecs: String =
@@ -116,7 +117,9 @@ impl Quarantine<'_> {
             let (oid, own) = line.split_once(" refs/pi/")?;
             Some(((*names.get(own.parse::<usize>().ok()?)?).to_owned(), oid.to_owned()))
         });
-        Ok(fetched.collect())
+        let fetched = fetched.collect();
+        self.release().map_err(Failure::NotMoved)?;
+        Ok(fetched)
     }
 
     /// Removes the names under which objects were fetched.
@@ -143,44 +146,40 @@ impl Quarantine<'_> {
     }
 
     /// Moves what was fetched among the objects of the repository.
-    pub(super) fn release(&self, objects: &Path) -> anyhow::Result<()> {
+    fn release(&self) -> io::Result<()> {
         let own = self.store.join("objects");
         // A commit is looked for only when something names it, so the order matters for packs alone: git takes one for
         // whole when it sees the index.
         let mut files = files(&own)?;
         files.sort_by_key(|file| file.extension().is_some_and(|kind| kind == "idx"));
         for file in files {
-            let to = objects.join(file.strip_prefix(&own).unwrap_or(&file));
-            moved(&file, &to).with_context(|| format!("could not move an object to `{}`", to.display()))?;
+            moved(&file, &self.objects.join(file.strip_prefix(&own).unwrap_or(&file)))?;
         }
         Ok(())
     }
 }
 
 /// The objects and packs in a store.
-fn files(objects: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let list = || {
-        let mut files = Vec::new();
-        for dir in fs::read_dir(objects)? {
-            let dir = dir?;
-            let name = dir.file_name();
-            let is_loose = name.len() == 2 && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit);
-            if !is_loose && name != "pack" {
-                continue;
-            }
-            for file in fs::read_dir(dir.path())? {
-                let file = file?;
-                let name = file.file_name();
-                let name = name.to_string_lossy();
-                let is_object = is_loose && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-                if is_object || name.starts_with("pack-") {
-                    files.push(file.path());
-                }
+fn files(objects: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for dir in fs::read_dir(objects)? {
+        let dir = dir?;
+        let name = dir.file_name();
+        let is_loose = name.len() == 2 && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit);
+        if !is_loose && name != "pack" {
+            continue;
+        }
+        for file in fs::read_dir(dir.path())? {
+            let file = file?;
+            let name = file.file_name();
+            let name = name.to_string_lossy();
+            let is_object = is_loose && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if is_object || name.starts_with("pack-") {
+                files.push(file.path());
             }
         }
-        io::Result::Ok(files)
-    };
-    list().with_context(|| format!("could not read `{}`", objects.display()))
+    }
+    Ok(files)
 }
 
 /// Moves a file that nobody changes any more, also to another file system. One that is there already stays.

@@ -152,6 +152,7 @@ impl<'a> Takeover<'a> {
         let quarantine = Quarantine {
             git: self.git,
             store: self.dir.join(&self.state.entries[n].store),
+            objects: repository.objects(),
             inside,
             path: &repository.git_dir,
         };
@@ -163,7 +164,6 @@ impl<'a> Takeover<'a> {
         let standing = Standing::of(self.git, &repository).with_context(doing)?;
         let wanted = self.wanted(n, &listed, &standing, is_half_done && moment == Moment::Running, taken);
         let fetched = self.fetch(n, &quarantine, &wanted, taken);
-        quarantine.release(&repository.objects()).with_context(doing)?;
         let mut host = Swap {
             git: self.git,
             name: &self.state.name,
