@@ -26,6 +26,7 @@ pub(crate) mod repository;
 pub(crate) mod risky;
 pub(crate) mod scan;
 pub(crate) mod state;
+mod swap;
 pub(crate) mod takeover;
 
 #[cfg(test)]

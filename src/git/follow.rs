@@ -119,7 +119,7 @@ fn new_gitlink(git: &Git, repository: &Repository, step: &Step<'_>) -> anyhow::R
 /// Git's own lock of the index, held by the launcher. It says what was begun, so that one which a killed launcher has left
 /// is known as such.
 struct Lock {
-    lock: PathBuf,
+    file: PathBuf,
     own: PathBuf,
     /// The index that is to be.
     next: PathBuf,
@@ -135,7 +135,7 @@ impl Lock {
         let _ = fs::remove_file(&this.own);
         let _ = fs::remove_file(&this.next);
         fs::write(&this.own, format!("pi {}\n", step.new)).with_context(doing)?;
-        match fs::hard_link(&this.own, &this.lock) {
+        match fs::hard_link(&this.own, &this.file) {
             Ok(()) => {}
             Err(error) => {
                 let _ = fs::remove_file(&this.own);
@@ -161,7 +161,7 @@ impl Lock {
 
     fn of(git_dir: &Path) -> Self {
         Self {
-            lock: git_dir.join("index.lock"),
+            file: git_dir.join("index.lock"),
             own: git_dir.join("pi-index-lock"),
             next: git_dir.join("pi-index"),
             index: git_dir.join("index"),
@@ -180,7 +180,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        for file in [&self.next, &self.lock, &self.own] {
+        for file in [&self.next, &self.file, &self.own] {
             let _ = fs::remove_file(file);
         }
     }
@@ -195,7 +195,7 @@ pub(super) fn mend(git: &Git, repository: &Repository) -> anyhow::Result<()> {
         std::mem::forget(lock);
         return Ok(());
     };
-    if inode(&lock.lock) != Some(own) {
+    if inode(&lock.file) != Some(own) {
         let _ = fs::remove_file(&lock.own);
         let _ = fs::remove_file(&lock.next);
         std::mem::forget(lock);

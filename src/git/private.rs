@@ -135,7 +135,7 @@ impl Question<'_> {
         let files = Listing::of(self.git, repository)?;
         parts.gitlinks.extend(files.gitlinks.iter().map(|path| repository.work_tree.join(path)));
         let config = config(self.git, repository)?;
-        if let Some(reason) = self.unfit(repository, &config, &files)? {
+        if let Some(reason) = self.unfit(repository, &config, &files) {
             return Ok(Some(reason));
         }
         let Some(stores) = stores(&repository.objects())? else {
@@ -155,43 +155,38 @@ impl Question<'_> {
         Ok(None)
     }
 
-    fn unfit(
-        &self,
-        repository: &Repository,
-        config: &Config,
-        files: &Listing,
-    ) -> anyhow::Result<Option<String>> {
+    fn unfit(&self, repository: &Repository, config: &Config, files: &Listing) -> Option<String> {
         let owner = fs::metadata(&repository.common).map(|meta| meta.uid());
         if owner.is_ok_and(|owner| owner != self.uid) {
-            return Ok(Some("it belongs to another user, who could not use what is brought over".to_owned()));
+            return Some("it belongs to another user, who could not use what is brought over".to_owned());
         }
         if let Some(what) = repository.half_done() {
-            return Ok(Some(format!("{what} is half-done in it; finish or abort it first")));
+            return Some(format!("{what} is half-done in it; finish or abort it first"));
         }
         if let Some(extension) = config.unknown_extension() {
-            return Ok(Some(format!("it uses `{}`, which is not known here", one_line(extension))));
+            return Some(format!("it uses `{}`, which is not known here", one_line(extension)));
         }
         if config.value("core.repositoryformatversion").is_some_and(|version| !matches!(version, "0" | "1")) {
-            return Ok(Some("its format is newer than what is known here".to_owned()));
+            return Some("its format is newer than what is known here".to_owned());
         }
         if let Some(elsewhere) = config.value("core.worktree").filter(|_| !repository.is_linked()) {
             let real = fs::canonicalize(repository.git_dir.join(elsewhere)).ok();
             if real.as_deref() != Some(&*repository.work_tree) {
-                return Ok(Some("its `core.worktree` leads elsewhere".to_owned()));
+                return Some("its `core.worktree` leads elsewhere".to_owned());
             }
         }
         let driver = files
-            .drivers(repository)?
+            .drivers(repository)
             .into_iter()
             .find(|driver| driver == "lfs" || config.has_filter(driver) || self.user.has_filter(driver));
-        Ok(driver.map(|driver| match driver.as_str() {
+        driver.map(|driver| match driver.as_str() {
             "lfs" => {
                 "it uses Git LFS: a commit made inside would hold whole files instead of pointers".to_owned()
             }
             driver => {
                 format!("it passes files through the filter `{}`, which is not inside", one_line(driver))
             }
-        }))
+        })
     }
 
     fn guards(&self, parts: &Parts) -> anyhow::Result<Vec<Bind>> {
@@ -339,7 +334,7 @@ impl Listing {
     }
 
     /// Names of filters that the repository's attributes ask for.
-    fn drivers(&self, repository: &Repository) -> anyhow::Result<BTreeSet<String>> {
+    fn drivers(&self, repository: &Repository) -> BTreeSet<String> {
         let own = [repository.common.join("info/attributes"), repository.work_tree.join(".gitattributes")];
         let files = self.attributes.iter().take(256).map(|path| repository.work_tree.join(path)).chain(own);
         let mut drivers = BTreeSet::new();
@@ -351,6 +346,6 @@ impl Listing {
                 text.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_ascii_whitespace);
             drivers.extend(words.filter_map(|word| word.strip_prefix("filter=")).map(str::to_owned));
         }
-        Ok(drivers)
+        drivers
     }
 }

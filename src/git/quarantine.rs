@@ -96,7 +96,7 @@ impl Quarantine<'_> {
     /// moment.
     pub(super) fn fetch(&self, names: &[&str]) -> Result<BTreeMap<String, String>, Failure> {
         self.forget()?;
-        let refspecs: String =
+        let refspecs: Vec<String> =
             names.iter().enumerate().map(|(n, name)| format!("+{name}:refs/pi/{n}\n")).collect();
         let fetch = self
             .call()
@@ -104,7 +104,7 @@ impl Quarantine<'_> {
             .args(["fetch", "--quiet", "--stdin", "--no-tags", "--no-write-fetch-head"])
             .args(["--no-auto-maintenance", "--no-show-forced-updates", "--no-recurse-submodules"])
             .args([self.inside.url(self.path)])
-            .stdin(refspecs.into_bytes())
+            .stdin(refspecs.concat().into_bytes())
             .patience(PATIENCE)
             .file_size(SIZE);
         if let Err(failure) = fetch.run() {
@@ -219,13 +219,12 @@ fn listed(text: &str) -> Listed {
             Some(target) if name == "HEAD" && is_ref(target) && target.starts_with("refs/heads/") => {
                 branch = Some(target.to_owned());
             }
-            Some(_) => {}
             None if !is_oid(what) || what.bytes().all(|byte| byte == b'0') => {}
             None if name == "HEAD" => listed.commit = Some(what.to_owned()),
             None if is_ref(name) => {
                 listed.refs.insert(name.to_owned(), what.to_owned());
             }
-            None => {}
+            _ => {}
         }
     }
     listed.head = match (branch, &listed.commit) {

@@ -24,13 +24,13 @@ impl Ground {
     pub(super) fn below(self, name: &[u8]) -> Self {
         match (self, name) {
             (Self::Bulk | Self::Risky, _) => self,
-            (Self::GitHub, b"workflows" | b"actions") => Self::Risky,
             (_, b"node_modules" | b"vendor" | b"target" | b".venv" | b"venv" | b".tox" | b"__pycache__") => {
                 Self::Bulk
             }
             (_, b".github") => Self::GitHub,
             (_, b".cargo") => Self::Cargo,
-            (
+            (Self::GitHub, b"workflows" | b"actions")
+            | (
                 _,
                 b".vscode" | b".idea" | b".fleet" | b".zed" | b".devcontainer" | b".husky" | b".githooks"
                 | b".circleci" | b".claude" | b".cursor" | b".pi" | b".mvn" | b".hg" | b".jj" | b".direnv"

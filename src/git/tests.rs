@@ -2,6 +2,7 @@
 //! the launcher runs "inside" is told where that is.
 
 mod attacks;
+mod engine;
 mod kinds;
 mod ordinary;
 mod random;

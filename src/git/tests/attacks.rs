@@ -106,11 +106,13 @@ fn world() -> World {
     world
 }
 
+type Act<'a> = Box<dyn Fn(&Session<'_>, &Trap) + 'a>;
+
 /// One thing that an agent sets in its git directory, undone by `unset`.
 struct Attempt<'a> {
     what: &'a str,
-    set: Box<dyn Fn(&Session<'_>, &Trap) + 'a>,
-    unset: Box<dyn Fn(&Session<'_>, &Trap) + 'a>,
+    set: Act<'a>,
+    unset: Act<'a>,
     control: &'a [&'a str],
 }
 
@@ -344,11 +346,11 @@ fn more_names_than_anybody_needs_come_over_in_parts() {
     let world = world();
     let session = world.session("s");
     let commit = session.commit("a", "x");
-    let names: String = (0..1200).map(|n| format!("create refs/heads/many/b{n} {commit}\n")).collect();
+    let names: Vec<String> = (0..1200).map(|n| format!("create refs/heads/many/b{n} {commit}\n")).collect();
     let mut git = session.command();
     git.args(["update-ref", "--stdin"]).stdin(Stdio::piped());
     let mut child = git.spawn().unwrap();
-    std::io::Write::write_all(child.stdin.as_mut().unwrap(), names.as_bytes()).unwrap();
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), names.concat().as_bytes()).unwrap();
     drop(child.stdin.take());
     assert!(child.wait().unwrap().success());
     let mut passes = 0;
