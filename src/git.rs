@@ -21,6 +21,7 @@ pub(crate) mod discard;
 mod follow;
 mod names;
 pub(crate) mod private;
+pub(crate) mod programs;
 mod quarantine;
 pub(crate) mod repository;
 pub(crate) mod risky;

@@ -1,16 +1,16 @@
-//! A repository's config: what of it goes into the box, and what in it names programs that run on the host.
+//! A repository's config, and what of it goes into the box.
 
 use std::{ffi::OsStr, path::Path};
 
 use anyhow::Context as _;
 
 use super::command::Git;
-use crate::{files::read_small_bytes, host::Host, report::one_line};
+use crate::{files::read_small_bytes, host::Host};
 
 /// A config as git reads it: names in lower case but for their middle, in order, one name any number of times.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Config {
-    entries: Vec<(String, Option<String>)>,
+    pub(super) entries: Vec<(String, Option<String>)>,
 }
 
 /// What changes how files, commits and names are read or written, and who makes them. Programs, credentials and other
@@ -188,20 +188,9 @@ impl Config {
         }
         text
     }
-
-    /// What names a program that git would run on the host, one line each.
-    pub(crate) fn programs(&self) -> Vec<String> {
-        let named = self.entries.iter().filter(|(name, value)| names_program(name, value.as_deref()));
-        named
-            .map(|(name, value)| match value {
-                Some(value) => one_line(&format!("{name} = {value}")),
-                None => one_line(name),
-            })
-            .collect()
-    }
 }
 
-fn is_on(value: Option<&str>) -> bool {
+pub(super) fn is_on(value: Option<&str>) -> bool {
     value.is_none_or(|value| {
         value.eq_ignore_ascii_case("true")
             || value.eq_ignore_ascii_case("yes")
@@ -211,7 +200,7 @@ fn is_on(value: Option<&str>) -> bool {
 }
 
 /// `section.key` or `section.middle.key`.
-fn split(name: &str) -> (&str, Option<&str>, &str) {
+pub(super) fn split(name: &str) -> (&str, Option<&str>, &str) {
     let (section, rest) = name.split_once('.').unwrap_or((name, ""));
     match rest.rsplit_once('.') {
         Some((middle, key)) => (section, Some(middle), key),
@@ -254,80 +243,12 @@ fn without_login(url: &str) -> String {
     }
 }
 
-fn names_program(name: &str, value: Option<&str>) -> bool {
-    const PLAIN: [&str; 21] = [
-        "core.hookspath",
-        "core.sshcommand",
-        "core.pager",
-        "core.editor",
-        "core.askpass",
-        "core.gitproxy",
-        "core.alternaterefscommand",
-        "sequence.editor",
-        "diff.external",
-        "interactive.difffilter",
-        "uploadpack.packobjectshook",
-        "gc.recentobjectshook",
-        "gpg.program",
-        "gpg.ssh.defaultkeycommand",
-        "include.path",
-        "imap.tunnel",
-        "web.browser",
-        "credential.helper",
-        "instaweb.httpd",
-        "sendemail.sendmailcmd",
-        "core.attributesfile",
-    ];
-    const KEYS: [(&str, &[&str]); 15] = [
-        ("gpg", &["program"]),
-        ("credential", &["helper"]),
-        ("filter", &["clean", "smudge", "process"]),
-        ("diff", &["command", "textconv"]),
-        ("difftool", &["cmd", "path"]),
-        ("mergetool", &["cmd", "path"]),
-        ("merge", &["driver"]),
-        ("includeif", &["path"]),
-        ("remote", &["vcs", "uploadpack", "receivepack"]),
-        ("trailer", &["command", "cmd"]),
-        ("browser", &["cmd", "path"]),
-        ("man", &["cmd", "path"]),
-        ("tar", &["command"]),
-        ("guitool", &["cmd"]),
-        ("hook", &["command"]),
-    ];
-    let said = value.unwrap_or_default();
-    let (section, middle, key) = split(name);
-    let is_bool =
-        || is_on(value) || ["false", "no", "off", "0", ""].iter().any(|no| said.eq_ignore_ascii_case(no));
-    // As `git lfs install` writes them.
-    let is_lfs = section == "filter"
-        && middle == Some("lfs")
-        && said.starts_with("git-lfs ")
-        && !said.contains([';', '|', '&', '`', '$', '\n']);
-    match (section, middle) {
-        _ if is_lfs => false,
-        ("core", None) if key == "fsmonitor" => !is_bool(),
-        ("pager", _) => !is_bool(),
-        ("alias", _) => said.trim_start().starts_with('!'),
-        ("url", Some(base)) => base.contains("::") || said.contains("::"),
-        ("protocol", _) => key == "allow" && said != "never",
-        ("submodule", Some(_)) if key == "update" => said.trim_start().starts_with('!'),
-        ("remote" | "submodule", Some(_)) if matches!(key, "url" | "pushurl") => {
-            said.contains("::") || said.starts_with('-')
-        }
-        (_, None) => PLAIN.contains(&name),
-        (_, Some(_)) => {
-            PLAIN.contains(&name) || KEYS.iter().any(|(known, keys)| *known == section && keys.contains(&key))
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::git::tests::git;
 
-    fn read(text: &str) -> Config {
+    pub(in crate::git) fn read(text: &str) -> Config {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config");
         std::fs::write(&file, text).unwrap();
@@ -357,32 +278,6 @@ mod tests {
                 "remote.o.x\"y.url=https://git.example/r",
                 "remote.o.x\"y.fetch=+refs/heads/*:refs/remotes/o/*",
                 "remote.ssh.url=ssh://git@host/r",
-            ]
-        );
-    }
-
-    #[test]
-    fn settings_that_name_programs_are_found() {
-        let config = read(concat!(
-            "[core]\n\tfsmonitor = true\n\tpager = less\n\tsshCommand = s\n[pager]\n\tlog = false\n\tdiff = x\n",
-            "[alias]\n\tco = checkout\n\tx = !sh\n[filter \"lfs\"]\n\tclean = git-lfs clean -- %f\n",
-            "[filter \"a\"]\n\tsmudge = s\n[gpg \"ssh\"]\n\tprogram = p\n[url \"ext::x\"]\n\tinsteadOf = y\n",
-            "[credential \"https://x.y\"]\n\thelper = h\n[includeIf \"gitdir:x\"]\n\tpath = p\n[diff \"d\"]\n\ttextconv = t\n",
-            "[remote \"origin\"]\n\turl = https://x/y\n",
-        ));
-        assert_eq!(
-            config.programs(),
-            [
-                "core.pager = less",
-                "core.sshcommand = s",
-                "pager.diff = x",
-                "alias.x = !sh",
-                "filter.a.smudge = s",
-                "gpg.ssh.program = p",
-                "url.ext::x.insteadof = y",
-                "credential.https://x.y.helper = h",
-                "includeif.gitdir:x.path = p",
-                "diff.d.textconv = t",
             ]
         );
     }

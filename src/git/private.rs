@@ -14,7 +14,7 @@ use super::{command::Git, config::Config, repository::Repository, state};
 use crate::{
     docker::Access,
     files::{read_small, small_bytes},
-    report::one_line,
+    report::{Hinted, one_line},
 };
 
 /// Where the host's stores of objects are inside.
@@ -202,10 +202,13 @@ impl Question<'_> {
             } else if link.is_dir() {
                 fixed.insert(link.clone());
             } else {
-                anyhow::bail!(
-                    "the submodule `{}` has no directory, so a git of the host would run what is put there",
-                    link.display()
-                );
+                return Err(Hinted::error(
+                    format!(
+                        "the submodule `{}` has no directory, so git on this machine would run what an agent puts there",
+                        link.display()
+                    ),
+                    format!("make it an empty one: `mkdir -p {}`", link.display()),
+                ));
             }
         }
         fixed.extend(self.nested.iter().map(|path| root.join(path)));

@@ -1,6 +1,9 @@
 //! What a user sees of a session in an ordinary repository.
 
-use super::{super::repository::Head, *};
+use super::{
+    super::{programs::programs, repository::Head, takeover::Aside},
+    *,
+};
 
 #[test]
 fn all_is_as_it_was_when_the_agent_begins() {
@@ -241,4 +244,17 @@ fn what_a_killed_launcher_left_of_the_index_is_mended() {
     assert!(world.common.join("index.lock").exists());
 }
 
-use super::super::takeover::Aside;
+#[test]
+fn hooks_and_settings_of_a_repository_are_named_before_it_is_used() {
+    let world = World::new();
+    let named = || programs(&git(), &Repository::at(&world.root, &world.common).unwrap()).unwrap();
+    assert!(named().is_empty(), "{:?}", named());
+    world.host(&["config", "core.fsmonitor", "./x\u{1b}[2J"]);
+    let hook = world.common.join("hooks/pre-commit");
+    fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    fs::write(&hook, "").unwrap();
+    assert_eq!(named().len(), 1);
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(named()[1], "hook pre-commit");
+    assert!(!named()[0].contains('\u{1b}'));
+}
