@@ -14,7 +14,9 @@ use self::{
     file::{Cpus, ImagesLayer, Layer, Values, layer, project_lang, read},
     value::{PROCESSORS, processes, runtime, session_name, size},
 };
+pub(crate) use crate::inside::Access;
 use crate::{
+    agent_dir::entry::Persist,
     cli::Options,
     host::Host,
     lang::Lang,
@@ -44,7 +46,7 @@ pub(crate) struct Config {
     pub(crate) packages: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) runtime: Option<String>,
-    pub(crate) agent_dir: AgentDir,
+    pub(crate) persist: Vec<Persist>,
     pub(crate) docker: String,
     pub(crate) session_name: Option<String>,
     pub(crate) images: Images,
@@ -63,14 +65,6 @@ pub(crate) enum Network {
     Demo,
 }
 
-/// How much of `~/.pi/agent` a session may change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum AgentDir {
-    Guarded,
-    Shared,
-}
-
 /// Limits of a container; `None` is no limit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Limits {
@@ -86,14 +80,6 @@ pub(crate) struct MountSpec {
     pub(crate) source: PathBuf,
     pub(crate) target: Option<PathBuf>,
     pub(crate) access: Access,
-}
-
-/// Whether the agent can write to a mount.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Access {
-    ReadOnly,
-    ReadWrite,
 }
 
 /// Where the images come from; see `assets/config.toml`.
@@ -138,7 +124,7 @@ impl Config {
             network: Network::Demo,
             mounts: vec![],
             env: vec![],
-            agent_dir: AgentDir::Guarded,
+            persist: vec![],
             session_name: Some("demo".to_owned()),
             ..self
         }
@@ -188,7 +174,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
             Some(typed) => Some(usage(runtime(typed)).map(|()| typed.clone())?),
             None => Some(text(user.runtime, base.runtime)).filter(|name| !name.is_empty()),
         },
-        agent_dir: user.agent_dir.or(base.agent_dir).unwrap_or(AgentDir::Guarded),
+        persist: persist(user.persist),
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,
         images: images(user.images, base.images, host),
@@ -258,6 +244,14 @@ fn values(user: Values, base: Values) -> Vec<String> {
 
 fn text(user: Option<Spanned<String>>, base: Option<Spanned<String>>) -> String {
     user.or(base).map(Spanned::into_inner).unwrap_or_default()
+}
+
+/// The file's reader has refused what cannot be one of these.
+fn persist(user: Values) -> Vec<Persist> {
+    let mut all: Vec<Persist> = values(user, None).iter().flat_map(|name| Persist::parse(name)).collect();
+    all.sort();
+    all.dedup();
+    all
 }
 
 /// Blames the command line for a bad value.

@@ -118,6 +118,25 @@ fn ended(session: &Live) -> anyhow::Error {
     anyhow::anyhow!("the session `{}` has ended", session.record.name)
 }
 
+/// Connects to a launcher, which opens its socket a moment after it has taken the session's lock.
+fn reach(session: &Live, signals: &Signals) -> anyhow::Result<UnixStream> {
+    let begun = Instant::now();
+    loop {
+        match connect(&session.dir) {
+            Ok(stream) => return Ok(stream),
+            Err(_) if session.has_ended() => return Err(ended(session)),
+            Err(error) if begun.elapsed() > PATIENCE => {
+                return Err(anyhow::Error::new(error).context(format!(
+                    "could not reach the launcher of the session `{}`",
+                    session.record.name
+                )));
+            }
+            Err(_) => signals.check()?,
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 fn exchange(
     session: &Live,
     request: &Request,
@@ -125,11 +144,7 @@ fn exchange(
     patience: Option<Duration>,
     sink: &mut dyn FnMut(&[u8]) -> bool,
 ) -> anyhow::Result<()> {
-    let mut stream = connect(&session.dir).map_err(|error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused if session.has_ended() => ended(session),
-        _ => anyhow::Error::new(error)
-            .context(format!("could not reach the launcher of the session `{}`", session.record.name)),
-    })?;
+    let mut stream = reach(session, signals)?;
     let text = serde_json::to_string(request)? + "\n";
     stream.write_all(text.as_bytes()).map_err(|_| ended(session))?;
     stream.set_read_timeout(Some(Duration::from_millis(100)))?;

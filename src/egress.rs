@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use serde::Serialize;
 
 use crate::{
     config::Config,
@@ -38,14 +39,51 @@ pub(crate) struct Sources {
     pub(crate) text: Option<String>,
 }
 
-/// The sidecar's files.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the sidecar is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Rendered {
     /// A secret if it has the address of the host's own proxy, which may hold a password.
     pub(crate) conf: Value,
     pub(crate) filter: String,
     pub(crate) lan: String,
+    /// This machine's own addresses, public ones too: no name may lead to them.
     pub(crate) closed: String,
+}
+
+/// The sidecar takes no longer file, in bytes.
+const LONGEST_FILE: usize = 2 << 20;
+
+impl Rendered {
+    /// The files from which routes are laid, once.
+    fn routes(&self) -> [(&'static str, &[u8]); 2] {
+        [("lan", self.lan.as_bytes()), ("closed", self.closed.as_bytes())]
+    }
+
+    /// The files that change with the rules.
+    fn rules(&self) -> [(&'static str, &[u8]); 2] {
+        [("tinyproxy.conf", self.conf.bytes()), ("filter", self.filter.as_bytes())]
+    }
+
+    /// Everything, as a new sidecar reads it from its stdin.
+    pub(crate) fn first_words(&self) -> Vec<u8> {
+        [words(&self.routes(), "routes"), self.new_rules()].concat()
+    }
+
+    /// The rules, as a running sidecar reads them.
+    pub(crate) fn new_rules(&self) -> Vec<u8> {
+        words(&self.rules(), "apply")
+    }
+}
+
+/// For each file `file NAME LENGTH` and its bytes, then a word.
+fn words(files: &[(&str, &[u8])], word: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, text) in files {
+        bytes.extend(format!("file {name} {}\n", text.len()).bytes());
+        bytes.extend_from_slice(text);
+    }
+    bytes.extend(format!("{word}\n").bytes());
+    bytes
 }
 
 impl Sources {
@@ -180,7 +218,16 @@ pub(crate) fn render(list: &Allowlist, host: &Host) -> anyhow::Result<Rendered> 
     let conf = if upstream.is_some() { Value::Secret(Secret::new(conf.into())) } else { Value::Plain(conf) };
     let closed =
         host.addresses.iter().fold(String::new(), |lines, address| lines + &address.to_string() + "\n");
-    Ok(Rendered { closed, conf, filter: list.filter(), lan })
+    let rendered = Rendered { closed, conf, filter: list.filter(), lan };
+    for (name, text) in rendered.routes().iter().chain(&rendered.rules()) {
+        if text.len() > LONGEST_FILE {
+            return Err(Hinted::error(
+                format!("the allowlist is too long: the proxy takes no `{name}` of more than 2 MiB"),
+                "name whole zones, such as `*.example.com`, instead of every host",
+            ));
+        }
+    }
+    Ok(rendered)
 }
 
 fn upstream(host: &Host) -> anyhow::Result<Option<Upstream>> {

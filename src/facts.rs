@@ -14,14 +14,20 @@ use anyhow::Context as _;
 
 use crate::{
     agent,
-    config::{Access, AgentDir, Config, Network},
-    files::{Identity, is_temporary},
+    agent_dir::{
+        layout::{self, Layout},
+        live::Live,
+        settings::Scope,
+        take_back,
+    },
+    config::{Access, Config, Network},
+    files::Identity,
     host::{EngineKind, Host, Owner},
     inside,
     purpose::Purpose,
     report::{Finding, Hinted, quote},
     workspace::Workspace,
-    written::Written,
+    written::{Written, real},
 };
 
 pub(crate) use self::mount::Bind;
@@ -37,8 +43,8 @@ use self::{
 pub(crate) struct Facts {
     /// The agent's directory on the host.
     pub(crate) agent_dir: PathBuf,
-    /// What stands in it.
-    pub(crate) agent_entries: Vec<AgentEntry>,
+    /// What the session gets of it.
+    pub(crate) layout: Layout,
     /// `~/.agents/skills`, where it exists.
     pub(crate) skills: Option<PathBuf>,
     /// `~/.config/acli`, where it exists.
@@ -53,13 +59,6 @@ pub(crate) struct Facts {
     pub(crate) identities: BTreeMap<PathBuf, Identity>,
     /// What the user should know.
     pub(crate) findings: Vec<Finding>,
-}
-
-/// One entry of the agent's directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct AgentEntry {
-    pub(crate) name: String,
-    pub(crate) real: PathBuf,
 }
 
 impl Facts {
@@ -88,8 +87,8 @@ impl Facts {
         look.repository(&binds)?;
         let writable = look.writable(&binds)?;
         let (credentials, lost) = look.credentials()?;
-        let (agent_entries, links) = entries(&agent_dir)?;
-        findings.extend(lost.into_iter().chain(links));
+        let layout = look.layout(purpose)?;
+        findings.extend(lost);
         findings.extend(selinux(&workspace.root));
         findings.extend(look.allowlist(&writable));
         // A demonstration is nobody's work, and acli's login is for those who have the program in the image.
@@ -105,7 +104,7 @@ impl Facts {
         let acli = optional(wanted(config.images.acli, ".config/acli"));
         findings.extend(skills.as_deref().and_then(|skills| writable_skills(skills, &writable)));
         Self {
-            agent_entries,
+            layout,
             skills,
             acli,
             binds,
@@ -121,14 +120,15 @@ impl Facts {
     /// Looks at what everything that will be mounted is, so that the gate can see from inside whether it still was that
     /// when the engine mounted it.
     fn identified(mut self, workspace: &Workspace) -> anyhow::Result<Self> {
-        let read_only = self.agent_entries.iter().map(|entry| &entry.real).chain(&self.skills);
-        for path in read_only.clone() {
-            check_nothing_below(path)?;
+        for path in
+            self.layout.read.iter().map(|read| self.agent_dir.join(&read.name)).chain(self.skills.clone())
+        {
+            check_nothing_below(&path)?;
         }
         let others =
             self.credentials.iter().map(|(_, path)| path).chain(&self.acli).chain(&workspace.git_dirs);
         let binds = self.binds.iter().map(|bind| &bind.source);
-        let paths: Vec<PathBuf> = read_only.chain(others).chain(binds).cloned().collect();
+        let paths: Vec<PathBuf> = self.skills.iter().chain(others).chain(binds).cloned().collect();
         for path in paths {
             let identity = Identity::at(&path).with_context(|| {
                 format!("`{}` was exchanged for something else at this moment; try again", path.display())
@@ -160,11 +160,15 @@ impl Look<'_> {
             .collect::<anyhow::Result<_>>()?;
         let writable = binds.iter().filter(|bind| bind.access == Access::ReadWrite);
         let holders: Vec<_> = writable.map(|bind| (bind.source.as_path(), bind.target.as_path())).collect();
-        // Guarded, the agent's directory has no links of the host's in it.
-        let shared = (self.config.agent_dir == AgentDir::Shared)
-            .then(|| (self.agent_dir, Path::new(inside::AGENT_DIR)));
+        let persist: Vec<(PathBuf, PathBuf)> = self
+            .config
+            .persist
+            .iter()
+            .map(|entry| (self.agent_dir.join(entry.name()), Path::new(inside::AGENT_DIR).join(entry.name())))
+            .collect();
         for bind in &binds {
-            let own = self.workspace.dirs().map(|dir| (dir, dir)).chain(shared);
+            let own = self.workspace.dirs().map(|dir| (dir, dir));
+            let own = own.chain(persist.iter().map(|(source, target)| (source.as_path(), target.as_path())));
             check_no_link_on_the_way(&bind.target, own.chain(holders.iter().copied()))?;
         }
         Ok(binds)
@@ -199,6 +203,18 @@ impl Look<'_> {
             self.workspace.dirs().map(Path::to_owned).chain(asked.map(|bind| bind.source.clone())).collect();
         guard_settings(&writable, self.host, self.agent_dir)?;
         Ok(writable)
+    }
+
+    /// What the session gets of the agent's directory.
+    fn layout(&self, purpose: Purpose) -> anyhow::Result<Layout> {
+        Ok(Layout::new(&layout::Inputs {
+            live: &Live::look(self.agent_dir)?,
+            root: &self.workspace.root,
+            cwd: &self.workspace.cwd,
+            persist: &self.config.persist,
+            decisions: &take_back::decisions(&real(&self.host.state_dir()))?,
+            scope: if purpose == Purpose::SetUp { Scope::SetUp } else { Scope::Session },
+        }))
     }
 
     fn allowlist(&self, writable: &[PathBuf]) -> Option<Finding> {
@@ -294,54 +310,6 @@ fn agent_dir(host: &Host, who: Owner) -> (PathBuf, Option<Finding>) {
     }
 }
 
-/// What stands in the agent's directory. A link out of it is not followed: what `pi install` runs can write there, and a
-/// link to `~/.ssh` would have the next session mount that.
-fn entries(dir: &Path) -> anyhow::Result<(Vec<AgentEntry>, Vec<Finding>)> {
-    let mut found = Vec::new();
-    let mut warnings = Vec::new();
-    let (Ok(list), Ok(home)) = (fs::read_dir(dir), fs::canonicalize(dir)) else {
-        return Ok((found, warnings));
-    };
-    for entry in list {
-        let entry = entry.with_context(|| format!("could not read `{}`", dir.display()))?;
-        // What is not UTF-8, or a link to nowhere, the agent has no use for.
-        if is_temporary(&entry.file_name()) {
-            continue;
-        }
-        let (Some(name), Ok(real)) =
-            (entry.file_name().to_str().map(str::to_owned), fs::canonicalize(entry.path()))
-        else {
-            continue;
-        };
-        if real.starts_with(&home) {
-            found.push(AgentEntry { name, real });
-        } else if matches!(name.as_str(), "auth.json" | "mcp-auth.json" | "sessions") {
-            return Err(Hinted::error(
-                format!(
-                    "`{}` is a link to `{}`, outside of the agent's directory",
-                    entry.path().display(),
-                    real.display()
-                ),
-                "put the real thing there: what it points to would be writable for the agent",
-            ));
-        } else {
-            warnings.push(Finding::hinted(
-                format!(
-                    "`{}` is a link out of the agent's directory, so the agent does not have it",
-                    entry.path().display()
-                ),
-                format!(
-                    "`mounts = [\"{}:{}/{name}:ro\"]` in the config gives it",
-                    real.display(),
-                    inside::AGENT_DIR
-                ),
-            ));
-        }
-    }
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok((found, warnings))
-}
-
 /// What an enforcing `SELinux` needs before a container may touch the repository; we relabel nothing unasked.
 fn selinux(root: &Path) -> Option<Finding> {
     if fs::read_to_string("/sys/fs/selinux/enforce").ok()?.trim() != "1" {
@@ -361,20 +329,6 @@ fn selinux(root: &Path) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_link_out_of_the_agents_directory_is_not_followed() {
-        let dir = tempfile::tempdir().unwrap();
-        let agent = dir.path().join("agent");
-        fs::create_dir_all(agent.join("skills")).unwrap();
-        fs::create_dir_all(dir.path().join("ssh")).unwrap();
-        std::os::unix::fs::symlink("../ssh", agent.join("themes")).unwrap();
-        let (found, warnings) = entries(&agent).unwrap();
-        assert_eq!(found.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["skills"]);
-        assert_eq!(warnings.len(), 1);
-        std::os::unix::fs::symlink("../ssh", agent.join("sessions")).unwrap();
-        assert!(entries(&agent).is_err());
-    }
 
     #[test]
     fn the_agent_is_the_user_or_the_owner_but_root_only_where_there_is_nobody_else() {

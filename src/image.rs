@@ -150,13 +150,17 @@ impl Layer {
 /// The files of a build context by name, without notes for readers.
 fn files(context: &str) -> Vec<(String, &'static [u8])> {
     let dir = if context == "proxy" { Some(&PROXY) } else { CONTEXTS.get_dir(context) };
+    // What the gate and the sidecar must agree on.
+    let shared = CONTEXTS.get_dir("shared").filter(|_| ["user", "proxy"].contains(&context));
     let mut found = Vec::new();
-    let mut pending: Vec<_> = dir.into_iter().collect();
-    while let Some(next) = pending.pop() {
-        pending.extend(next.dirs());
-        for file in next.files().filter(|file| file.path().extension().is_none_or(|kind| kind != "md")) {
-            let path = file.path().strip_prefix(context).unwrap_or(file.path());
-            found.push((path.to_string_lossy().into_owned(), file.contents()));
+    for top in dir.into_iter().chain(shared) {
+        let mut pending = vec![top];
+        while let Some(next) = pending.pop() {
+            pending.extend(next.dirs());
+            for file in next.files().filter(|file| file.path().extension().is_none_or(|kind| kind != "md")) {
+                let path = file.path().strip_prefix(top.path()).unwrap_or(file.path());
+                found.push((path.to_string_lossy().into_owned(), file.contents()));
+            }
         }
     }
     found.sort_unstable();
@@ -207,5 +211,15 @@ mod tests {
         for context in ["base", "go", "php", "user", "proxy"] {
             assert!(files(context).iter().any(|(path, _)| path == "Dockerfile"), "{context}");
         }
+    }
+
+    #[test]
+    fn the_gate_and_the_sidecar_share_a_file() {
+        let shared = |context| {
+            files(context).into_iter().find(|(path, _)| path == "sandbox.pl").map(|(_, bytes)| bytes)
+        };
+        assert!(shared("user").is_some());
+        assert_eq!(shared("user"), shared("proxy"));
+        assert_eq!(shared("base"), None);
     }
 }

@@ -2,6 +2,16 @@
 
 use std::path::Path;
 
+use serde::Serialize;
+
+/// Whether the agent can write to a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
 /// The agent's home.
 pub(crate) const HOME: &str = "/home/pi";
 
@@ -21,9 +31,9 @@ pub(crate) fn is_reserved(target: &Path) -> bool {
 }
 
 /// No mount may be at or above these.
-const HELD: [&str; 16] = [
+const HELD: [&str; 17] = [
     "/bin", "/sbin", "/lib", "/lib64", "/etc", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/local/bin",
-    "/usr/local/lib", "/usr/local/share/pi", HOME, "/tmp", "/run", "/proc", "/sys",
+    "/usr/local/lib", "/usr/local/share/pi", HOME, AGENT_DIR, "/tmp", "/run", "/proc", "/sys",
 ];
 
 /// No mount may be at or below these.
@@ -41,10 +51,12 @@ mod tests {
 
     #[test]
     fn what_the_sandbox_consists_of_cannot_be_hidden() {
-        for target in
-            ["/", "/usr", "/usr/local", "/usr/local/lib/pi/x", "/proc/self", "/home", "/home/pi", "/etc"]
-                .into_iter()
-                .chain(["/home/pi/.cache/lang/x", "/home/pi/.pi/agent/sessions/x"])
+        for target in [
+            "/", "/usr", "/usr/local", "/usr/local/lib/pi/x", "/proc/self", "/home", "/home/pi", "/etc",
+            AGENT_DIR,
+        ]
+        .into_iter()
+        .chain(["/home/pi/.cache/lang/x", "/home/pi/.pi/agent/sessions/x"])
         {
             assert!(is_reserved(Path::new(target)), "{target}");
         }

@@ -4,6 +4,7 @@ use std::{ffi::OsStr, fs, time::SystemTime};
 
 use crate::{
     agent,
+    agent_dir::{laid::Place, notice::Notice, take_back::untold},
     cli::Options,
     config::{Access, Config, Network},
     docker::Docker,
@@ -24,7 +25,7 @@ use crate::{
     session::{self, Needs, Sweep},
     signals::Signals,
     workspace::Workspace,
-    written::Written,
+    written::{Written, real},
 };
 
 /// The options and the machine.
@@ -64,6 +65,7 @@ impl Prepared {
             attempt: 0,
             agent_image: image(&self.image),
             sidecar_image: image(&self.proxy),
+            laid: None,
         }
     }
 }
@@ -113,6 +115,7 @@ impl Launcher {
         let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose)?;
         let findings = workspace.findings.iter().chain(&as_root).chain(&facts.findings);
         findings.for_each(Finding::warn);
+        self.tell(&facts)?;
         for name in config.env.iter().filter(|text| !text.contains('=')) {
             if agent::unfit(name).is_none() && !self.host.env.contains_key(OsStr::new(name)) {
                 report::warn(format_args!("`{name}` is not set, so the agent does not get it"));
@@ -127,6 +130,17 @@ impl Launcher {
         let proxy = Image::proxy(&config.images, &ca);
         let reach = self.reach(&config)?;
         Ok(Prepared { workspace, config, facts, who, program, image, proxy, ca, reach })
+    }
+
+    /// Tells what the session does not have of the agent's directory; most of it once on this machine.
+    fn tell(&self, facts: &Facts) -> anyhow::Result<()> {
+        let notices = facts.layout.notices.clone();
+        let fresh = match self.options.dry_run {
+            Some(_) => notices,
+            None => untold(notices, &real(&self.host.state_dir()))?,
+        };
+        fresh.iter().for_each(Notice::say);
+        Ok(())
     }
 
     fn reach(&self, config: &Config) -> anyhow::Result<Reach> {
@@ -191,7 +205,9 @@ impl Launcher {
         if prepared.program.purpose != Purpose::Demo {
             let plan = self.plan(prepared, &id, &choices)?;
             let writable = plan.agent.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
-            Written::remember(&self.host, writable.filter_map(Mount::path))?;
+            // Its own files are gone with the session.
+            let paths = writable.filter_map(Mount::path).filter(|path| !path.starts_with(&plan.state));
+            Written::remember(&self.host, paths)?;
         }
         if let Reach::Proxy(_, sources) = &prepared.reach {
             sources.provide_file(&prepared.config)?;
@@ -202,6 +218,15 @@ impl Launcher {
             docker: &docker,
             signals: &self.signals,
             plan: &|choices| self.plan(prepared, &id, choices),
+            lay_out: &|| {
+                let place = Place {
+                    session: &real(&record::directory(&self.host, &id)),
+                    live: &prepared.facts.agent_dir,
+                    root: &prepared.workspace.root,
+                    owner: (self.host.uid == 0 && prepared.who.uid != 0).then_some(prepared.who),
+                };
+                session::lay_out(&prepared.facts.layout, place)
+            },
             agent_image: &|| builder.ensure(&prepared.image, Effort::Missing),
             sidecar_image: &|| builder.ensure(&prepared.proxy, Effort::Missing),
             naming: &naming,

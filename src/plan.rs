@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     agent,
+    agent_dir::{entry::LOGINS, laid::Laid},
     config::{Access, Config, Limits},
     egress::{Rendered, Sources},
     facts::Facts,
@@ -28,11 +29,11 @@ use crate::{
 };
 
 pub(crate) use self::noun::{
-    Attachment, Container, Directory, File, Keep, Mount, Named, Network, Privileges, Role, Source, Streams,
+    Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Source, Streams,
 };
 use self::{
     environment::{environment, no_proxies},
-    mounts::{agent_mounts, unique, workspace_mounts},
+    mounts::{agent_mounts, needed, unique, workspace_mounts},
     subnet::Subnet,
 };
 
@@ -106,6 +107,8 @@ pub(crate) struct Choices {
     /// The image's id, or its tag while it has none.
     pub(crate) agent_image: String,
     pub(crate) sidecar_image: String,
+    /// What was laid out as the agent's own directory; `None` before that.
+    pub(crate) laid: Option<Vec<Laid>>,
 }
 
 /// Everything that a session consists of.
@@ -114,12 +117,14 @@ pub(crate) struct Plan {
     pub(crate) record: Record,
     /// The session's own directory on the host.
     pub(crate) state: PathBuf,
-    pub(crate) directories: Vec<Directory>,
+    pub(crate) needed: Vec<Needed>,
     pub(crate) files: Vec<File>,
     pub(crate) network: Option<Network>,
     pub(crate) sidecar: Option<Container>,
     /// The sidecar's address on the session's network.
     pub(crate) sidecar_address: Option<Ipv4Addr>,
+    /// What the sidecar is told on its stdin, and nowhere else.
+    pub(crate) rules: Option<Rendered>,
     pub(crate) model: Option<Container>,
     pub(crate) agent: Container,
 }
@@ -148,6 +153,11 @@ impl Inputs<'_> {
     fn subnet(&self) -> Subnet {
         Subnet::choose(self.id, self.choices.attempt, self.host)
     }
+
+    /// Who the agent is, where it is not who we are.
+    fn other_owner(&self) -> Option<Owner> {
+        (self.host.uid == 0 && self.who.uid != 0).then_some(self.who)
+    }
 }
 
 impl Plan {
@@ -161,25 +171,25 @@ impl Plan {
         let labels = labels(id, host, workspace);
         let subnet = inputs.subnet();
         let mut files = vec![File::session(&seccomp, SECCOMP)];
-        let mut directories = Vec::new();
-        let agent = agent_container(&inputs, &labels, &seccomp, &mut directories, &mut files)?;
+        let agent = agent_container(&inputs, &labels, &seccomp)?;
         let network = matches!(reach, Reach::Proxy(..) | Reach::Demo).then(|| Network {
             name: id.network(),
             subnet: subnet.cidr(),
             labels: labels.clone(),
         });
         let companion = |name, role, image: &str| companion(name, role, image, &labels, &seccomp, &inputs);
-        let (mut sidecar, mut model) = (None, None);
+        let (mut sidecar, mut rules, mut model) = (None, None, None);
         match reach {
             Reach::Open | Reach::None => {}
             Reach::Proxy(rendered, _) => {
-                let etc = state.join("proxy");
-                files.extend(rendered_files(rendered, &etc));
+                rules = Some((**rendered).clone());
                 sidecar = Some(Container {
                     privileges: Privileges::RoutesThenNone,
                     network: Attachment::Bridge { publish: vec![], dns: inputs.config.dns.clone() },
-                    mounts: vec![Mount::bind(etc, "/etc/pi", Access::ReadOnly)],
                     hosts: BTreeMap::from([(MACHINE, Named::Machine)]),
+                    // Old and new rules at once.
+                    tmp: "8m",
+                    command: vec![PROXY_PORT.to_string()],
                     ..companion(id.sidecar(), Role::Proxy, &choices.sidecar_image)
                 });
             }
@@ -196,11 +206,12 @@ impl Plan {
         Ok(Self {
             record: record(&inputs),
             state,
-            directories,
+            needed: needed(&inputs),
             files,
             network,
             sidecar,
             sidecar_address,
+            rules,
             model,
             agent,
         })
@@ -222,7 +233,7 @@ fn record(inputs: &Inputs<'_>) -> Record {
             Reach::Proxy(_, sources) => Some(sources.file.clone()),
             _ => None,
         },
-        login: facts.agent_dir.join("auth.json"),
+        login: facts.agent_dir.join(LOGINS),
     }
 }
 
@@ -230,11 +241,9 @@ fn agent_container(
     inputs: &Inputs<'_>,
     labels: &BTreeMap<String, String>,
     seccomp: &Path,
-    directories: &mut Vec<Directory>,
-    files: &mut Vec<File>,
 ) -> anyhow::Result<Container> {
     let Inputs { id, choices, config, host, workspace, who, program, reach, .. } = inputs;
-    let mut mounts = agent_mounts(inputs, directories, files);
+    let mut mounts = agent_mounts(inputs);
     mounts.extend(workspace_mounts(inputs, labels));
     let mounts = unique(mounts);
     Ok(Container {
@@ -264,16 +273,6 @@ fn agent_container(
         }),
         command: command(inputs),
     })
-}
-
-fn rendered_files(rendered: &Rendered, dir: &Path) -> [File; 4] {
-    let path = dir.join("tinyproxy.conf");
-    [
-        File { path, text: rendered.conf.clone(), keep: Keep::Session, owner: None },
-        File::session(&dir.join("filter"), &rendered.filter),
-        File::session(&dir.join("lan"), &rendered.lan),
-        File::session(&dir.join("closed"), &rendered.closed),
-    ]
 }
 
 /// A container beside the agent, as little as it can be.
@@ -354,8 +353,8 @@ fn briefing(reach: &Reach) -> String {
     };
     format!(
         "You run inside a locked-down container: no root, no capabilities, a read-only system. You can write the \
-         repository, your home directory and /tmp; only the repository, the agent's login and transcripts and the \
-         caches of packages outlast the session. The user's other files, the container engine and `sudo` are not \
+         repository, your home directory and /tmp; only the repository, the agent's settings, logins and transcripts, \
+         and the caches of packages outlast the session. The user's other files, the container engine and `sudo` are not \
          there. {network}"
     )
 }
@@ -369,7 +368,7 @@ fn command(inputs: &Inputs<'_>) -> Vec<String> {
     let mut words = vec!["pi".to_owned()];
     if agent::runs_a_model(args, &config.images.agent_version) {
         // The flag replaces the user's own file, so that is passed along, unless the user's flags do the same.
-        let own = facts.agent_entries.iter().any(|entry| entry.name == "APPEND_SYSTEM.md");
+        let own = facts.layout.read.iter().any(|entry| entry.name == "APPEND_SYSTEM.md");
         if own && !args.iter().any(|arg| arg == "--append-system-prompt") {
             words.push("--append-system-prompt".to_owned());
             words.push(format!("{}/APPEND_SYSTEM.md", inside::AGENT_DIR));

@@ -76,7 +76,8 @@ impl Record {
         }
     }
 
-    fn load(dir: &Path) -> Option<Self> {
+    /// The record in a session's directory, if it has one.
+    pub(crate) fn load(dir: &Path) -> Option<Self> {
         serde_json::from_str(&read_small(&dir.join(RECORD)).ok()??).ok()
     }
 
@@ -255,7 +256,12 @@ pub(crate) fn wait_for_cleaners(host: &Host) {
 }
 
 fn entries(host: &Host) -> impl Iterator<Item = (SessionId, PathBuf)> {
-    let list = fs::read_dir(sessions_dir(host)).into_iter().flatten().flatten();
+    entries_of(&sessions_dir(host))
+}
+
+/// The sessions that have a directory here, dead or alive.
+pub(crate) fn entries_of(dir: &Path) -> impl Iterator<Item = (SessionId, PathBuf)> + use<> {
+    let list = fs::read_dir(dir).into_iter().flatten().flatten();
     list.filter_map(|entry| Some((SessionId::parse(entry.file_name().to_str()?)?, entry.path())))
 }
 
@@ -283,6 +289,30 @@ fn look(host: &Host) -> (Vec<Live>, Vec<Dead>) {
     live.sort_by(|a, b| (a.record.started, &a.record.id).cmp(&(b.record.started, &b.record.id)));
     (live, dead)
 }
+
+/// Removes a session's directory. It first gets a name that is no session's: nobody is to find half of it.
+///
+/// # Errors
+/// As the system has it; a directory that is gone already is no error.
+pub(crate) fn remove(dir: &Path) -> std::io::Result<()> {
+    let gone = dir.with_extension(GONE);
+    match fs::rename(dir, &gone).and_then(|()| fs::remove_dir_all(&gone)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what killed processes have left of such directories.
+pub(crate) fn remove_gone(host: &Host) {
+    for entry in fs::read_dir(sessions_dir(host)).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == GONE) {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+}
+
+const GONE: &str = "gone";
 
 /// Waits until the kernel has freed the lock of the session in this directory.
 pub(crate) fn wait_for_end(dir: &Path) -> anyhow::Result<()> {

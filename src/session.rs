@@ -2,6 +2,8 @@
 
 mod login;
 mod prepare;
+mod proxy_log;
+mod settings;
 mod sidecar;
 mod steer;
 mod sweep;
@@ -21,6 +23,7 @@ use self::{
     watcher::Watcher,
 };
 pub(crate) use self::{
+    settings::{LaidOut, lay_out},
     sweep::{Sweep, take_down},
     teardown::take_down_by_id,
     watcher::watch,
@@ -46,6 +49,8 @@ pub(crate) struct Needs<'a> {
     pub(crate) signals: &'a Signals,
     /// Plans the session with these choices.
     pub(crate) plan: &'a dyn Fn(&Choices) -> anyhow::Result<Plan>,
+    /// Lays out the agent's own directory, once the session has a place.
+    pub(crate) lay_out: &'a dyn Fn() -> anyhow::Result<LaidOut>,
     /// Makes the agent's image exist and names it.
     pub(crate) agent_image: &'a dyn Fn() -> anyhow::Result<String>,
     /// Makes the sidecar's image exist and names it.
@@ -80,6 +85,7 @@ pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyho
         dir: claim.dir.clone(),
         login: login.unwrap_or_default(),
         list: needs.list.map(Path::to_owned),
+        packages: None,
         extent: Extent::Everything,
         watcher: None,
         sidecar: None,
@@ -94,22 +100,25 @@ pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyho
 
 fn live(
     needs: &Needs<'_>,
-    choices: Choices,
+    mut choices: Choices,
     claim: &Claim,
     teardown: &mut Teardown<'_>,
     steer: &Steer,
 ) -> anyhow::Result<u8> {
     let Needs { docker, signals, .. } = needs;
+    let LaidOut { mounts, packages } = (needs.lay_out)()?;
+    choices.laid = Some(mounts);
+    teardown.packages = packages;
     prepare::prepare(&(needs.plan)(&choices)?)?;
     back_up(&teardown.login, &claim.dir)?;
     teardown.watcher = Some(Watcher::start(&claim.dir, docker)?);
     let plan = up::up(needs, choices, claim)?;
-    if let (Some(network), Some(sidecar), Some(address)) =
-        (&plan.network, &plan.sidecar, plan.sidecar_address)
+    if let (Some(network), Some(sidecar), Some(address), Some(rules)) =
+        (&plan.network, &plan.sidecar, plan.sidecar_address, &plan.rules)
     {
         docker.connect(network, &sidecar.name, address)?;
         signals.check()?;
-        let sidecar = Sidecar::start(docker, sidecar, &plan.agent.name, &claim.dir)?;
+        let sidecar = Sidecar::start(docker, sidecar, &plan.agent.name, &claim.dir, rules)?;
         teardown.sidecar = Some(Arc::new(sidecar));
     }
     if let Some(model) = &plan.model {

@@ -1,5 +1,5 @@
-//! Where agents of this user have been able to write. A link found there may lead anywhere, and a program found there
-//! may be an agent's.
+//! Directories that agents of this user could write. A link there may lead anywhere, and a program there may be an
+//! agent's.
 
 use std::{
     collections::VecDeque,
@@ -21,7 +21,7 @@ use crate::{
 /// How many links one path may lead through; the kernel's own limit.
 const LINKS: usize = 40;
 
-/// At how many bytes the list forgets what does not exist any more.
+/// From this many bytes on, the list drops directories that no longer exist.
 const MANY: usize = 1 << 19;
 
 /// Directories in which an agent may have planted something.
@@ -46,7 +46,7 @@ impl fmt::Display for Astray {
 impl std::error::Error for Astray {}
 
 impl Written {
-    /// What sessions of this machine have had, and the agent's own directory, of which each session has a part.
+    /// Reads the directories that sessions on this machine could write. The agent's own directory is one of them.
     pub(crate) fn load(host: &Host) -> Self {
         let text = read_small_bytes(&host.state_dir().join(DIRS)).ok().flatten().unwrap_or_default();
         let mut dirs: Vec<PathBuf> = entries(&text).map(|path| OsStr::from_bytes(path).into()).collect();
@@ -54,8 +54,8 @@ impl Written {
         Self { dirs }
     }
 
-    /// The repositories around the current directory too, for what starts something there: no session has had them yet,
-    /// perhaps, but whoever wrote them could put the same things there.
+    /// Adds the repositories around the current directory. No session may have had them yet, but their author could have
+    /// put the same things there.
     pub(crate) fn and_around(mut self, host: &Host) -> Self {
         let Ok(cwd) = fs::canonicalize(&host.cwd) else { return self };
         let is_repository = |dir: &&Path| dir.join(".git").symlink_metadata().is_ok();
@@ -64,11 +64,10 @@ impl Written {
         self
     }
 
-    /// Where programs are looked for: the absolute parts of the `PATH` in which no agent could write. What docker and git
-    /// start themselves is found there as well.
+    /// The absolute entries of the `PATH` that no agent could write. Docker and git find their own helpers there, too.
     pub(crate) fn search_path(&self, host: &Host) -> OsString {
         let path = host.env.get(OsStr::new("PATH")).cloned().unwrap_or_default();
-        // From a relative entry, whoever writes the repository would choose the program.
+        // With a relative entry, the repository's author would choose the program.
         let dirs = std::env::split_paths(&path).filter(|dir| dir.is_absolute() && self.is_fit(dir));
         std::env::join_paths(dirs).unwrap_or_default()
     }
@@ -77,13 +76,13 @@ impl Written {
         self.follow(path).is_ok_and(|real| self.holds(&real).is_none())
     }
 
-    /// These too.
+    /// Adds these directories.
     pub(crate) fn and<'a>(mut self, dirs: impl IntoIterator<Item = &'a Path>) -> Self {
         self.dirs.extend(dirs.into_iter().map(Path::to_owned));
         self
     }
 
-    /// Notes that a session is about to have these, for good.
+    /// Records that a session is about to have these directories. They are never forgotten while they exist.
     pub(crate) fn remember<'a>(host: &Host, dirs: impl IntoIterator<Item = &'a Path>) -> anyhow::Result<()> {
         let path = host.state_dir().join(DIRS);
         let read = || read_small_bytes(&path).map(Option::unwrap_or_default);
@@ -108,12 +107,12 @@ impl Written {
         replace(&path, &text).with_context(|| format!("could not write `{}`", path.display()))
     }
 
-    /// The directory of these that holds a path without links.
+    /// The listed directory that holds a path without links.
     pub(crate) fn holds(&self, real: &Path) -> Option<&Path> {
         self.dirs.iter().map(PathBuf::as_path).find(|dir| real.starts_with(dir))
     }
 
-    /// Where a path leads, through links that no agent can have made; what does not exist keeps its name.
+    /// Resolves a path, but refuses links that an agent may have made. A part that does not exist keeps its name.
     pub(crate) fn follow(&self, path: &Path) -> Result<PathBuf, Astray> {
         let mut rest: VecDeque<OsString> = parts(path).collect();
         let mut real = PathBuf::from("/");
@@ -145,11 +144,16 @@ impl Written {
         Ok(real)
     }
 
-    /// A program on the `PATH`, or by its absolute path, that no agent can have put there.
+    /// Finds a program on the `PATH`, or by its absolute path, that no agent can have put there.
     pub(crate) fn program(&self, name: &str, host: &Host) -> Option<PathBuf> {
         let mut found = which::which_in_all(name, Some(self.search_path(host)), "/").ok()?;
         found.find(|program| self.is_fit(program))
     }
+}
+
+/// Where a path of the launcher's own leads, be it there or not.
+pub(crate) fn real(path: &Path) -> PathBuf {
+    Written::default().follow(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// The list; each entry ends with NUL.

@@ -60,6 +60,13 @@ impl Split {
                 split.verb = Some(text);
             } else {
                 split.agent = std::iter::once(arg).chain(args).collect();
+                if let Some(verb) = asks_for_help(&split.agent, &grammar) {
+                    split.agent.clear();
+                    split.verb = verb;
+                    split.verb_args.push("--help".into());
+                    return Ok(split);
+                }
+                check_lone_word(&split.agent, &grammar)?;
                 if !agent::COMMANDS.contains(&text.as_str()) {
                     check_agent_words(&split.agent, &grammar)?;
                 }
@@ -76,6 +83,55 @@ const RESERVED: [(&str, &str); 3] = [
     ("models", "put them into `~/.pi/agent/models.json`"),
     ("doctor", "`pi --verbose shell -- true` shows each docker command and its errors"),
 ];
+
+/// Whether the words are `help` or `help VERB`, and which verb that is.
+#[expect(clippy::option_option, reason = "help is for one verb, for the launcher, or not wanted")]
+fn asks_for_help(words: &[OsString], grammar: &clap::Command) -> Option<Option<String>> {
+    match words {
+        [help] if help == "help" => Some(None),
+        [help, verb] if help == "help" => {
+            let verb = verb.to_str().filter(|verb| grammar.find_subcommand(verb).is_some())?;
+            Some(Some(verb.to_owned()))
+        }
+        _ => None,
+    }
+}
+
+/// What people type to other programs, and what it is called here.
+const ELSEWHERE: [(&str, &str); 8] = [
+    ("version", "pi --version"),
+    ("upgrade", "pi update"),
+    ("exec", "pi shell --session NAME -- COMMAND"),
+    ("run", "pi PROMPT"),
+    ("start", "pi"),
+    ("attach", "pi shell --session NAME"),
+    ("kill", "pi stop NAME"),
+    ("log", "pi logs"),
+];
+
+/// Refuses a single word that is no verb but close to one: as a prompt it would go to a paid model.
+fn check_lone_word(words: &[OsString], grammar: &clap::Command) -> anyhow::Result<()> {
+    let [word] = words else { return Ok(()) };
+    let Some(word) = word.to_str().filter(|word| word.len() > 2 && !word.contains(char::is_whitespace))
+    else {
+        return Ok(());
+    };
+    let own = grammar.get_subcommands().map(clap::Command::get_name).chain(agent::COMMANDS.iter().copied());
+    let mut own = own.filter(|verb| *verb != word);
+    let most = if word.len() < 5 { 1 } else { 2 };
+    let meant = ELSEWHERE.iter().find(|(theirs, _)| *theirs == word).map(|(_, ours)| (*ours).to_owned());
+    let meant = meant.or_else(|| {
+        let near = own.find(|verb| verb.len() > 2 && strsim::osa_distance(word, verb) <= most)?;
+        Some(format!("pi {near}"))
+    });
+    match meant {
+        Some(meant) if !agent::COMMANDS.contains(&word) => Err(Hinted::usage_hinted(
+            format!("`{word}` is no verb of `pi`"),
+            format!("did you mean `{meant}`? To say it to the agent, write `pi -- {word}`"),
+        )),
+        _ => Ok(()),
+    }
+}
 
 /// The option that `text` names as `--name` or `--name=value`.
 fn option_of<'a>(grammar: &'a clap::Command, text: &str) -> Option<&'a clap::Arg> {
@@ -173,5 +229,27 @@ mod tests {
     #[test]
     fn a_command_of_the_agent_is_passed_verbatim() {
         assert_eq!(split(&["install", "npm:x", "--proxy"]).agent, ["install", "npm:x", "--proxy"]);
+    }
+
+    #[test]
+    fn a_single_word_that_is_close_to_a_verb_is_no_prompt() {
+        let parse = |args: &[&str]| Split::of(args.iter().map(OsString::from).collect());
+        for (word, meant) in [("sehll", "pi shell"), ("version", "pi --version"), ("stopp", "pi stop")] {
+            let error = parse(&[word]).unwrap_err();
+            let hint = error.downcast_ref::<Hinted>().and_then(Hinted::hint).unwrap_or_default().to_owned();
+            assert!(hint.starts_with(&format!("did you mean `{meant}`?")), "{word}: {hint}");
+        }
+        for words in [&["explain"][..], &["hi"], &["sehll the world"], &["sehll", "it"], &["list"]] {
+            assert_eq!(split(words).agent, words, "{words:?}");
+        }
+        assert_eq!(split(&["--", "sehll"]).agent, ["sehll"]);
+    }
+
+    #[test]
+    fn help_is_help() {
+        assert_eq!(split(&["help"]).verb_args, ["--help"]);
+        let of_verb = split(&["help", "allow"]);
+        assert_eq!((of_verb.verb.as_deref(), of_verb.verb_args), (Some("allow"), vec!["--help".into()]));
+        assert_eq!(split(&["help", "me"]).agent, ["help", "me"]);
     }
 }

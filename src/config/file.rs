@@ -10,7 +10,7 @@ use serde::{
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    AgentDir, DEFAULTS, MountSpec, Pull,
+    DEFAULTS, MountSpec, Pull,
     place::{A_SETTING, Place, line_of},
     value::{
         PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, runtime, size,
@@ -18,6 +18,7 @@ use super::{
     },
 };
 use crate::{
+    agent_dir::entry::Persist,
     domain::{Allowlist, Source},
     files::{read_small, read_small_bytes},
     lang::Lang,
@@ -46,8 +47,9 @@ pub(super) struct Layer {
     pub(super) cpus: Option<Cpus>,
     pub(super) pids: Option<Spanned<u32>>,
     pub(super) runtime: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "choice")]
-    pub(super) agent_dir: Option<AgentDir>,
+    pub(super) persist: Values,
+    /// Older releases had this; it is refused with what to use.
+    agent_dir: Option<Spanned<toml::Value>>,
     pub(super) docker: Option<String>,
     #[serde(default)]
     pub(super) images: ImagesLayer,
@@ -116,6 +118,14 @@ fn said(error: &toml::de::Error) -> String {
 
 /// Checks the values that the types do not. The error has the place of the first bad one.
 fn check(layer: &Layer) -> Result<(), (Range<usize>, anyhow::Error)> {
+    if let Some(old) = &layer.agent_dir {
+        let error = Hinted::error(
+            "there is no `agent_dir` any more: no session writes `~/.pi/agent` itself",
+            "remove it; `persist = [\"NAME\"]` names entries of `~/.pi/agent` that sessions may write",
+        );
+        return Err((old.span(), error));
+    }
+    each(layer.persist.iter().flatten(), |name| Persist::parse(name).map(drop))?;
     let images = &layer.images;
     let given = |value: &&Spanned<String>| !value.get_ref().is_empty();
     each([&layer.allowed_domains, &images.ca_certificates].into_iter().flatten().filter(given), absolute)?;

@@ -22,7 +22,7 @@ fn the_defaults_are_a_file_that_parses_and_says_everything() {
     assert_eq!(config.network, Network::Open);
     assert_eq!(config.limits, Limits { memory: Some("4g".into()), cpus: Some(2.0), pids: Some(1024) });
     assert_eq!(config.images.agent_version, "0.87.1");
-    assert_eq!(config.agent_dir, AgentDir::Guarded);
+    assert_eq!(config.persist, []);
 }
 
 #[test]
@@ -67,6 +67,8 @@ fn a_bad_value_is_an_error_with_file_line_and_what_is_allowed() {
         ("[images]\nphp_apt = \"sid;x\"", "/c.toml:3: `sid;x` is neither suites"),
         ("[images]\nphp_apt = \"sid\\nx\"", "/c.toml:3: `sid\\nx` is neither suites"),
         ("[images]\nphp_apt = \"deb http://x '\"", "/c.toml:3: `deb http://x \\'` is neither suites"),
+        ("agent_dir = \"guarded\"", "/c.toml:2: there is no `agent_dir` any more"),
+        ("persist = [\"memory\",\n\"auth.json\"]", "/c.toml:3: `auth.json` cannot be written by sessions"),
         ("runtime = \"a b\"", "/c.toml:2: `a b` is not the name of a runtime"),
         ("pids = -1", "/c.toml:2: `pids`: invalid value: integer `-1`, expected a whole number, 0 or more"),
         ("lan = \"x\"", "/c.toml:2: `lan`: invalid type: string \"x\", expected a list"),

@@ -73,7 +73,7 @@ pub(super) fn create(container: &Container) -> Cmd {
     match privileges {
         Privileges::None => {}
         Privileges::RoutesThenNone => {
-            for capability in ["NET_ADMIN", "SETUID", "SETGID", "SETPCAP"] {
+            for capability in ["NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "KILL"] {
                 cmd = cmd.arg(format!("--cap-add={capability}"));
             }
             // The sidecar is on two networks. It passes on connections, but no packets.
@@ -83,7 +83,10 @@ pub(super) fn create(container: &Container) -> Cmd {
     cmd = with_network(cmd, network);
     cmd = with_limits(cmd, limits);
     for mount in mounts {
-        cmd = cmd.pair("--mount", mount_value(mount));
+        cmd = match &mount.source {
+            Source::Memory { owner, size } => cmd.arg(memory(&mount.target, *owner, size)),
+            Source::Bind(_) | Source::Volume { .. } => cmd.pair("--mount", mount_value(mount)),
+        };
     }
     for (key, value) in env {
         match value {
@@ -210,6 +213,13 @@ pub(super) fn connect(network: &Network, container: &str, address: Ipv4Addr) -> 
         .arg(container)
 }
 
+/// Memory with an owner, which `--mount` cannot say.
+fn memory(target: &Path, Owner { uid, gid }: Owner, size: &str) -> OsString {
+    let mut text = joined("--tmpfs=", target);
+    text.push(format!(":rw,exec,nosuid,nodev,size={size},mode=700,uid={uid},gid={gid}"));
+    text
+}
+
 /// The value of `--mount`: a line of CSV, so that a path can have commas and quotes.
 fn mount_value(mount: &Mount) -> String {
     let mut fields = Vec::new();
@@ -218,6 +228,7 @@ fn mount_value(mount: &Mount) -> String {
             fields.push("type=bind".to_owned());
             fields.push(format!("source={}", path.display()));
         }
+        Source::Memory { .. } => fields.push("type=tmpfs".to_owned()),
         Source::Volume { name, labels } => {
             fields.push("type=volume".to_owned());
             fields.push(format!("source={name}"));

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use super::{down, render};
 use crate::{
-    plan::{Directory, File, Keep, Plan},
+    egress::Rendered,
+    plan::{File, Needed, Needs, Plan},
     report::quote,
     secret::Value,
 };
@@ -34,11 +35,11 @@ pub(crate) fn script(plan: &Plan) -> String {
     line("trap down EXIT");
     line("trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM");
     line(&format!("umask 077; mkdir -p {state}"));
-    for Directory { path, owner } in &plan.directories {
-        let path = quote(&path.to_string_lossy());
-        let chown =
-            owner.map(|owner| format!(" && chown {}:{} {path}", owner.uid, owner.gid)).unwrap_or_default();
-        line(&format!("[ -d {path} ] || {{ mkdir -p {path}{chown}; }}"));
+    line(
+        "# The agent's own directory: what is set in these copies, `pi` would take back at the end, and this does not.",
+    );
+    for needed in &plan.needed {
+        line(&needed_script(needed));
     }
     for file in &plan.files {
         line(&file_script(file));
@@ -55,6 +56,9 @@ pub(crate) fn script(plan: &Plan) -> String {
         line(&format!("{} <{state}/stdin >{state}/proxy.log 2>&1 &", render::attach(sidecar)));
         line(&format!("exec 9>{state}/stdin"));
     }
+    if let Some(rules) = &plan.rules {
+        line(&told(rules));
+    }
     if let Some(model) = &plan.model {
         line(&format!("{} >/dev/null", render::create(model)));
         line(&format!("{} >/dev/null", render::start(model)));
@@ -66,26 +70,60 @@ pub(crate) fn script(plan: &Plan) -> String {
     text
 }
 
-fn file_script(file: &File) -> String {
-    let File { path, text, keep, owner } = file;
-    let text = match text {
-        Value::Plain(text) => text.as_str(),
+/// Tells the sidecar, on descriptor 9, what the launcher would.
+fn told(rules: &Rendered) -> String {
+    let Rendered { conf, filter, lan, closed } = rules;
+    let mut text = String::from(
+        "file() {\n  text=$(cat; echo .); text=${text%.}\n  \
+         printf 'file %s %d\\n%s' \"$1\" \"$(printf %s \"$text\" | wc -c)\" \"$text\"\n}\n{\n",
+    );
+    for (name, content) in [("lan", lan), ("closed", closed)] {
+        let _ = writeln!(text, "file {name} {}", here(content));
+    }
+    text.push_str("echo routes\n");
+    let _ = writeln!(text, "file tinyproxy.conf {}", here(shown(conf)));
+    let _ = writeln!(text, "file filter {}", here(filter));
+    text.push_str("echo apply\n} >&9");
+    text
+}
+
+fn shown(text: &Value) -> &str {
+    match text {
+        Value::Plain(text) => text,
         Value::Secret(_) => "# Left out: it holds a password.\n",
-    };
-    let dir = path.parent().map(|dir| quote(&dir.to_string_lossy())).unwrap_or_default();
-    let path = quote(&path.to_string_lossy());
+    }
+}
+
+/// A here-document.
+fn here(text: &str) -> String {
     let mut end = String::from("EOF");
     while text.lines().any(|line| line == end) {
         end.push('_');
     }
     let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-    match keep {
-        Keep::Session => {
-            format!("(umask 022; mkdir -p {dir}; cat >{path} <<'{end}'\n{text}{newline}{end}\n)")
-        }
-        Keep::Existing => {
-            let chown = owner.map(|to| format!("chown {}:{} {path}\n", to.uid, to.gid)).unwrap_or_default();
-            format!("[ -e {path} ] || {{\ncat >{path} <<'{end}'\n{text}{newline}{end}\n{chown}}}")
+    format!("<<'{end}'\n{text}{newline}{end}")
+}
+
+fn file_script(File { path, text }: &File) -> String {
+    let text = here(shown(text));
+    let dir = path.parent().map(|dir| quote(&dir.to_string_lossy())).unwrap_or_default();
+    let path = quote(&path.to_string_lossy());
+    format!("(umask 022; mkdir -p {dir}; cat >{path} {text}\n)")
+}
+
+fn needed_script(Needed { path, kind, owner }: &Needed) -> String {
+    let dir = path.parent().map(|dir| quote(&dir.to_string_lossy())).unwrap_or_default();
+    let is_json = path.extension().is_some_and(|kind| kind == "json");
+    let path = quote(&path.to_string_lossy());
+    let empty = if is_json { "echo '{}'" } else { ":" };
+    let chown =
+        owner.map(|owner| format!(" && chown {}:{} {path}", owner.uid, owner.gid)).unwrap_or_default();
+    match kind {
+        Needs::Directory => format!("[ -d {path} ] || {{ mkdir -p {path}{chown}; }}"),
+        Needs::File => format!("[ -e {path} ] || {{ mkdir -p {dir} && {empty} >{path}{chown}; }}"),
+        Needs::Copy(of) => {
+            let of = quote(&of.to_string_lossy());
+            format!("mkdir -p {dir} && {{ cat {of} 2>/dev/null || {empty}; }} >{path}{chown}")
         }
     }
 }

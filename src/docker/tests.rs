@@ -12,10 +12,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     agent,
+    agent_dir::{
+        fd::Kind,
+        layout::{Kept, Layout, Read},
+    },
     cli::Options,
-    config::{Access, AgentDir, Config, Limits},
+    config::{Access, Config, Limits},
     egress::{Rendered, Sources},
-    facts::{AgentEntry, Bind, Facts},
+    facts::{Bind, Facts},
     files::Identity,
     host::{Host, Owner},
     plan::{Choices, Container, Inputs, Plan, Reach, Source},
@@ -54,6 +58,7 @@ impl World {
                 attempt: 0,
                 agent_image: "pi-agent:base-0123456789ab".to_owned(),
                 sidecar_image: "pi-proxy:0123456789ab".to_owned(),
+                laid: None,
             },
             image: "pi-agent:base-0123456789ab",
             program: &self.program,
@@ -122,15 +127,14 @@ fn config() -> impl Strategy<Value = Config> {
     );
     let env = proptest::collection::vec("[B-D][A-Z0-9_]{0,8}", 0..4);
     let publish = proptest::collection::vec(1..=u16::MAX, 0..3);
-    (limits, env, publish, any::<bool>(), proptest::option::of("[a-z]{1,8}")).prop_map(
-        |((memory, cpus, pids), env, publish, shared, runtime)| {
+    (limits, env, publish, proptest::option::of("[a-z]{1,8}")).prop_map(
+        |((memory, cpus, pids), env, publish, runtime)| {
             static DEFAULT: LazyLock<Config> =
                 LazyLock::new(|| Config::load(&Options::default(), &Host::for_tests(), None).unwrap());
             Config {
                 limits: Limits { memory, cpus, pids },
                 env: env.iter().map(|name| format!("{name}={SECRET}")).collect(),
                 publish,
-                agent_dir: if shared { AgentDir::Shared } else { AgentDir::Guarded },
                 runtime,
                 ..DEFAULT.clone()
             }
@@ -160,15 +164,20 @@ fn host() -> impl Strategy<Value = Host> {
 }
 
 fn facts() -> impl Strategy<Value = Facts> {
-    let entries = proptest::collection::vec(("[a-z][a-zA-Z. -]{0,10}", path()), 0..5);
+    let entries = proptest::collection::btree_set("[a-r][a-zA-Z. -]{0,10}", 0..5);
     let bind = (path(), any::<bool>()).prop_map(|(path, read_only)| {
         let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
         Bind { source: path.clone(), target: path, access }
     });
+    let read = |name| Read { name, kind: Kind::Directory, identity: Identity { device: 3, inode: 4 } };
     (entries, proptest::collection::vec(bind, 0..3), proptest::option::of(path()), path()).prop_map(
-        |(entries, binds, skills, agent_dir)| Facts {
+        move |(entries, binds, skills, agent_dir)| Facts {
             agent_dir,
-            agent_entries: entries.into_iter().map(|(name, real)| AgentEntry { name, real }).collect(),
+            layout: Layout {
+                read: entries.into_iter().map(read).collect(),
+                kept: vec![Kept::Login("auth.json"), Kept::Transcripts("--r--".into())],
+                ..Layout::default()
+            },
             skills: skills.clone(),
             acli: skills,
             binds,

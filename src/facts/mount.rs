@@ -14,7 +14,7 @@ use crate::{
     host::Host,
     inside,
     report::Hinted,
-    written::Written,
+    written::{Written, real},
 };
 
 /// A file or directory of the host that the user asked for, checked.
@@ -168,7 +168,6 @@ pub(super) fn check_no_link_on_the_way<'a>(
 /// launcher's notes.
 pub(super) fn guard_settings(writable: &[PathBuf], host: &Host, agent_dir: &Path) -> anyhow::Result<()> {
     // Also where it would be, if it is not there yet.
-    let real = |path: &Path| Written::default().follow(path).unwrap_or_else(|_| path.to_owned());
     let above = |path: &Path| real(path.parent().unwrap_or(path));
     let config = host.config_file();
     let list = host.home.join(".agents/proxy_allowed_domains.txt");

@@ -90,8 +90,9 @@ impl Builder<'_> {
 
     /// The id of the image with this tag, if this launcher's builds made it.
     fn own(&self, tag: &str) -> anyhow::Result<Option<String>> {
-        let Some(known) = Known::of(self.host).id(tag) else { return Ok(None) };
-        Ok(self.docker.image_id(tag)?.filter(|id| *id == known))
+        // Asked in any case: an engine that does not answer says so here, and not in the middle of a build.
+        let found = self.docker.image_id(tag)?;
+        Ok(found.filter(|id| Known::of(self.host).id(tag).as_ref() == Some(id)))
     }
 
     /// Builds a layer on the one below. Anybody can move a tag, so the lower image must be ours before and after the
@@ -205,7 +206,12 @@ impl Builder<'_> {
         )?;
         if status.success() {
             let id = read_small(&id)?.context("docker did not say which image it built")?;
-            return Ok(id.trim().to_owned());
+            // Some engines list an image by another digest than the builder names: then the new tag tells.
+            let id = match self.docker.image_id(id.trim())? {
+                Some(id) => Some(id),
+                None => self.docker.image_id(&layer.tag)?,
+            };
+            return id.with_context(|| format!("the image `{}` is gone already", layer.tag));
         }
         let tail = kept.into_inner().map(|kept| kept.1).unwrap_or_default();
         let output = String::from_utf8_lossy(&tail);

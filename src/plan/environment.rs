@@ -108,7 +108,7 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
             env.insert("PI_BOX_PROBE".to_owned(), probe.join(" ").into());
         }
     }
-    let expected = expected_mounts(facts, mounts, host);
+    let expected = expected_mounts(inputs, mounts);
     if !expected.is_empty() {
         env.insert("PI_BOX_MOUNTS".to_owned(), expected.into());
     }

@@ -8,71 +8,51 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Directory, File, Inputs, Keep, Mount, Purpose, Source};
+use super::{Inputs, Mount, Needed, Needs, Purpose, Source};
 use crate::{
-    config::{Access, AgentDir},
-    facts::Facts,
+    agent_dir::laid::{self, Making, Planned},
+    config::Access,
     files::Identity,
-    host::{Host, hex},
+    host::hex,
     inside,
-    secret::Value,
 };
 
-/// What a session may write in a guarded directory: logins.
-const LOGINS: [&str; 2] = ["auth.json", "mcp-auth.json"];
-
-/// What stays outside: programs of another platform, scratch files and logs, caches that could steer other sessions
-/// and are fetched again.
-fn is_left_out(name: &str) -> bool {
-    matches!(name, "bin" | "tmp" | "models-store.json" | "crashes.json" | "pi-debug.log")
-        || Path::new(name).extension().is_some_and(|kind| kind == "lock")
-        || name.starts_with("mcp.log")
+/// The agent's own directory: memory, with what was laid out for this session in it.
+pub(super) fn agent_mounts(inputs: &Inputs<'_>) -> Vec<Mount> {
+    let Inputs { choices, who, .. } = inputs;
+    let inside = Path::new(inside::AGENT_DIR);
+    let memory = laid::IN_MEMORY.iter().map(|name| Mount {
+        source: Source::Memory { owner: *who, size: "256m" },
+        target: if name.is_empty() { inside.to_owned() } else { inside.join(name) },
+        access: Access::ReadWrite,
+    });
+    let bind = |source: &PathBuf, target: &PathBuf, access| Mount::bind(source, inside.join(target), access);
+    if let Some(laid) = &choices.laid {
+        return memory.chain(laid.iter().map(|laid| bind(&laid.source, &laid.target, laid.access))).collect();
+    }
+    let planned = planned(inputs);
+    memory.chain(planned.iter().map(|one| bind(&one.source, &one.target, one.access))).collect()
 }
 
-/// The agent's own directory, and what must exist of it on the host.
-pub(super) fn agent_mounts(
-    inputs: &Inputs<'_>,
-    directories: &mut Vec<Directory>,
-    files: &mut Vec<File>,
-) -> Vec<Mount> {
-    let Inputs { config, host, facts, who, program, .. } = inputs;
-    let owner = (host.uid == 0 && who.uid != 0).then_some(*who);
-    let dir = &facts.agent_dir;
-    let inside = Path::new(inside::AGENT_DIR);
-    let sessions = dir.join("sessions");
-    let mut needed = |path: PathBuf| directories.push(Directory { path, owner });
-    needed(dir.clone());
-    needed(sessions.clone());
-    files.push(File {
-        path: dir.join("auth.json"),
-        text: Value::Plain("{}\n".to_owned()),
-        keep: Keep::Existing,
-        owner,
-    });
-    // What the user types to change the agent's set-up must be able to change it.
-    if program.purpose == Purpose::SetUp || config.agent_dir == AgentDir::Shared {
-        // Programs are kept per platform: those of a Mac are of no use here, and ours none there.
-        let bin = host.state_dir().join("agent-bin");
-        needed(dir.join("bin"));
-        needed(bin.clone());
-        return vec![
-            Mount::bind(dir.clone(), inside, Access::ReadWrite),
-            Mount::bind(bin, inside.join("bin"), Access::ReadWrite),
-        ];
+fn planned(inputs: &Inputs<'_>) -> Vec<Planned> {
+    laid::planned(&inputs.facts.layout, inputs.state, &inputs.facts.agent_dir)
+}
+
+/// What must be made for these mounts, where nothing was laid out yet.
+pub(super) fn needed(inputs: &Inputs<'_>) -> Vec<Needed> {
+    if inputs.choices.laid.is_some() {
+        return vec![];
     }
-    let mut mounts = vec![
-        Mount::bind(sessions, inside.join("sessions"), Access::ReadWrite),
-        Mount::bind(dir.join("auth.json"), inside.join("auth.json"), Access::ReadWrite),
-    ];
-    for entry in &facts.agent_entries {
-        let name = entry.name.as_str();
-        if matches!(name, "sessions" | "auth.json") || is_left_out(name) {
-            continue;
-        }
-        let access = if LOGINS.contains(&name) { Access::ReadWrite } else { Access::ReadOnly };
-        mounts.push(Mount::bind(&entry.real, inside.join(name), access));
-    }
-    mounts
+    let need = |Planned { source: path, made, .. }: Planned| {
+        let kind = match made {
+            Making::There(_) => return None,
+            Making::Directory => Needs::Directory,
+            Making::File(None) => Needs::File,
+            Making::File(Some(of)) => Needs::Copy(of),
+        };
+        Some(Needed { path, kind, owner: inputs.other_owner() })
+    };
+    planned(inputs).into_iter().filter_map(need).collect()
 }
 
 /// The repository, the agent's home, the caches, and what the user asked for.
@@ -88,9 +68,7 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
     if program.purpose == Purpose::SetUp {
         let repository =
             program.reads_the_repository().then(|| Mount::same(&workspace.root, Access::ReadOnly));
-        // What stands in for a link in the agent's directory would follow that link here, where the directory is as it is.
-        let asked = asked().filter(|mount| !mount.target.starts_with(inside::AGENT_DIR));
-        return repository.into_iter().chain([own_home]).chain(asked).collect();
+        return repository.into_iter().chain([own_home]).chain(asked()).collect();
     }
     let mut mounts = vec![Mount::same(&workspace.root, Access::ReadWrite), own_home];
     // The scratch repository of a demonstration is gone with it, and nobody would come back to its cache.
@@ -134,10 +112,10 @@ pub(super) fn unique(mounts: Vec<Mount>) -> Vec<Mount> {
 }
 
 /// What the gate is to find at each mount: a name may lead elsewhere between our look and the engine's. Each as
-/// `DEVICE:INODE:PATH`, the path's odd characters as `%XX`. Left out where the engine runs in a machine of its own, which
-/// numbers files in its own way.
-pub(super) fn expected_mounts(facts: &Facts, mounts: &[Mount], host: &Host) -> String {
-    if !host.engine.shares_our_kernel() {
+/// `DEVICE:INODE:PATH`, the path's odd characters as `%XX`; `-:-:PATH` for what is not of the host. Anything else the gate
+/// refuses. Left out where the engine runs in a machine of its own, which numbers files in its own way.
+pub(super) fn expected_mounts(inputs: &Inputs<'_>, mounts: &[Mount]) -> String {
+    if !inputs.host.engine.shares_our_kernel() {
         return String::new();
     }
     let escaped = |path: &Path| {
@@ -150,9 +128,28 @@ pub(super) fn expected_mounts(facts: &Facts, mounts: &[Mount], host: &Host) -> S
             text
         })
     };
+    let laid = inputs.choices.laid.iter().flatten().map(|laid| (laid.source.clone(), Some(laid.identity)));
+    let planned = if inputs.choices.laid.is_none() { planned(inputs) } else { vec![] };
+    let planned = planned.into_iter().map(|one| match one.made {
+        Making::There(identity) => (one.source, Some(identity)),
+        // A dry run cannot know what its script will have made.
+        Making::Directory | Making::File(_) => (one.source, None),
+    });
+    let own: BTreeMap<PathBuf, Option<Identity>> = laid.chain(planned).collect();
     let found = mounts.iter().filter_map(|mount| {
-        let Identity { device, inode } = facts.identities.get(mount.path()?)?;
-        Some(format!("{device}:{inode}:{}", escaped(&mount.target)))
+        let target = escaped(&mount.target);
+        let identity = match mount.path() {
+            None => None,
+            Some(path) => match own.get(path) {
+                Some(identity) => *identity,
+                // Without an identity the gate refuses it.
+                None => Some(*inputs.facts.identities.get(path)?),
+            },
+        };
+        Some(match identity {
+            Some(Identity { device, inode }) => format!("{device}:{inode}:{target}"),
+            None => format!("-:-:{target}"),
+        })
     });
     found.collect::<Vec<_>>().join(" ")
 }

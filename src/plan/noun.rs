@@ -41,7 +41,7 @@ pub(crate) enum Attachment {
 pub(crate) enum Privileges {
     /// Nothing.
     None,
-    /// What the sidecar needs to lay its routes and to drop the rest, before tinyproxy runs.
+    /// What the sidecar needs to lay its routes, and then to start its programs as users without any privilege.
     RoutesThenNone,
 }
 
@@ -86,6 +86,8 @@ pub(crate) enum Source {
     Bind(PathBuf),
     /// A named volume, made on first use with these labels.
     Volume { name: String, labels: BTreeMap<String, String> },
+    /// Memory of the container's own, as a directory of this owner's.
+    Memory { owner: Owner, size: &'static str },
 }
 
 impl Mount {
@@ -104,7 +106,7 @@ impl Mount {
     pub(crate) fn path(&self) -> Option<&Path> {
         match &self.source {
             Source::Bind(path) => Some(path),
-            Source::Volume { .. } => None,
+            Source::Volume { .. } | Source::Memory { .. } => None,
         }
     }
 }
@@ -153,35 +155,32 @@ pub(crate) struct Network {
     pub(crate) labels: BTreeMap<String, String>,
 }
 
-/// A directory that must exist on the host before the session.
+/// What must exist on the host before the session. The launcher has made it by then, and a dry run tells how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Directory {
+pub(crate) struct Needed {
     pub(crate) path: PathBuf,
+    pub(crate) kind: Needs,
     pub(crate) owner: Option<Owner>,
 }
 
-/// A file that is written for the session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Needs {
+    Directory,
+    File,
+    /// A file of the session's own, as this one is, where it exists.
+    Copy(PathBuf),
+}
+
+/// A file of the session's own, readable by its containers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct File {
     pub(crate) path: PathBuf,
     pub(crate) text: Value,
-    pub(crate) keep: Keep,
-    pub(crate) owner: Option<Owner>,
-}
-
-/// Whether a file that exists already is left alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Keep {
-    /// It is the session's own, readable by its containers.
-    Session,
-    /// It is the user's: private, and never overwritten.
-    Existing,
 }
 
 impl File {
-    /// A file of the session's own.
     pub(super) fn session(path: &Path, text: &str) -> Self {
-        Self { path: path.to_owned(), text: Value::Plain(text.to_owned()), keep: Keep::Session, owner: None }
+        Self { path: path.to_owned(), text: Value::Plain(text.to_owned()) }
     }
 }

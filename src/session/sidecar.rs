@@ -1,4 +1,4 @@
-//! The running sidecar: what keeps it alive, what its log says, and how its rules change.
+//! The running sidecar: what keeps it alive, what it is told, and what it says.
 
 use std::{
     fs,
@@ -6,9 +6,8 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStdin},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
     time::{Duration, Instant, SystemTime},
@@ -16,18 +15,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+use super::proxy_log::{PROXY_LOG, ProxyLog};
 use crate::{
     docker::Docker, egress::Rendered, files::replace, host::Host, plan::Container, refused::Refused, report,
 };
-
-/// How much of a proxy's log is kept.
-const LOG_LIMIT: u64 = 5 << 20;
-
-/// How long a line of the log may be.
-const LINE: u64 = 64 << 10;
-
-/// How many pieces of the log may wait for one who reads it slowly.
-const WAITING: usize = 1024;
 
 /// How long the sidecar may take to try new rules.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -35,135 +26,93 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// How long it may take to end.
 const END: Duration = Duration::from_secs(5);
 
-/// The proxy's log, in a running session's directory.
-const LOG: &str = "proxy.log";
+/// How long a line of its log may be.
+const LINE: u64 = 64 << 10;
+
+/// How much of the sidecar's complaints is kept.
+const LONGEST_COMPLAINT: usize = 4096;
+
+/// How many of the sidecar's warnings reach the terminal: a broken one may have no end of them.
+const MOST_WARNINGS: u32 = 20;
 
 /// The running sidecar: its stdin keeps it alive, its stdout is the proxy's log.
 pub(super) struct Sidecar {
     child: Mutex<Child>,
-    stdin: Mutex<Option<ChildStdin>>,
     reader: Mutex<Option<thread::JoinHandle<()>>>,
-    heard: Arc<Heard>,
+    link: Arc<Link>,
     dir: PathBuf,
 }
 
-/// What has been heard from it.
-struct Heard {
-    ready: AtomicBool,
-    ended: AtomicBool,
-    expected: AtomicBool,
-    /// What it complained of.
-    said: Mutex<String>,
-    refused: Mutex<Refused>,
-    log: Mutex<Log>,
-    /// Who waits for its word about new rules.
-    word: Mutex<Option<mpsc::Sender<Result<(), String>>>>,
-}
-
 impl Sidecar {
-    /// Starts the container, which was created before.
+    /// Starts the container and tells it the rules, by its stdin: they are never in an argv, an environment or a file.
     pub(super) fn start(
         docker: &Docker,
         sidecar: &Container,
         agent: &str,
         dir: &Path,
+        rules: &Rendered,
     ) -> anyhow::Result<Self> {
         let mut child = docker.start_held(sidecar)?;
-        let stdin = child.stdin.take();
+        let stdin = child.stdin.take().context("the proxy has no input")?;
         let stdout = child.stdout.take().context("the proxy has no output")?;
         let stderr = child.stderr.take().context("the proxy has no error output")?;
-        let heard = Arc::new(Heard {
-            ready: AtomicBool::default(),
-            ended: AtomicBool::default(),
-            expected: AtomicBool::default(),
-            said: Mutex::default(),
-            refused: Mutex::default(),
-            log: Mutex::new(Log::create(dir)?),
-            word: Mutex::default(),
-        });
-        let errors = heard.clone();
-        thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                errors.complains(&(report::printable(&line) + " "));
-            }
-        });
-        let (docker, agent, listener) = (docker.clone(), agent.to_owned(), heard.clone());
+        let log = ProxyLog::create(dir)?;
+        let link = Arc::new(Link::open(stdin, rules.first_words(), log));
+        let complaints = link.clone();
+        thread::spawn(move || complaints.take_complaints(stderr));
+        let (heard, docker, agent) = (link.clone(), docker.clone(), agent.to_owned());
         let reader = thread::spawn(move || {
-            listener.follow(stdout);
-            if listener.expected.load(Ordering::SeqCst) {
-                return;
-            }
-            if listener.ready.load(Ordering::SeqCst) {
-                report::warn("the proxy has ended: nothing can leave this session any more");
-            } else {
+            heard.follow(stdout);
+            match heard.end() {
+                Ending::Expected => {}
+                Ending::AfterReady => {
+                    report::warn("the proxy has ended: nothing can leave this session any more");
+                }
                 // The agent has not started and never will: its gate waits for a proxy that is not coming.
-                docker.halt_now(&agent);
+                Ending::BeforeReady => docker.halt_now(&agent),
             }
         });
-        Ok(Self {
-            child: Mutex::new(child),
-            stdin: Mutex::new(stdin),
-            reader: Mutex::new(Some(reader)),
-            heard,
-            dir: dir.to_owned(),
-        })
+        let reader = Mutex::new(Some(reader));
+        Ok(Self { child: Mutex::new(child), reader, link, dir: dir.to_owned() })
     }
 
-    /// What the proxy said, if it ended before the agent's gate had seen it work.
-    pub(super) fn failed_before_ready(&self) -> Option<String> {
-        if self.heard.ready.load(Ordering::SeqCst) || !self.heard.ended.load(Ordering::SeqCst) {
-            return None;
-        }
-        let said = held(&self.heard.said);
-        Some(if said.trim().is_empty() { "it said nothing".to_owned() } else { said.trim().to_owned() })
-    }
-
-    /// Gives the sidecar new rules and waits until they are in effect; to be called by one at a time.
+    /// Gives the sidecar new rules and waits until they are in effect. Several callers take turns; one that comes before
+    /// the first rules are in effect waits for them.
     ///
     /// # Errors
-    /// It did not take them, and keeps the old ones; or it said nothing.
+    /// It did not take them and keeps the old ones, it has ended, or it does not answer in time.
     pub(super) fn change(&self, rendered: &Rendered) -> anyhow::Result<()> {
-        let (send, word) = mpsc::channel();
-        *held(&self.heard.word) = Some(send);
-        let filter = self.dir.join("proxy/filter");
-        replace(&filter, rendered.filter.as_bytes())
-            .with_context(|| format!("could not write `{}`", filter.display()))?;
-        match word.recv_timeout(PATIENCE) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(why)) => {
-                bail!("the proxy did not take the new rules, the old ones are in effect: {why}")
-            }
-            Err(mpsc::RecvTimeoutError::Disconnected) => bail!("the proxy has ended"),
-            Err(mpsc::RecvTimeoutError::Timeout) => bail!(
-                "the proxy has not said within {} s that the new rules are in effect",
-                PATIENCE.as_secs()
-            ),
-        }
+        self.link.change(rendered)
     }
 
     /// What was refused so far.
     pub(super) fn refused(&self) -> Refused {
-        held(&self.heard.refused).clone()
+        lock(&self.link.refused).clone()
     }
 
     /// The log so far, and what comes.
-    pub(super) fn read_log(&self) -> (Vec<u8>, mpsc::Receiver<Vec<u8>>) {
-        let mut log = held(&self.heard.log);
-        let (send, more) = mpsc::sync_channel(WAITING);
-        log.readers.push(send);
-        (fs::read(self.dir.join(LOG)).unwrap_or_default(), more)
+    pub(super) fn read_log(&self) -> (Vec<u8>, Receiver<Vec<u8>>) {
+        lock(&self.link.log).read()
+    }
+
+    /// What the proxy said, if it ended before the agent's gate had seen it work.
+    pub(super) fn failed_before_ready(&self) -> Option<String> {
+        let heard = lock(&self.link.heard);
+        let failed = heard.ended && !heard.ready;
+        let said = heard.complaint.trim();
+        failed.then(|| if said.is_empty() { "it said nothing".to_owned() } else { said.to_owned() })
     }
 
     pub(super) fn expect_end(&self) {
-        self.heard.expected.store(true, Ordering::SeqCst);
+        lock(&self.link.heard).expected = true;
         // Its stdin ends, and so does it.
-        held(&self.stdin).take();
+        lock(&self.link.words).take();
     }
 
     /// Waits for its last line, keeps its log for later, and returns what was refused.
     pub(super) fn finish(&self, host: &Host) -> Refused {
         {
-            let mut child = held(&self.child);
+            let mut child = lock(&self.child);
             let deadline = Instant::now() + END;
             while Instant::now() < deadline && matches!(child.try_wait(), Ok(None)) {
                 thread::sleep(Duration::from_millis(5));
@@ -171,7 +120,7 @@ impl Sidecar {
             let _ = child.kill();
             let _ = child.wait();
         }
-        if let Some(reader) = held(&self.reader).take() {
+        if let Some(reader) = lock(&self.reader).take() {
             let _ = reader.join();
         }
         let refused = self.refused();
@@ -180,12 +129,90 @@ impl Sidecar {
             report::warn(format_args!("could not write `{}`: {error}", path.display()));
         }
         // A help, not a promise.
-        let _ = fs::rename(self.dir.join(LOG), host.last_log());
+        let _ = fs::rename(self.dir.join(PROXY_LOG), host.last_log());
         refused
     }
 }
 
-impl Heard {
+/// What goes to and fro between the launcher and the sidecar. Any thread may hold it.
+struct Link {
+    /// To the thread that writes; without it the sidecar's stdin ends.
+    words: Mutex<Option<SyncSender<Vec<u8>>>>,
+    /// Held by the one who changes the rules.
+    turn: Mutex<()>,
+    heard: Mutex<Heard>,
+    news: Condvar,
+    refused: Mutex<Refused>,
+    log: Mutex<ProxyLog>,
+}
+
+#[derive(Default)]
+struct Heard {
+    ready: bool,
+    ended: bool,
+    expected: bool,
+    complaint: String,
+    warnings: u32,
+    /// How often rules were sent, and how often there was an answer.
+    sent: u64,
+    answered: u64,
+    /// The last answer: why the old rules were kept, if they were.
+    verdict: Option<Result<(), String>>,
+}
+
+enum Ending {
+    Expected,
+    BeforeReady,
+    AfterReady,
+}
+
+impl Link {
+    fn open(stdin: ChildStdin, first_words: Vec<u8>, log: ProxyLog) -> Self {
+        // A sidecar that reads nothing keeps this thread waiting, and nobody else.
+        let (words, rest) = sync_channel(1);
+        thread::spawn(move || write(stdin, &first_words, &rest));
+        Self {
+            words: Mutex::new(Some(words)),
+            turn: Mutex::default(),
+            heard: Mutex::new(Heard { sent: 1, ..Heard::default() }),
+            news: Condvar::new(),
+            refused: Mutex::default(),
+            log: Mutex::new(log),
+        }
+    }
+
+    fn change(&self, rendered: &Rendered) -> anyhow::Result<()> {
+        let _turn = lock(&self.turn);
+        let deadline = Instant::now() + PATIENCE;
+        // A late answer to the one before must not be taken for the answer to this one.
+        let mut heard = self.answered(deadline)?;
+        heard.verdict = None;
+        heard.sent += 1;
+        drop(heard);
+        let words = lock(&self.words).clone();
+        words.context(ENDED)?.try_send(rendered.new_rules()).ok().context(ENDED)?;
+        let verdict = self.answered(deadline)?.verdict.take().context(ENDED)?;
+        verdict.map_err(|why| {
+            anyhow::anyhow!("the proxy did not take the new rules, the old ones are in effect: {why}")
+        })
+    }
+
+    /// Waits until there is an answer to everything that was sent.
+    fn answered(&self, deadline: Instant) -> anyhow::Result<MutexGuard<'_, Heard>> {
+        let mut heard = lock(&self.heard);
+        while heard.answered < heard.sent {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if heard.ended {
+                bail!(ENDED);
+            }
+            if left.is_zero() {
+                bail!("the proxy has not answered within {} s", PATIENCE.as_secs());
+            }
+            heard = self.news.wait_timeout(heard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(heard)
+    }
+
     /// Reads the proxy's log to its end.
     fn follow(&self, stdout: impl io::Read) {
         let mut lines = BufReader::new(stdout);
@@ -193,70 +220,104 @@ impl Heard {
         loop {
             line.clear();
             match lines.by_ref().take(LINE).read_until(b'\n', &mut line) {
-                Ok(0) | Err(_) => break,
+                Ok(0) | Err(_) => return,
                 Ok(_) => {}
             }
-            held(&self.log).line(&line);
+            lock(&self.log).add(&line);
             if let Some(word) = line.strip_prefix(b"pi-proxy: ") {
                 self.heed(String::from_utf8_lossy(word).trim_end());
             } else {
-                held(&self.refused).line(&line, SystemTime::now());
+                lock(&self.refused).line(&line, SystemTime::now());
             }
         }
-        self.ended.store(true, Ordering::SeqCst);
-        held(&self.log).readers.clear();
-        held(&self.word).take();
     }
 
-    /// What the front of the proxy says of itself; an agent can write no line that begins so.
+    /// What the sidecar says of itself; an agent can write no line that begins so.
     fn heed(&self, word: &str) {
-        let about_rules = |word| held(&self.word).take().map(|waits| waits.send(word));
+        let mut heard = lock(&self.heard);
+        let mut warning = None;
         match word.split_once(": ") {
-            None if word == "ready" => self.ready.store(true, Ordering::SeqCst),
-            None if word == "rules changed" => drop(about_rules(Ok(()))),
-            Some(("rules kept", why)) => drop(about_rules(Err(why.to_owned()))),
-            Some(("error", text)) => self.complains(text),
-            Some(("warning", text)) => report::warn(text),
-            Some(("restarted", why)) => {
-                report::warn(format_args!("the proxy was restarted, its connections are lost: {why}"));
+            None if word == "ready" => {
+                heard.ready = true;
+                heard.answer(Ok(()));
             }
-            Some(("dropped", why)) => report::warn(format_args!("the proxy closed connections: {why}")),
+            None if word == "rules changed" => heard.answer(Ok(())),
+            Some(("rules kept", why)) => heard.answer(Err(report::one_line(why))),
+            Some(("error", text)) => heard.complain(text),
+            Some(("warning", text)) => warning = Some(text.to_owned()),
+            Some(("restarted", why)) => {
+                warning = Some(format!("the proxy was restarted, its connections are lost: {why}"));
+            }
+            Some(("dropped", why)) => warning = Some(format!("the proxy closed connections: {why}")),
             _ => {}
         }
+        if let Some(warning) = warning {
+            heard.warnings = heard.warnings.saturating_add(1);
+            match heard.warnings {
+                ..=MOST_WARNINGS => report::warn(warning),
+                n if n == MOST_WARNINGS + 1 => {
+                    report::warn("the proxy has more warnings; `pi logs` shows them");
+                }
+                _ => {}
+            }
+        }
+        self.news.notify_all();
     }
 
-    fn complains(&self, text: &str) {
-        let mut said = held(&self.said);
-        if said.len() < 4096 {
-            said.push_str(text);
+    /// Takes what docker says of the sidecar on stderr, to its end.
+    fn take_complaints(&self, mut stderr: impl io::Read) {
+        let mut buffer = [0; 8192];
+        while let Ok(n @ 1..) = stderr.read(&mut buffer) {
+            let mut heard = lock(&self.heard);
+            for line in String::from_utf8_lossy(&buffer[..n]).lines() {
+                heard.complain(line);
+            }
+        }
+    }
+
+    /// Notes that nothing more will come.
+    fn end(&self) -> Ending {
+        let mut heard = lock(&self.heard);
+        heard.ended = true;
+        lock(&self.log).end();
+        self.news.notify_all();
+        match *heard {
+            Heard { expected: true, .. } => Ending::Expected,
+            Heard { ready: true, .. } => Ending::AfterReady,
+            _ => Ending::BeforeReady,
         }
     }
 }
 
-struct Log {
-    file: fs::File,
-    written: u64,
-    /// Those who read along. One that is too slow is left behind.
-    readers: Vec<mpsc::SyncSender<Vec<u8>>>,
-}
+const ENDED: &str = "the proxy has ended";
 
-impl Log {
-    fn create(dir: &Path) -> anyhow::Result<Self> {
-        let path = dir.join(LOG);
-        let file =
-            fs::File::create(&path).with_context(|| format!("could not create `{}`", path.display()))?;
-        Ok(Self { file, written: 0, readers: vec![] })
-    }
-
-    fn line(&mut self, line: &[u8]) {
-        if self.written < LOG_LIMIT {
-            self.written += line.len() as u64;
-            let _ = self.file.write_all(line);
+impl Heard {
+    fn answer(&mut self, verdict: Result<(), String>) {
+        if self.answered < self.sent {
+            self.answered += 1;
+            self.verdict = Some(verdict);
         }
-        self.readers.retain(|reader| reader.try_send(line.to_vec()).is_ok());
+    }
+
+    fn complain(&mut self, text: &str) {
+        if self.complaint.len() < LONGEST_COMPLAINT {
+            self.complaint.extend(report::printable(text).chars().take(LONGEST_COMPLAINT));
+            self.complaint.push(' ');
+        }
     }
 }
 
-fn held<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
+/// Writes to the sidecar's stdin what comes, until nothing more can come.
+fn write(mut stdin: ChildStdin, first: &[u8], rest: &Receiver<Vec<u8>>) {
+    let mut next = stdin.write_all(first);
+    while next.is_ok()
+        && let Ok(words) = rest.recv()
+    {
+        next = stdin.write_all(&words);
+    }
+    // One that reads no more will be heard to end.
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

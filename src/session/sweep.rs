@@ -1,12 +1,13 @@
 //! Sessions whose process is gone: taken down by their records alone.
 
 use std::{
-    fs, thread,
+    thread,
     time::{Duration, Instant},
 };
 
 use super::{
     login::{forget_login, mend_login},
+    settings::keep_of_dead,
     teardown::take_down_by_id,
 };
 use crate::{
@@ -30,10 +31,8 @@ pub(crate) fn take_down(dead: &Dead, docker: &Docker, host: &Host) -> anyhow::Re
     take_down_by_id(&docker.at(engine).within(Duration::from_secs(30)), &dead.id)?;
     // Its agent may have lived until now.
     mend(dead, host);
-    match fs::remove_dir_all(&dead.dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
+    keep_of_dead(dead.record.as_ref(), &dead.dir, host);
+    Ok(record::remove(&dead.dir)?)
 }
 
 fn mend(dead: &Dead, host: &Host) {
@@ -66,6 +65,7 @@ impl Sweep {
 
 fn sweep(host: &Host, docker: &Docker) {
     scratch::sweep(host);
+    record::remove_gone(host);
     let dead = match record::all(host) {
         Ok((_, dead)) => dead,
         Err(error) => return report::warn(format_args!("could not look for dead sessions: {error:#}")),

@@ -1,12 +1,13 @@
 //! Taking a session down: from its id alone, and as often as it takes.
 
-use std::{fs, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
-use super::{TEARDOWN, login::mend_login, sidecar::Sidecar, watcher::Watcher};
+use super::{TEARDOWN, login::mend_login, settings::keep, sidecar::Sidecar, watcher::Watcher};
 use crate::{
+    agent_dir::staged::Stage,
     docker::{self, Cmd, Docker},
     host::Host,
-    record::SessionId,
+    record::{self, SessionId},
     refused::say_at_exit,
     report::{self, Finding},
 };
@@ -29,6 +30,8 @@ pub(super) struct Teardown<'a> {
     pub(super) login: PathBuf,
     /// The allowlist, where another than the usual one was named.
     pub(super) list: Option<PathBuf>,
+    /// What a set-up command is changing.
+    pub(super) packages: Option<Stage>,
     pub(super) extent: Extent,
     pub(super) watcher: Option<Watcher>,
     pub(super) sidecar: Option<Arc<Sidecar>>,
@@ -55,6 +58,9 @@ impl Teardown<'_> {
             say_at_exit(&sidecar.finish(self.host), self.list.as_deref());
         }
         mend_login(&self.login, &self.dir, self.host);
+        if left.is_ok() {
+            keep(&self.dir, self.host, self.packages.take());
+        }
         match left {
             Ok(()) if self.docker.was_late() => Finding::hinted(
                 "the engine left a command of this session without an answer, and may still carry it out",
@@ -62,7 +68,7 @@ impl Teardown<'_> {
             )
             .warn(),
             Ok(()) => {
-                if let Err(error) = fs::remove_dir_all(&self.dir) {
+                if let Err(error) = record::remove(&self.dir) {
                     report::warn(format_args!("could not remove `{}`: {error}", self.dir.display()));
                 }
             }

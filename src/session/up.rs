@@ -54,7 +54,7 @@ pub(super) fn up(needs: &Needs<'_>, mut choices: Choices, claim: &Claim) -> anyh
                     format!(
                         "could not create the session's network: {SUBNET_ATTEMPTS} ranges of addresses are all taken"
                     ),
-                    "remove networks that nobody uses with `docker network prune`",
+                    "remove unused networks with `docker network prune`",
                 ));
             }
         }

@@ -8,6 +8,7 @@ mod list;
 mod matrix;
 mod past;
 mod script;
+mod sidecar;
 mod through;
 mod tools;
 

@@ -39,7 +39,7 @@ fn settings_that_a_session_may_have_changed_are_not_read() {
     let world = World::fake();
     write(world.repo().join("pi.toml"), "memory = \"3g\"\n");
     let named = |words: &[&str]| world.run_pi(&[&["--config", "pi.toml"], words].concat());
-    let said = "where agents can write\npi: hint: look at them";
+    let said = "where agents can write\npi: hint: check it";
     for words in [&["-p", "x"] as &[&str], &["clean"], &["check", "a.example"]] {
         named(words).says(125, said);
     }
@@ -51,9 +51,10 @@ fn settings_that_a_session_may_have_changed_are_not_read() {
     fs::create_dir_all(own.parent().unwrap()).unwrap();
     symlink(dotfiles.join("pi.toml"), &own).unwrap();
     world.run_pi(&["-p", "x"]).has_code(0);
-    world.pi(&["check", "github.com"]).cwd(&dotfiles).run().has_code(0);
-    let outcome = world.pi(&["-p", "x"]).cwd(&dotfiles).run();
-    outcome.says(125, "cannot be writable for the agent: it holds the launcher's settings");
+    world.run_pi(&["check", "github.com"]).has_code(0);
+    for words in [&["check", "github.com"] as &[&str], &["-p", "x"]] {
+        world.pi(words).cwd(&dotfiles).run().says(125, said);
+    }
     world.assert_nothing_left();
 }
 
@@ -148,9 +149,14 @@ fn a_link_out_of_the_agents_directory_is_replaced_by_the_mount_that_the_warning_
     let mounted =
         |words: &[&str]| mounts(&world.plan(words)).contains(&(target.clone(), "read-only".to_owned()));
     assert!(mounted(&["-p", "x"]));
-    // There the directory itself is mounted, and the link in it would be followed.
-    assert!(!mounted(&["install", "npm:x"]));
-    world.configure(&format!("{settings}\nagent_dir = \"shared\"\n"));
+    assert!(mounted(&["install", "npm:x"]));
+    // What sessions write there may be a link inside.
+    fs::create_dir_all(world.agent_dir().join("memory")).unwrap();
+    symlink("/usr/local/lib/pi", world.agent_dir().join("memory/x")).unwrap();
+    world.configure(&format!(
+        "persist = [\"memory\"]\nmounts = [\"{}:/home/pi/.pi/agent/memory/x\"]\n",
+        themes.display()
+    ));
     let outcome = world.run_pi(&["-p", "x"]);
     outcome.says(2, "is a link, and could lead anywhere in the sandbox");
     world.assert_nothing_left();
@@ -163,7 +169,7 @@ fn what_changes_the_agents_set_up_runs_without_the_repository() {
     let of = |words: &[&str]| {
         let plan = world.plan(words);
         let access = mounts(&plan).into_iter().find(|(target, _)| *target == repo).map(|(_, access)| access);
-        let whole = mounts(&plan).iter().any(|(target, _)| target == "/home/pi/.pi/agent");
+        let whole = mounts(&plan).contains(&("/home/pi/.pi/agent/npm".to_owned(), "read-write".to_owned()));
         let last = plan["agent"]["command"].as_array().unwrap().last().unwrap().as_str().unwrap().to_owned();
         (access, whole, last)
     };

@@ -8,6 +8,7 @@ mod dead;
 mod killed;
 mod login;
 mod signals;
+mod starting;
 
 use std::{fs, path::Path, sync::Mutex, thread, time::Instant};
 

@@ -3,57 +3,31 @@
 pub(crate) mod call;
 pub(crate) mod fake;
 pub(crate) mod files;
+pub(crate) mod images;
 pub(crate) mod internet;
 pub(crate) mod model;
 pub(crate) mod terminal;
 pub(crate) mod wait;
 
 use std::{
-    collections::BTreeSet,
     ffi::OsStr,
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{
-        LazyLock, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
     thread,
-    time::Duration,
 };
 
 use rustix::process::Pid;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use call::{Call, Outcome};
 use fake::Fake;
 use files::{Who, children, make_dir, myself, own, somebody, write, write_program};
-use model::{docker, home_of_tests, model, settings, source};
+use model::{docker, model, settings, source};
 use wait::{processes, until};
-
-/// How long an image may take to build, PHP's and Go's included.
-pub(crate) const BUILD: Duration = Duration::from_secs(540);
-
-/// The images that were built so far: by `tests/run`, or by an earlier test.
-static BUILT: LazyLock<Mutex<Value>> = LazyLock::new(|| {
-    let machines = children(&home_of_tests("XDG_STATE_HOME", ".local/state").join("pi"));
-    let known = machines.iter().find_map(|machine| fs::read(machine.join("images.json")).ok());
-    Mutex::new(known.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default())
-});
-
-/// Adds what `more` has to `to`, object by object.
-fn merge(to: &mut Value, more: Value) {
-    match (to, more) {
-        (Value::Object(to), Value::Object(more)) => {
-            for (key, value) in more {
-                merge(to.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (to, more) => *to = more,
-    }
-}
 
 /// A user with a home and one repository, who has never started `pi` before.
 pub(crate) struct World {
@@ -82,6 +56,7 @@ impl World {
     pub(crate) fn real() -> Self {
         let world = Self::new(somebody(), "repo", |_| Engine::Real);
         world.configure("");
+        world.prepare(myself(), &["--allow", "allowed.test"]);
         world
     }
 
@@ -122,48 +97,6 @@ impl World {
         world.repository(repository);
         world.know_images();
         world
-    }
-
-    /// Tells `pi` of images that were built before: each test would build its own again.
-    fn know_images(&self) {
-        match &self.engine {
-            Engine::Fake(_) => {
-                // The demonstration's repository belongs to whoever runs it.
-                let own_one = self.repository("own");
-                files::own(&own_one, myself());
-                let demo = self.pi(&["--dry-run=json", "--quiet"]).cwd(&own_one).run().out;
-                let demo: Value = serde_json::from_str(&demo).unwrap();
-                let sidecar = self.plan(&["--proxy"])["sidecar"]["image"].clone();
-                let demo = demo["agent"]["image"].clone();
-                let tags = [sidecar, demo].map(|tag| tag.as_str().unwrap().to_owned());
-                self.knows(tags.into_iter().chain([self.image(&[])]));
-                fs::remove_dir_all(own_one).unwrap();
-            }
-            Engine::Real => {
-                let built = BUILT.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                if !built.is_null() {
-                    write(self.images(), built.to_string());
-                }
-            }
-        }
-    }
-
-    /// Gives the faked engine images that were built from here.
-    pub(crate) fn knows(&self, tags: impl IntoIterator<Item = String>) {
-        let fake = self.docker();
-        let ids = tags.into_iter().map(|tag| (tag.clone(), fake.has_image(&tag).into()));
-        let known = json!({ fake.address(): ids.collect::<serde_json::Map<_, _>>() });
-        write(self.images(), known.to_string());
-    }
-
-    /// Makes it a machine on which no image was built.
-    pub(crate) fn forget_images(&self) {
-        fs::remove_file(self.images()).unwrap();
-    }
-
-    /// Where `pi` remembers its images; only this machine's own name is not known before it has run.
-    fn images(&self) -> PathBuf {
-        self.state().join("images.json")
     }
 
     /// Makes one more repository, as `git init` would lay it out.
@@ -297,21 +230,6 @@ impl World {
         let outcome = self.by(self.owner(), "git".as_ref()).args(words).cwd(dir).run();
         assert_eq!(outcome.code, Some(0), "git {words:?}: {outcome:?}");
         outcome.out
-    }
-
-    /// Makes an image exist, so that what follows is a session alone; each one once in a run of the tests.
-    pub(crate) fn prepare(&self, launcher: Who, options: &[&str]) {
-        static DONE: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-        let what = format!("{launcher:?} {:?} {options:?}", self.owner());
-        let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
-        if !done.contains(&what) {
-            let words = [options, &["shell", "--", "true"]].concat();
-            self.pi_by(launcher, &words).limit(BUILD).run().has_code(0);
-            let text = fs::read_to_string(self.images()).unwrap();
-            let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-            merge(&mut built, serde_json::from_str(&text).unwrap());
-            done.insert(what);
-        }
     }
 
     /// The plan that `pi` would carry out with these words, as data.

@@ -37,7 +37,7 @@ fn what_docker_says_becomes_a_sentence_and_the_next_step() {
             "create-agent",
             "Error response from daemon: write /var/lib/docker/x: no space left on device",
             "could not create the agent's container: write /var/lib/docker/x: no space left on device",
-            "make room on that disk; `pi clean --images --caches` and `docker system prune` remove what can be made again",
+            "make room on that disk; `pi clean --images --caches` and `docker system prune` remove what can be rebuilt",
         ),
     ] {
         let world = World::fake();

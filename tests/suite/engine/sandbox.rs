@@ -123,9 +123,17 @@ fn nothing_of_the_host_is_mounted_but_what_was_promised() {
         "/home/pi rw".to_owned(),
         "/home/pi/.cache/lang rw".to_owned(),
         "/home/pi/.agents/skills ro".to_owned(),
+        "/home/pi/.pi/agent rw".to_owned(),
+        "/home/pi/.pi/agent/.pi-left rw".to_owned(),
         "/home/pi/.pi/agent/auth.json rw".to_owned(),
         "/home/pi/.pi/agent/models.json ro".to_owned(),
         "/home/pi/.pi/agent/sessions rw".to_owned(),
+        format!(
+            "/home/pi/.pi/agent/sessions/--{}-- rw",
+            world.repo().display().to_string()[1..].replace('/', "-")
+        ),
+        "/home/pi/.pi/agent/settings.json rw".to_owned(),
+        "/home/pi/.pi/agent/trust.json rw".to_owned(),
         format!("{} rw", world.repo().display()),
     ]
     .into();

@@ -81,8 +81,11 @@ fn in_a_terminal_the_output_may_go_elsewhere_and_a_shell_follows_its_size() {
     terminal.line("pi -p --model demo/echo 'to a file' >out; echo status $?");
     terminal.wait("the end", |screen| screen.contains("status 0"));
     assert_eq!(fs::read_to_string(world.repo().join("out")).unwrap(), "to a file\n");
-    terminal
-        .line("clear; pi shell -- sh -c 'stty size; read x; stty size; test -t 0 && test -t 1 && echo both'");
+    // Docker's client tells the size a moment after the start.
+    let sized = "until [ \"$(stty size)\" != \"0 0\" ]; do sleep 0.01; done";
+    terminal.line(&format!(
+        "clear; pi shell -- sh -c '{sized}; stty size; read x; stty size; test -t 0 && test -t 1 && echo both'"
+    ));
     terminal.wait("the size", |screen| screen.contains("30 100"));
     terminal.resize(80, 25);
     // The new size travels by a signal, so it is asked for until it has arrived.

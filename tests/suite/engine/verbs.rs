@@ -87,6 +87,23 @@ fn the_gate_refuses_a_mount_that_is_not_what_was_looked_at() {
 }
 
 #[test]
+fn the_gate_refuses_a_mount_that_nobody_asked_for() {
+    let world = World::with_model();
+    let planned = world.pi(&["--dry-run", "shell", "--", "echo", "it ran"]).good();
+    world.script(&planned).run().is(0, "it ran\n", "");
+    for target in ["/mnt", "/home/pi/.pi/agent/extensions", "/etc/ssl"] {
+        let more =
+            format!("docker create --mount=type=bind,source={},target={target} ", world.home().display());
+        let outcome = world.script(&planned.replacen("docker create ", &more, 1)).run();
+        let said = format!(
+            "pi: error: the sandbox is not safe, so nothing was started: nobody has asked for what is mounted at \
+             `{target}`\n"
+        );
+        outcome.is(125, "", &said);
+    }
+}
+
+#[test]
 fn the_script_of_a_dry_run_does_what_pi_does() {
     let world = World::with_model();
     for (words, stdin) in [

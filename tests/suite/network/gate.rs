@@ -21,11 +21,27 @@ fn tampering(world: &World, body: &str) -> PathBuf {
     let text = format!(
         "#!/bin/bash\nset -u\nrole=\ncase \" $* \" in *' pi.role=agent '*) role=agent ;; *' pi.role=proxy '*) role=proxy ;; esac\n\
          without() {{ local word kept=(); for word in \"${{words[@]}}\"; do [[ $word == $1 ]] || kept+=(\"$word\"); done; words=(\"${{kept[@]}}\"); }}\n\
+         told() {{ [ \"${{words[0]}}\" = start ] && [[ ${{words[-1]}} == *-proxy ]] && exec docker \"${{words[@]}}\" < <(perl -e '{TOLD}' \"$@\"); }}\n\
          words=(\"$@\")\n{body}\nexec docker \"${{words[@]}}\"\n"
     );
     write_program(&path, &text);
     path
 }
+
+/// Changes one of the files that the launcher sends to the sidecar.
+const TOLD: &str = r#"
+    my ($file, $change) = @ARGV;
+    $| = 1;
+    while (<STDIN>) {
+        if (/^file (\S+) (\d+)$/) {
+            my $name = $1;
+            read STDIN, $_, $2;
+            eval "$change; 1" or die if $name eq $file;
+            print "file $name ", length, "\n";
+        }
+        print;
+    }
+"#;
 
 /// What is done to docker's words, and what the refusal must speak of.
 const TAMPERED: [(&str, &str, &str); 18] = [
@@ -66,31 +82,19 @@ const TAMPERED: [(&str, &str, &str); 18] = [
         "system calls are not filtered",
     ),
     ("no init", "[ \"$role\" = agent ] && without --init", "`--init` is missing"),
-    (
-        "no filter",
-        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && rm -f \"$HOME\"/.local/state/pi/*/sessions/*/proxy/filter",
-        "the proxy could not be started",
-    ),
-    (
-        "a broken filter",
-        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && echo '[' >>\"$(echo \"$HOME\"/.local/state/pi/*/sessions/*/proxy/filter)\"",
-        "the proxy could not be started",
-    ),
+    ("no filter", "told filter next", "the proxy could not be started"),
+    ("a broken filter", "told filter '$_ .= qq([\n)'", "the proxy could not be started"),
     (
         "no denial by default",
-        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && sed -i /FilterDefaultDeny/d \"$HOME\"/.local/state/pi/*/sessions/*/proxy/tinyproxy.conf",
+        "told tinyproxy.conf 's/^FilterDefaultDeny.*//m'",
         "the proxy could not be started",
     ),
     (
         "a broken configuration",
-        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && echo Nonsense >>\"$(echo \"$HOME\"/.local/state/pi/*/sessions/*/proxy/tinyproxy.conf)\"",
+        "told tinyproxy.conf '$_ .= qq(Nonsense\n)'",
         "the proxy could not be started",
     ),
-    (
-        "a filter that admits everything",
-        "[ \"$1\" = start ] && [[ $* == *-proxy ]] && echo . >\"$(echo \"$HOME\"/.local/state/pi/*/sessions/*/proxy/filter)\"",
-        "the proxy could not be started",
-    ),
+    ("a filter that admits everything", "told filter '$_ = qq(.\n)'", "the proxy could not be started"),
     (
         "a sidecar that cannot lay routes",
         "[ \"$role\" = proxy ] && without --cap-add=NET_ADMIN",
@@ -170,10 +174,8 @@ fn a_sidecar_without_an_image_starts_nothing() {
 fn an_open_proxy_is_not_taken_for_a_sidecar() {
     let (world, list) = restricted("", ALLOWLIST);
     prepare(&world);
-    let entry = weak_sidecar(
-        &world,
-        &[("return $answer =~ /^HTTP\\/1\\.[01] 403/", "return 1"), ("Filter \\\"$filter\\\"", "")],
-    );
+    let entry =
+        weak_sidecar(&world, &[("return is_refusal($answer)", "return 1"), ("Filter \\\"$filter\\\"", "")]);
     let mut script = Script::of(&world, &[&list], &["shell", "--", "touch", "ran"]);
     script.sidecar_runs(&entry);
     script.replace("FilterDefaultDeny Yes\n", "");

@@ -44,11 +44,11 @@ impl Script {
         self.container("agent", "docker create ", "docker create --entrypoint /usr/bin/env ");
     }
 
-    /// Gives the sidecar another first program.
-    pub(crate) fn sidecar_runs(&mut self, entry: &Path) {
+    /// Gives the sidecar other programs.
+    pub(crate) fn sidecar_runs(&mut self, programs: &Path) {
         let mount = format!(
-            "docker create --mount type=bind,source={},target=/usr/local/lib/pi/proxy-entry,readonly ",
-            entry.display()
+            "docker create --mount type=bind,source={},target=/usr/local/lib/pi,readonly ",
+            programs.display()
         );
         self.container("proxy", "docker create ", &mount);
     }
@@ -58,14 +58,20 @@ impl Script {
     }
 }
 
-/// The sidecar's first program with parts replaced, each of which must be there.
+/// The sidecar's programs with parts replaced, each of which must be there.
 pub(crate) fn weak_sidecar(world: &World, changes: &[(&str, &str)]) -> PathBuf {
-    let mut text = fs::read_to_string(source("proxy/proxy-entry")).unwrap();
+    let dir = world.root().join("weak-sidecar");
+    let files = [
+        "proxy/routes", "proxy/supervisor", "proxy/sidecar.pl", "proxy/haproxy.cfg",
+        "images/shared/sandbox.pl",
+    ];
+    let mut texts = files.map(|path| fs::read_to_string(source(path)).unwrap());
     for (from, to) in changes {
-        assert!(text.contains(from), "`proxy/proxy-entry` has no `{from}`");
-        text = text.replace(from, to);
+        assert!(texts.iter().any(|text| text.contains(from)), "the sidecar has no `{from}`");
+        texts = texts.map(|text| text.replace(from, to));
     }
-    let path = world.root().join("proxy-entry");
-    write_program(&path, &text);
-    path
+    for (path, text) in files.iter().zip(texts) {
+        write_program(&dir.join(Path::new(path).file_name().unwrap()), &text);
+    }
+    dir
 }

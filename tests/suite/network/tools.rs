@@ -124,10 +124,11 @@ fn the_real_agent_reaches_a_model_in_the_local_network_and_is_refused_elsewhere(
     let bad = ask("run: curl -sS -o /dev/null -w '%{http_connect}' -k https://evil.test/");
     assert_eq!(bad.code, Some(0), "{bad:?}");
     assert!(bad.out.contains("403"), "{bad:?}");
-    assert!(
-        bad.err.contains("pi: refused: evil.test:443 (1×); allow with `pi allow --save evil.test`"),
-        "{bad:?}"
+    let said = format!(
+        "pi: refused: evil.test:443 (1×); allow with `pi {} allow --save evil.test`",
+        list.replace('=', " ")
     );
+    assert!(bad.err.contains(&said), "{bad:?}");
     world.assert_nothing_left();
     // Where the model is not listed, there is none.
     configure(&world, "");

@@ -65,7 +65,7 @@ fn when_all_addresses_are_taken_that_is_said() {
         125,
         "",
         "pi: error: could not create the session's network: 16 ranges of addresses are all taken\n\
-         pi: hint: remove networks that nobody uses with `docker network prune`\n",
+         pi: hint: remove unused networks with `docker network prune`\n",
     );
     let tried = world.docker().kinds().iter().filter(|kind| *kind == "network-create").count();
     assert_eq!(tried, 16);

@@ -153,7 +153,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
