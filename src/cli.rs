@@ -146,6 +146,12 @@ pub(crate) enum Verb {
     },
     /// Run a session with a scripted model, without a key and without internet
     Demo,
+    /// Look at everything that a session needs, and say what to do about what is not fine
+    Doctor {
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
     /// Allow hosts in a running session, or reload its allowlist
     Allow {
         /// Entries to allow: a domain, `*.domain` or `host:port`
@@ -213,6 +219,8 @@ pub(crate) enum Verb {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
+    /// Print the manual page; `pi man | man -l -` shows it
+    Man,
 }
 
 /// The watcher's verb, with the session's directory as its argument. The launcher itself runs it, so help and
@@ -287,7 +295,7 @@ fn check_honoured(name: &str, verb: Option<&Verb>, given: &[String]) -> anyhow::
         None | Some(Verb::Shell { session: None, .. }) => return Ok(()),
         Some(Verb::Build { .. }) => &["lang", "build"],
         Some(Verb::Demo) => &["build", "runtime", "memory", "cpus", "pids"],
-        Some(Verb::Allow { .. }) => &["allowed-domains"],
+        Some(Verb::Allow { .. } | Verb::Doctor { .. }) => &["allowed-domains"],
         Some(Verb::Check { .. }) => &["allowed-domains", "allow"],
         Some(Verb::Clean { .. }) => &["dry-run"],
         Some(_) => &[],

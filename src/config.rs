@@ -1,6 +1,8 @@
 //! The settings: their layers, and the one function that resolves them.
 
 mod file;
+mod hide;
+mod origin;
 mod place;
 mod value;
 
@@ -13,6 +15,10 @@ use toml::Spanned;
 use self::{
     file::{Cpus, ImagesLayer, Layer, Values, layer, project_lang, read},
     value::{PROCESSORS, processes, runtime, session_name, size},
+};
+pub(crate) use self::{
+    hide::{Hide, Pattern},
+    origin::{InForce, in_force},
 };
 pub(crate) use crate::inside::Access;
 use crate::{
@@ -47,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
+    /// `None` where the user has not decided.
+    pub(crate) hide: Option<Hide>,
     pub(crate) docker: String,
     pub(crate) session_name: Option<String>,
     pub(crate) images: Images,
@@ -125,6 +133,7 @@ impl Config {
             mounts: vec![],
             env: vec![],
             persist: vec![],
+            hide: Some(Hide::default()),
             session_name: Some("demo".to_owned()),
             ..self
         }
@@ -175,6 +184,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
             None => Some(text(user.runtime, base.runtime)).filter(|name| !name.is_empty()),
         },
         persist: persist(user.persist),
+        hide: user.hide.map(|patterns| hide(Some(patterns))),
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,
         images: images(user.images, base.images, host),
@@ -252,6 +262,11 @@ fn persist(user: Values) -> Vec<Persist> {
     all.sort();
     all.dedup();
     all
+}
+
+/// The same.
+fn hide(patterns: Values) -> Hide {
+    Hide::new(values(patterns, None).iter().flat_map(|text| Pattern::parse(text)).collect())
 }
 
 /// Blames the command line for a bad value.

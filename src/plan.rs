@@ -28,6 +28,7 @@ use crate::{
     workspace::Workspace,
 };
 
+pub(crate) use self::mounts::shadow;
 pub(crate) use self::noun::{
     Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Source, Streams,
 };

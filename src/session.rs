@@ -1,5 +1,6 @@
 //! The life of a session: claim, up, attach, down.
 
+mod hidden;
 mod login;
 mod prepare;
 mod proxy_log;
