@@ -65,6 +65,12 @@ pub(crate) struct Options {
     /// Give the agent no network at all
     #[arg(long)]
     pub(crate) no_network: bool,
+    /// Let the agent work on a copy; its work becomes the branch `pi/NAME`
+    ///
+    /// The repository is not mounted. The copy stays for later sessions of the same NAME, until `pi drop`. Default: the
+    /// name of the session, or `copy`. See also `pi diff` and `pi apply`.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) clone: Option<String>,
     /// Mount a file or directory of the host (can be repeated)
     ///
     /// Without DST, the target is SRC. `:ro` mounts read-only. Config key: `mounts`.

@@ -1,8 +1,8 @@
 //! The settings: their layers, and the one function that resolves them.
 
 mod file;
-mod hide;
 mod origin;
+mod pattern;
 mod place;
 mod value;
 
@@ -14,11 +14,11 @@ use toml::Spanned;
 
 use self::{
     file::{Cpus, ImagesLayer, Layer, Values, layer, project_lang, read},
-    value::{PROCESSORS, processes, runtime, session_name, size},
+    value::{PROCESSORS, copy_name, processes, runtime, session_name, size},
 };
 pub(crate) use self::{
-    hide::{Hide, Pattern},
     origin::{InForce, in_force},
+    pattern::{Pattern, Patterns},
 };
 pub(crate) use crate::inside::Access;
 use crate::{
@@ -54,7 +54,11 @@ pub(crate) struct Config {
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
     /// `None` where the user has not decided.
-    pub(crate) hide: Option<Hide>,
+    pub(crate) hide: Option<Patterns>,
+    /// Ignored files that go into a copy.
+    pub(crate) copy_ignored: Patterns,
+    /// The copy that the session works on: its name, or nothing where the user has not chosen one.
+    pub(crate) clone: Option<Option<String>>,
     pub(crate) docker: String,
     pub(crate) session_name: Option<String>,
     pub(crate) images: Images,
@@ -133,7 +137,7 @@ impl Config {
             mounts: vec![],
             env: vec![],
             persist: vec![],
-            hide: Some(Hide::default()),
+            hide: Some(Patterns::default()),
             session_name: Some("demo".to_owned()),
             ..self
         }
@@ -184,7 +188,9 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
             None => Some(text(user.runtime, base.runtime)).filter(|name| !name.is_empty()),
         },
         persist: persist(user.persist),
-        hide: user.hide.map(|patterns| hide(Some(patterns))),
+        hide: user.hide.map(|list| patterns(Some(list))),
+        copy_ignored: patterns(user.copy_ignored),
+        clone: clone(options)?,
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,
         images: images(user.images, base.images, host),
@@ -265,8 +271,15 @@ fn persist(user: Values) -> Vec<Persist> {
 }
 
 /// The same.
-fn hide(patterns: Values) -> Hide {
-    Hide::new(values(patterns, None).iter().flat_map(|text| Pattern::parse(text)).collect())
+fn patterns(list: Values) -> Patterns {
+    Patterns::new(values(list, None).iter().flat_map(|text| Pattern::parse(text)).collect())
+}
+
+/// What `--clone` asks for; a name of a session serves for the copy, too.
+fn clone(options: &Options) -> anyhow::Result<Option<Option<String>>> {
+    let Some(typed) = &options.clone else { return Ok(None) };
+    let name = if typed.is_empty() { options.session_name.as_ref() } else { Some(typed) };
+    name.map(|name| copy_name(name)).transpose().map(Some)
 }
 
 /// Blames the command line for a bad value.

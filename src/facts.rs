@@ -131,11 +131,18 @@ impl Facts {
         workspace: &Workspace,
         who: Owner,
     ) -> anyhow::Result<Self> {
-        match &config.hide {
-            Some(hide) => self.hidden = hidden::hidden(&workspace.root, hide, who, &self.binds)?,
-            None => self.layout.notices.extend(hidden::hint(&workspace.root)),
+        if let Some(hide) = &config.hide {
+            self.hidden = hidden::hidden(&workspace.root, hide, who, &self.binds)?;
         }
-        Ok(self)
+        Ok(self.hinting(config, workspace))
+    }
+
+    /// Looks for files that the user may want to hide, where the user has not decided.
+    pub(crate) fn hinting(mut self, config: &Config, workspace: &Workspace) -> Self {
+        if config.hide.is_none() {
+            self.layout.notices.extend(hidden::hint(&workspace.root));
+        }
+        self
     }
 
     /// Looks at what everything that will be mounted is, so that the gate can see from inside whether it still was that

@@ -21,6 +21,9 @@ pub(crate) const AGENT_DIR: &str = "/home/pi/.pi/agent";
 /// The caches of languages, which outlive a session.
 pub(crate) const CACHE: &str = "/home/pi/.cache/lang";
 
+/// Temporary files, in a directory that the image gives to the agent's user.
+pub(crate) const SCRATCH: &str = "/home/pi/.cache/tmp";
+
 /// The gate, which is the first program after the container's init.
 pub(crate) const ENTRY: &str = "/usr/local/lib/pi/entry";
 

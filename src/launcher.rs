@@ -1,7 +1,10 @@
 //! The common start of all verbs: the options, the machine, the settings, the engine.
 
+pub(crate) mod cloning;
+
 use std::{ffi::OsStr, fs, time::SystemTime};
 
+use self::cloning::Cloning;
 use crate::{
     agent,
     agent_dir::{laid::Place, notice::Notice, take_back::untold},
@@ -42,6 +45,8 @@ pub(crate) struct Prepared {
     pub(crate) facts: Facts,
     pub(crate) who: Owner,
     pub(crate) program: Program,
+    /// The copy that it works on, with `--clone`.
+    pub(crate) cloning: Option<Cloning>,
     pub(crate) image: Image,
     pub(crate) proxy: Image,
     pub(crate) ca: Vec<u8>,
@@ -52,7 +57,10 @@ impl Prepared {
     fn naming(&self) -> Naming {
         match &self.config.session_name {
             Some(name) => Naming::Chosen(name.clone()),
-            None => Naming::Repository(self.workspace.name()),
+            None => match &self.config.clone {
+                Some(Some(name)) => Naming::Repository(name.clone()),
+                _ => Naming::Repository(self.workspace.name()),
+            },
         }
     }
 
@@ -113,8 +121,13 @@ impl Launcher {
         let config = if program.purpose == Purpose::Demo { config.for_demo() } else { config };
         let (who, as_root) = facts::who(&self.host, &workspace);
         let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose)?;
-        let facts =
-            if program.sees_the_repository() { facts.hiding(&config, &workspace, who)? } else { facts };
+        let cloning = Cloning::of(&config, &self.host, &workspace, &program)?;
+        let facts = match (&cloning, program.sees_the_repository()) {
+            // Hidden files do not go into the copy.
+            (Some(_), _) => facts.hinting(&config, &workspace),
+            (None, true) => facts.hiding(&config, &workspace, who)?,
+            (None, false) => facts,
+        };
         let findings = workspace.findings.iter().chain(&as_root).chain(&facts.findings);
         findings.for_each(Finding::warn);
         self.tell(&facts)?;
@@ -131,7 +144,7 @@ impl Launcher {
         let image = Image::agent(variant, &config.images, &config.packages, who, &ca);
         let proxy = Image::proxy(&config.images, &ca);
         let reach = self.reach(&config)?;
-        Ok(Prepared { workspace, config, facts, who, program, image, proxy, ca, reach })
+        Ok(Prepared { workspace, config, facts, who, program, cloning, image, proxy, ca, reach })
     }
 
     /// Tells what the session does not have of the agent's directory; most of it once on this machine.
@@ -178,6 +191,7 @@ impl Launcher {
             host: &self.host,
             workspace,
             facts,
+            copy: prepared.cloning.as_ref().map(|cloning| &cloning.copied),
             image: image.tag(),
             who: *who,
             program,
@@ -229,6 +243,7 @@ impl Launcher {
                 };
                 session::lay_out(&prepared.facts, place)
             },
+            copy: None,
             agent_image: &|| builder.ensure(&prepared.image, Effort::Missing),
             sidecar_image: &|| builder.ensure(&prepared.proxy, Effort::Missing),
             naming: &naming,
@@ -239,7 +254,12 @@ impl Launcher {
             list: self.options.allowed_domains.as_deref(),
         };
         let sweep = Sweep::start(&self.host, &docker);
-        let outcome = session::run(&needs, &id, &choices);
+        let outcome = match &prepared.cloning {
+            None => session::run(&needs, &id, &choices),
+            Some(cloning) => cloning.run(self, prepared, &docker, |ready| {
+                session::run(&Needs { copy: Some(ready), ..needs }, &id, &choices)
+            }),
+        };
         sweep.settle(&self.signals);
         outcome
     }

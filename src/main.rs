@@ -32,7 +32,7 @@
 //! | `facts` | the parts of the host that a session gets |
 //! | `git` | the agent's own git directory, and what it leaves in a work tree |
 //! | `written`, `control` | places where agents can write; requests from verbs to a session's launcher |
-//! | `record`, `egress` | a session's id, directory, lock and record; the sources of an allowlist |
+//! | `record`, `copies`, `egress` | a session's id, directory, lock and record; the same of a copy; the sources of an allowlist |
 //! | `config` | layers of settings, and one resolver |
 //! | `agent_dir`, `cli`, `workspace`, `scratch` | a session's own agent directory; the command line; the repository; scratch directories |
 //! | `host`, `lang`, `purpose`, `refused`, `signals` | the machine and the process; languages; purposes of a session; refused destinations; signals |
@@ -55,6 +55,7 @@ mod agent_dir;
 mod cli;
 mod config;
 mod control;
+mod copies;
 mod docker;
 mod domain;
 mod egress;

@@ -1,6 +1,7 @@
 //! From decisions to a value that names every container, network, volume, mount, file and variable of a session. Pure:
 //! nothing here looks at the machine or changes it, and nobody changes a plan: what varies is an input.
 
+mod copier;
 mod environment;
 mod mounts;
 mod noun;
@@ -28,6 +29,7 @@ use crate::{
     workspace::Workspace,
 };
 
+pub(crate) use self::copier::{COPY, Copied, copier, copier_file};
 pub(crate) use self::mounts::shadow;
 pub(crate) use self::noun::{
     Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Source, Streams,
@@ -127,6 +129,8 @@ pub(crate) struct Plan {
     /// What the sidecar is told on its stdin, and nowhere else.
     pub(crate) rules: Option<Rendered>,
     pub(crate) model: Option<Container>,
+    /// What is copied before the agent starts, in words.
+    pub(crate) copied: Option<String>,
     pub(crate) agent: Container,
 }
 
@@ -139,6 +143,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) host: &'a Host,
     pub(crate) workspace: &'a Workspace,
     pub(crate) facts: &'a Facts,
+    /// What the session has in place of the repository.
+    pub(crate) copy: Option<&'a Copied>,
     /// What people call the agent's image.
     pub(crate) image: &'a str,
     pub(crate) who: Owner,
@@ -214,6 +220,7 @@ impl Plan {
             sidecar_address,
             rules,
             model,
+            copied: inputs.copy.map(|copy| copy.tale.clone()),
             agent,
         })
     }
@@ -324,16 +331,21 @@ fn demo_model(plain: Container, demo: PathBuf, inputs: &Inputs<'_>) -> Container
 }
 
 fn labels(id: &SessionId, host: &Host, workspace: &Workspace) -> BTreeMap<String, String> {
-    [
-        ("pi.session", id.as_str().to_owned()),
-        ("pi.user", host.uid.to_string()),
-        ("pi.machine", host.machine.clone()),
-        ("pi.state", state_hash(host)),
-        ("pi.repo", workspace.root.to_string_lossy().into_owned()),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into()
+    let own = [
+        host.uid.to_string(),
+        host.machine.clone(),
+        state_hash(host),
+        workspace.root.to_string_lossy().into_owned(),
+    ];
+    let own = MACHINE_LABELS.into_iter().zip(own);
+    std::iter::once(("pi.session", id.as_str().to_owned()))
+        .chain(own)
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
+
+/// Labels of everything that the launcher makes on an engine, of sessions or not.
+const MACHINE_LABELS: [&str; 4] = ["pi.user", "pi.machine", "pi.state", "pi.repo"];
 
 /// Tells the sessions of one state directory from those of another, whose locks cannot be seen from here.
 pub(crate) fn state_hash(host: &Host) -> String {
@@ -341,7 +353,7 @@ pub(crate) fn state_hash(host: &Host) -> String {
 }
 
 /// Where the agent is, told to the model.
-fn briefing(reach: &Reach) -> String {
+fn briefing(reach: &Reach, copy: Option<&Copied>) -> String {
     let network = match reach {
         Reach::Open => "The network is open.",
         Reach::None => "There is no network.",
@@ -352,11 +364,19 @@ fn briefing(reach: &Reach) -> String {
              your user to run `pi allow HOST` in another terminal on their machine, then try again."
         }
     };
+    let copy = match copy {
+        Some(copy) => format!(
+            " The repository is a copy: at the end your user gets what you have changed in it, committed or not, as the \
+             branch `pi/{}`.",
+            copy.name
+        ),
+        None => String::new(),
+    };
     format!(
         "You run inside a locked-down container: no root, no capabilities, a read-only system. You can write the \
          repository, your home directory and /tmp; only the repository, the agent's settings, logins and transcripts, \
          and the caches of packages outlast the session. The user's other files, the container engine and `sudo` are not \
-         there. {network}"
+         there.{copy} {network}"
     )
 }
 
@@ -375,7 +395,7 @@ fn command(inputs: &Inputs<'_>) -> Vec<String> {
             words.push(format!("{}/APPEND_SYSTEM.md", inside::AGENT_DIR));
         }
         words.push("--append-system-prompt".to_owned());
-        words.push(briefing(reach));
+        words.push(briefing(reach, inputs.copy));
     }
     words.extend(args.iter().cloned());
     if program.reads_the_repository() {

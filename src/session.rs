@@ -1,5 +1,6 @@
 //! The life of a session: claim, up, attach, down.
 
+pub(crate) mod copy;
 mod hidden;
 mod login;
 mod prepare;
@@ -52,6 +53,8 @@ pub(crate) struct Needs<'a> {
     pub(crate) plan: &'a dyn Fn(&Choices) -> anyhow::Result<Plan>,
     /// Lays out the agent's own directory, once the session has a place.
     pub(crate) lay_out: &'a dyn Fn() -> anyhow::Result<LaidOut>,
+    /// Makes the copy ready for an agent from this image, in a session that works on one.
+    pub(crate) copy: Option<&'a dyn Fn(&str) -> anyhow::Result<()>>,
     /// Makes the agent's image exist and names it.
     pub(crate) agent_image: &'a dyn Fn() -> anyhow::Result<String>,
     /// Makes the sidecar's image exist and names it.
@@ -113,6 +116,13 @@ fn live(
     prepare::prepare(&(needs.plan)(&choices)?)?;
     back_up(&teardown.login, &claim.dir)?;
     teardown.watcher = Some(Watcher::start(&claim.dir, docker)?);
+    if let Some(copy) = needs.copy {
+        // The container that fills it is of the same image.
+        choices.agent_image = (needs.agent_image)()?;
+        signals.check()?;
+        copy(&choices.agent_image)?;
+        signals.check()?;
+    }
     let plan = up::up(needs, choices, claim)?;
     if let (Some(network), Some(sidecar), Some(address), Some(rules)) =
         (&plan.network, &plan.sidecar, plan.sidecar_address, &plan.rules)

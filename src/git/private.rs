@@ -270,7 +270,7 @@ impl Parts {
 }
 
 /// The config of a repository and of its work tree, as one.
-fn config(git: &Git, repository: &Repository) -> anyhow::Result<Config> {
+pub(super) fn config(git: &Git, repository: &Repository) -> anyhow::Result<Config> {
     let config = Config::read(git, &repository.common.join("config"))?;
     if config.is_true("extensions.worktreeconfig") {
         return Ok(config.and(Config::read(git, &repository.git_dir.join("config.worktree"))?));

@@ -90,12 +90,17 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
             program.reads_the_repository().then(|| Mount::same(&workspace.root, Access::ReadOnly));
         return repository.into_iter().chain([own_home]).chain(asked()).collect();
     }
-    let mut mounts = vec![Mount::same(&workspace.root, Access::ReadWrite), own_home];
+    let repository = match inputs.copy {
+        Some(copy) => copy.mount(&workspace.root, labels),
+        None => Mount::same(&workspace.root, Access::ReadWrite),
+    };
+    let mut mounts = vec![repository, own_home];
     // The scratch repository of a demonstration is gone with it, and nobody would come back to its cache.
     if program.purpose != Purpose::Demo {
         mounts.push(cache(inputs, labels));
     }
-    mounts.extend(workspace.git_dirs.iter().map(|dir| Mount::same(dir, Access::ReadWrite)));
+    let git_dirs = workspace.git_dirs.iter().filter(|_| inputs.copy.is_none());
+    mounts.extend(git_dirs.map(|dir| Mount::same(dir, Access::ReadWrite)));
     if let Some(skills) = &facts.skills {
         mounts.push(Mount::bind(skills, home.join(".agents/skills"), Access::ReadOnly));
     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    copy::bring_in_all,
     login::{forget_login, mend_login},
     settings::keep_of_dead,
     teardown::take_down_by_id,
@@ -87,4 +88,5 @@ fn sweep(host: &Host, docker: &Docker) {
             ));
         }
     }
+    bring_in_all(docker, host);
 }
