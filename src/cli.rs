@@ -1,5 +1,6 @@
 //! The command line: options of the launcher, its verbs, and words for the agent.
 
+mod published;
 mod split;
 
 use std::{ffi::OsString, path::PathBuf};
@@ -8,6 +9,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, builder::No
 
 use crate::{lang::Lang, report::Hinted};
 
+pub(crate) use self::published::Published;
 use self::split::Split;
 
 /// Start the pi coding agent in a locked-down Docker container for this repository
@@ -81,9 +83,12 @@ pub(crate) struct Options {
     /// `NAME` alone passes the value from your environment. Config key: `env`.
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<OsString>,
-    /// Publish a port of the container on 127.0.0.1 (can be repeated)
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) publish: Vec<u16>,
+    /// Let this machine reach a port of the agent's, by 127.0.0.1 (can be repeated)
+    ///
+    /// `8080:3000` makes port 3000 of the agent's container port 8080 of this machine. In a restricted session the agent
+    /// still reaches nothing by it. The agent's server must listen on all addresses (0.0.0.0).
+    #[arg(long, value_name = "[HOST_PORT:]PORT")]
+    pub(crate) publish: Vec<Published>,
     /// Limit memory and swap together, such as `512m` or `4g`; 0 is no limit
     ///
     /// Default: 4g. Config key: `memory`.
@@ -155,8 +160,11 @@ pub(crate) enum Verb {
     /// Look at everything that a session needs, and say what to do about what is not fine
     Doctor {
         /// Print JSON instead of a table
-        #[arg(long)]
+        #[arg(long, conflicts_with = "prove")]
         json: bool,
+        /// Attack throw-away sessions from inside, one for each kind of network, and show which walls held
+        #[arg(long)]
+        prove: bool,
     },
     /// Allow hosts in a running session, or reload its allowlist
     Allow {
@@ -178,6 +186,11 @@ pub(crate) enum Verb {
         /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
+        /// Add the exact names to the allowlist, and let a running session read it
+        ///
+        /// A host where anybody can publish is added as a comment.
+        #[arg(long, conflicts_with = "json")]
+        save: bool,
     },
     /// Check whether the allowlist allows an address, and show the entry
     Check {
@@ -187,6 +200,9 @@ pub(crate) enum Verb {
     },
     /// List running sessions
     Ps {
+        /// Also list the copies of `--clone`, with what is only in them
+        #[arg(long)]
+        all: bool,
         /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
@@ -208,6 +224,33 @@ pub(crate) enum Verb {
         /// Stop all your sessions
         #[arg(long)]
         all: bool,
+    },
+    /// Show what an agent has changed in a copy of `--clone`
+    Diff {
+        /// Name of the copy; needed only if this repository has several
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Bring what an agent has changed in a copy into your files
+    ///
+    /// Nothing is staged or committed. It applies exactly the commit that `pi diff` has shown last, and nothing at all if a
+    /// file is not what was copied.
+    Apply {
+        /// Name of the copy; needed only if this repository has several
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+        /// Apply this commit of the copy's branch without a look at it
+        #[arg(long, value_name = "COMMIT")]
+        commit: Option<String>,
+    },
+    /// Remove a copy of `--clone`; its branch stays
+    Drop {
+        /// Name of the copy
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Also remove work that could not be brought in
+        #[arg(long)]
+        force: bool,
     },
     /// Remove leftovers of sessions that did not end properly
     ///
@@ -301,7 +344,7 @@ fn check_honoured(name: &str, verb: Option<&Verb>, given: &[String]) -> anyhow::
         None | Some(Verb::Shell { session: None, .. }) => return Ok(()),
         Some(Verb::Build { .. }) => &["lang", "build"],
         Some(Verb::Demo) => &["build", "runtime", "memory", "cpus", "pids"],
-        Some(Verb::Allow { .. } | Verb::Doctor { .. }) => &["allowed-domains"],
+        Some(Verb::Allow { .. } | Verb::Blocked { .. } | Verb::Doctor { .. }) => &["allowed-domains"],
         Some(Verb::Check { .. }) => &["allowed-domains", "allow"],
         Some(Verb::Clean { .. }) => &["dry-run"],
         Some(_) => &[],

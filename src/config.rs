@@ -20,7 +20,6 @@ pub(crate) use self::{
     origin::{InForce, in_force},
     pattern::{Pattern, Patterns},
 };
-pub(crate) use crate::inside::Access;
 use crate::{
     agent_dir::entry::Persist,
     cli::Options,
@@ -28,12 +27,19 @@ use crate::{
     lang::Lang,
     report::{Hinted, one_line},
 };
+pub(crate) use crate::{cli::Published, inside::Access};
 
 /// The default settings. Their comments document every key.
 pub(crate) const DEFAULTS: &str = include_str!("../assets/config.toml");
 
 /// In this file a repository may choose its language, and nothing else.
 pub(crate) const PROJECT_FILE: &str = ".pi/sandbox.toml";
+
+/// How many ports a session may publish.
+pub(crate) const MOST_PUBLISHED: usize = 64;
+
+/// The name of a copy where the user chooses none.
+pub(crate) const COPY: &str = "copy";
 
 /// The resolved settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,7 +54,7 @@ pub(crate) struct Config {
     pub(crate) dns: Vec<String>,
     pub(crate) mounts: Vec<MountSpec>,
     pub(crate) env: Vec<String>,
-    pub(crate) publish: Vec<u16>,
+    pub(crate) publish: Vec<Published>,
     pub(crate) packages: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) runtime: Option<String>,
@@ -57,8 +63,8 @@ pub(crate) struct Config {
     pub(crate) hide: Option<Patterns>,
     /// Ignored files that go into a copy.
     pub(crate) copy_ignored: Patterns,
-    /// The copy that the session works on: its name, or nothing where the user has not chosen one.
-    pub(crate) clone: Option<Option<String>>,
+    /// The name of the copy that the session works on, with `--clone`.
+    pub(crate) clone: Option<String>,
     pub(crate) docker: String,
     pub(crate) session_name: Option<String>,
     pub(crate) images: Images,
@@ -130,15 +136,25 @@ impl Config {
         resolve(options, host, project.flatten(), user)
     }
 
-    /// The settings of `pi demo`, without the user's mounts and variables.
+    /// The settings of `pi demo`.
     pub(crate) fn for_demo(self) -> Self {
+        Self { network: Network::Demo, session_name: Some("demo".to_owned()), ..self.without_extras() }
+    }
+
+    /// The settings of `pi doctor --prove`.
+    pub(crate) fn for_proof(self) -> Self {
+        Self { session_name: Some("proof".to_owned()), ..self.without_extras() }
+    }
+
+    /// Without what the user has let in besides, which is no fault of the walls.
+    fn without_extras(self) -> Self {
         Self {
-            network: Network::Demo,
             mounts: vec![],
             env: vec![],
+            lan: vec![],
             persist: vec![],
             hide: Some(Patterns::default()),
-            session_name: Some("demo".to_owned()),
+            clone: None,
             ..self
         }
     }
@@ -180,7 +196,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         dns: values(user.dns, base.dns),
         mounts: mounts.iter().map(|text| MountSpec::parse(text, host)).collect::<anyhow::Result<_>>()?,
         env,
-        publish: options.publish.clone(),
+        publish: published(&options.publish)?,
         packages: values(user.packages, base.packages),
         limits,
         runtime: match &options.runtime {
@@ -207,10 +223,28 @@ fn network(options: &Options, proxy: bool) -> anyhow::Result<Network> {
     } else {
         Network::Open
     };
-    if network != Network::Open && !options.publish.is_empty() {
-        bail!(Hinted::usage("`--publish` needs the open network: nothing can reach into a restricted one"));
+    if network == Network::None && !options.publish.is_empty() {
+        bail!(Hinted::usage("`--publish` needs a network, and `--no-network` gives none; `--proxy` has one"));
     }
     Ok(network)
+}
+
+/// The published ports, each once.
+fn published(typed: &[Published]) -> anyhow::Result<Vec<Published>> {
+    let mut all: Vec<Published> = vec![];
+    for one in typed {
+        match all.iter().find(|other| other.host == one.host) {
+            Some(other) if other == one => {}
+            Some(other) => bail!(Hinted::usage(format!(
+                "`--publish {other}` and `--publish {one}` want the same port of this machine"
+            ))),
+            None => all.push(*one),
+        }
+    }
+    if all.len() > MOST_PUBLISHED {
+        bail!(Hinted::usage(format!("`--publish` takes at most {MOST_PUBLISHED} ports")));
+    }
+    Ok(all)
 }
 
 /// The limits of the agent's container.
@@ -276,10 +310,10 @@ fn patterns(list: Values) -> Patterns {
 }
 
 /// What `--clone` asks for; a name of a session serves for the copy, too.
-fn clone(options: &Options) -> anyhow::Result<Option<Option<String>>> {
+fn clone(options: &Options) -> anyhow::Result<Option<String>> {
     let Some(typed) = &options.clone else { return Ok(None) };
-    let name = if typed.is_empty() { options.session_name.as_ref() } else { Some(typed) };
-    name.map(|name| copy_name(name)).transpose().map(Some)
+    let name = if typed.is_empty() { options.session_name.as_deref() } else { Some(typed.as_str()) };
+    copy_name(name.unwrap_or(COPY)).map(Some)
 }
 
 /// Blames the command line for a bad value.

@@ -18,9 +18,6 @@ use crate::{
     report::Hinted,
 };
 
-/// The name of a copy where the user chooses none.
-pub(crate) const DEFAULT: &str = "copy";
-
 const RECORD: &str = "copy.json";
 const LOCK: &str = "lock";
 

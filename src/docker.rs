@@ -23,11 +23,11 @@ use crate::{plan::Streams, record::SessionId, report::quote, secret::Secret};
 
 pub(crate) use self::{
     about::About,
-    failure::build_failure,
+    failure::{build_failure, known_refusal},
     outcome::{Created, Ended, Shown},
     program::Docker,
     script::script,
-    stream::{UP, Up},
+    stream::Up,
 };
 
 /// A docker command that has not been run.

@@ -21,6 +21,9 @@ pub(crate) const AGENT_DIR: &str = "/home/pi/.pi/agent";
 /// The caches of languages, which outlive a session.
 pub(crate) const CACHE: &str = "/home/pi/.cache/lang";
 
+/// What a container prints that only waits for commands, when it is up.
+pub(crate) const UP: &str = "up";
+
 /// Temporary files, in a directory that the image gives to the agent's user.
 pub(crate) const SCRATCH: &str = "/home/pi/.cache/tmp";
 

@@ -114,15 +114,20 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         }
         Action::Verb(Verb::Build { all }) => verb::build::run(&launcher()?, all),
         Action::Verb(Verb::Demo) => verb::demo::run(&launcher()?),
-        Action::Verb(Verb::Doctor { json }) => verb::doctor::run(&launcher()?, json),
+        Action::Verb(Verb::Doctor { json, prove }) => verb::doctor::run(&launcher()?, json, prove),
         Action::Verb(Verb::Allow { entries, session, save }) => {
             verb::allow::run(&launcher()?, &entries, session.as_deref(), save)
         }
-        Action::Verb(Verb::Blocked { session, json }) => {
-            verb::blocked::run(&launcher()?, session.as_deref(), json)
+        Action::Verb(Verb::Blocked { session, json, save }) => {
+            verb::blocked::run(&launcher()?, session.as_deref(), json, save)
         }
         Action::Verb(Verb::Check { targets }) => verb::check::run(&launcher()?, &targets),
-        Action::Verb(Verb::Ps { json }) => verb::ps::run(&launcher()?, json),
+        Action::Verb(Verb::Ps { all, json }) => verb::ps::run(&launcher()?, all, json),
+        Action::Verb(Verb::Diff { name }) => verb::diff::run(&launcher()?, name.as_deref()),
+        Action::Verb(Verb::Apply { name, commit }) => {
+            verb::apply::run(&launcher()?, name.as_deref(), commit.as_deref())
+        }
+        Action::Verb(Verb::Drop { name, force }) => verb::drop::run(&launcher()?, &name, force),
         Action::Verb(Verb::Logs { session, follow }) => {
             verb::logs::run(&launcher()?, session.as_deref(), follow)
         }

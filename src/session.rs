@@ -32,7 +32,7 @@ pub(crate) use self::{
 };
 use crate::{
     control::Server,
-    docker::{Docker, Ended, Shown},
+    docker::{Docker, Ended, Shown, known_refusal},
     egress::Sources,
     host::Host,
     plan::{Choices, Plan},
@@ -44,6 +44,9 @@ use crate::{
 /// How long one call of a teardown may take.
 const TEARDOWN: Duration = Duration::from_secs(30);
 
+/// Makes something ready for an agent from the image with this id.
+type MakeReady<'a> = &'a dyn Fn(&str) -> anyhow::Result<()>;
+
 /// The effects that a session needs besides docker's.
 pub(crate) struct Needs<'a> {
     pub(crate) host: &'a Host,
@@ -54,7 +57,7 @@ pub(crate) struct Needs<'a> {
     /// Lays out the agent's own directory, once the session has a place.
     pub(crate) lay_out: &'a dyn Fn() -> anyhow::Result<LaidOut>,
     /// Makes the copy ready for an agent from this image, in a session that works on one.
-    pub(crate) copy: Option<&'a dyn Fn(&str) -> anyhow::Result<()>>,
+    pub(crate) copy: Option<MakeReady<'a>>,
     /// Makes the agent's image exist and names it.
     pub(crate) agent_image: &'a dyn Fn() -> anyhow::Result<String>,
     /// Makes the sidecar's image exist and names it.
@@ -148,6 +151,9 @@ fn live(
         && let Some(said) = sidecar.failed_before_ready()
     {
         signals.check()?;
+        if let Some(clearer) = known_refusal(&said) {
+            return Err(clearer);
+        }
         anyhow::bail!("the proxy could not be started, so the agent was not: {said}");
     }
     if outcome.is_ok() && shown.status().code().is_some() {

@@ -17,13 +17,10 @@ use anyhow::{Context as _, bail};
 use shared_child::SharedChild;
 
 use super::{Cmd, Docker, failure::Failure, program::drain, remove_containers, render};
-use crate::{plan::Container, report};
+use crate::{inside::UP, plan::Container, report};
 
 /// How long a container may take to say that it is up, and to end.
 const MOMENTS: Duration = Duration::from_secs(30);
-
-/// What a held container prints when it is up.
-pub(crate) const UP: &str = "up";
 
 impl Docker {
     /// Runs a command to its end within `patience`, and writes into its stdin meanwhile. Returns what it printed.
@@ -139,6 +136,6 @@ impl Drop for Up {
             let _ = self.child.wait();
         }
         // Mostly the engine has removed it before its client has ended.
-        let _ = self.docker.gone_within(&remove_containers(&[self.name.clone()]), MOMENTS);
+        let _ = self.docker.gone_within(&remove_containers(std::slice::from_ref(&self.name)), MOMENTS);
     }
 }

@@ -60,7 +60,6 @@ impl Cloning {
                 "`--clone` has no effect on a command that changes the agent's own set-up",
             ));
         }
-        let name = name.as_deref().unwrap_or(copies::DEFAULT);
         let written = Written::load(host).and(workspace.dirs()).and_around(host);
         let git = Git::find(host, &written).context("`--clone` needs `git` on the `PATH`")?;
         let repository = repository(workspace)?;
@@ -109,8 +108,7 @@ impl Cloning {
             tale += "\nNot in the copy: ";
             tale += &names(&contents);
         }
-        tale += &format!("\nAt the end it brings the agent's work into the branch `pi/{name}`.");
-        Ok(tale)
+        Ok(format!("{tale}\nAt the end it brings the agent's work into the branch `pi/{name}`."))
     }
 
     /// Takes the copy for this session.

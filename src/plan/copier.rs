@@ -84,6 +84,6 @@ pub(crate) fn copier(copy: &Copy, name: String, dir: &Path, host: &Host) -> Cont
         streams: Streams::Pipe,
         hosts: BTreeMap::new(),
         workdir: Some(PathBuf::from("/")),
-        command: ["sh", "-c", "echo up; exec cat >/dev/null"].map(str::to_owned).into(),
+        command: vec!["sh".to_owned(), "-c".to_owned(), format!("echo {}; exec cat >/dev/null", inside::UP)],
     }
 }

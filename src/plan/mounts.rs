@@ -96,7 +96,7 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
     };
     let mut mounts = vec![repository, own_home];
     // The scratch repository of a demonstration is gone with it, and nobody would come back to its cache.
-    if program.purpose != Purpose::Demo {
+    if !matches!(program.purpose, Purpose::Demo | Purpose::Proof) {
         mounts.push(cache(inputs, labels));
     }
     let git_dirs = workspace.git_dirs.iter().filter(|_| inputs.copy.is_none());

@@ -272,7 +272,7 @@ pub(crate) fn bring_in_all(docker: &Docker, host: &Host) {
             Ok(true) => held.copy.iter().for_each(|copy| tell(&git, copy)),
             Ok(false) => {}
             Err(error) => {
-                report::detail(format_args!("could not bring in the copy `{}`: {error:#}", copy.name))
+                report::detail(format_args!("could not bring in the copy `{}`: {error:#}", copy.name));
             }
         }
     }

@@ -137,7 +137,7 @@ impl Apply<'_> {
         let root = Dir::open(&self.repository.work_tree)
             .with_context(|| format!("could not open `{}`", self.repository.work_tree.display()))?;
         for change in &gone {
-            self.remove(&root, change, &fit(change)).with_context(|| failed(&change.path, &applied))?;
+            Self::remove(&root, change, &fit(change)).with_context(|| failed(&change.path, &applied))?;
             applied.files += 1;
         }
         for some in self.in_parts(&written, |change| change.new.as_ref())? {
@@ -231,17 +231,17 @@ impl Apply<'_> {
         let mut parts: Vec<Vec<&Change>> = vec![vec![]];
         let mut filled = 0;
         for change in changes {
-            let sides = [side(change), change.new.as_ref()];
-            let size =
-                sides.into_iter().flatten().filter_map(|side| sizes.get(side.oid.as_str())).sum::<u64>();
-            if size > LARGEST {
+            let both = [side(change), change.new.as_ref()];
+            let bytes =
+                both.into_iter().flatten().filter_map(|side| sizes.get(side.oid.as_str())).sum::<u64>();
+            if bytes > LARGEST {
                 bail!("`{}` is larger than 1 GiB; use `git merge` instead", shown(&change.path));
             }
-            if filled + size > AT_ONCE {
+            if filled + bytes > AT_ONCE {
                 parts.push(vec![]);
                 filled = 0;
             }
-            filled += size;
+            filled += bytes;
             parts.last_mut().expect("there is one").push(change);
         }
         Ok(parts)
@@ -267,7 +267,7 @@ impl Apply<'_> {
         parse_batch(&said).context("git left out a file")
     }
 
-    fn remove(&self, root: &Dir, change: &Change, fit: &Fit) -> anyhow::Result<()> {
+    fn remove(root: &Dir, change: &Change, fit: &Fit) -> anyhow::Result<()> {
         let (dirs, name) = down(root, &change.path, None)?;
         let dir = dirs.last().map_or(root, |(_, dir)| dir);
         check(dir, &name, fit)?;
@@ -283,8 +283,8 @@ impl Apply<'_> {
     }
 
     fn write(&self, root: &Dir, change: &Change, new: &Side, fit: &Fit, bytes: &[u8]) -> anyhow::Result<()> {
-        let made = |mode| Made { mode, owner: self.owner };
-        let (dirs, name) = down(root, &change.path, Some(made(PROGRAM)))?;
+        let give = |mode| Made { mode, owner: self.owner };
+        let (dirs, name) = down(root, &change.path, Some(give(PROGRAM)))?;
         let dir = dirs.last().map_or(root, |(_, dir)| dir);
         check(dir, &name, fit)?;
         if new.mode == LINK {
@@ -305,7 +305,7 @@ impl Apply<'_> {
         let converted =
             matches!(fit, Fit::Same { crlf: true, .. }) && !bytes.windows(2).any(|two| two == b"\r\n");
         let converted = converted.then(|| with_crlf(bytes));
-        Ok(dir.write(&name, converted.as_deref().unwrap_or(bytes), made(mode))?)
+        Ok(dir.write(&name, converted.as_deref().unwrap_or(bytes), give(mode))?)
     }
 }
 

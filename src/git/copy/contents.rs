@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::{
     paths,
@@ -21,12 +21,13 @@ use crate::{
     git::{
         command::Git,
         config::Config,
-        private::{Part, config},
+        private::{Listing, Part, config},
         repository::{Head, Repository, Standing},
         state::lay_out_store_of,
         takeover::Inside,
     },
     host::Host,
+    report::one_line,
 };
 
 /// The repository, and what the user says about copies.
@@ -55,6 +56,7 @@ pub(crate) struct Contents {
     /// Submodules and other repositories in the work tree.
     pub(crate) left_out: Vec<PathBuf>,
     exclude: Vec<u8>,
+    has_lfs: bool,
 }
 
 impl Contents {
@@ -66,7 +68,19 @@ impl Contents {
         let Wanted { git, host, repository, hide, ignored } = wanted;
         let doing = || format!("could not list the files of `{}`", repository.work_tree.display());
         let own = config(git, repository)?;
-        let excludes = excludes(&own, &Config::of_user(git, host), host);
+        let user = Config::of_user(git, host);
+        let drivers = Listing::of(git, repository)?.drivers(repository);
+        if let Some(driver) = drivers
+            .iter()
+            .find(|driver| *driver != LFS && (own.has_filter(driver) || user.has_filter(driver)))
+        {
+            bail!(
+                "this repository passes files through the filter `{}`, which a copy does not have: a commit made there would \
+                 hold them as they are in the work tree",
+                one_line(driver)
+            );
+        }
+        let excludes = excludes(&own, &user, host);
         let setting = |path: &Path| {
             let mut setting = std::ffi::OsString::from("core.excludesFile=");
             setting.push(path);
@@ -95,14 +109,13 @@ impl Contents {
         }
         files.sort();
         files.dedup();
-        let added = match standing.commit() {
-            None => index.all,
-            Some(_) => {
-                let list = git.within(repository).args([
-                    "diff-index", "--cached", "--name-only", "--no-renames", "--diff-filter=A", "-z", "HEAD",
-                ]);
-                paths(&list.run().with_context(doing)?).collect()
-            }
+        let added = if standing.commit().is_some() {
+            let list = git.within(repository).args([
+                "diff-index", "--cached", "--name-only", "--no-renames", "--diff-filter=A", "-z", "HEAD",
+            ]);
+            paths(&list.run().with_context(doing)?).collect()
+        } else {
+            index.all
         };
         let mut exclude = small_bytes(&repository.common.join("info/exclude")).unwrap_or_default();
         if let Some(path) = &excludes {
@@ -111,7 +124,8 @@ impl Contents {
         }
         let left_out = index.gitlinks.into_iter().chain(nested).collect();
         let part = Part { repository: (*repository).clone(), config: own, alternates: vec![] };
-        Ok(Self { part, standing, files, added, skipped: index.skipped, left_out, exclude })
+        let has_lfs = drivers.contains(LFS);
+        Ok(Self { has_lfs, part, standing, files, added, skipped: index.skipped, left_out, exclude })
     }
 
     /// The commit that is checked out, unless there is none yet.
@@ -151,7 +165,8 @@ impl Contents {
             Head::Detached(oid) => format!("{oid}\n"),
         };
         tar.text(".git/HEAD", head.as_bytes())?;
-        tar.text(".git/config", self.part.config.of_copy().as_bytes())?;
+        let lfs = if self.has_lfs { LFS_CONFIG } else { "" };
+        tar.text(".git/config", (self.part.config.of_copy() + lfs).as_bytes())?;
         tar.text(".git/info/exclude", &self.exclude)?;
         for file in ["shallow", "info/attributes"] {
             if let Ok(bytes) = small_bytes(&self.part.repository.common.join(file)) {
@@ -225,6 +240,12 @@ impl Contents {
     }
 }
 
+const LFS: &str = "lfs";
+
+/// As `git lfs install` writes it; the image has the program.
+const LFS_CONFIG: &str = "[filter \"lfs\"]\n\tclean = git-lfs clean -- %f\n\tsmudge = git-lfs smudge -- %f\n\t\
+                          process = git-lfs filter-process\n\trequired = true\n";
+
 fn list<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Vec<u8> {
     paths.flat_map(|path| path.as_os_str().as_bytes().iter().chain(&[0])).copied().collect()
 }
@@ -267,12 +288,11 @@ impl Index {
 /// The user's file of patterns for all repositories, where there is one.
 fn excludes(own: &Config, user: &Config, host: &Host) -> Option<PathBuf> {
     let named = own.value("core.excludesfile").or_else(|| user.value("core.excludesfile"));
-    let path = match named {
-        Some(path) => host.expand(path),
-        None => {
-            let config = host.env.get(OsStr::new("XDG_CONFIG_HOME")).filter(|dir| !dir.is_empty());
-            config.map_or_else(|| host.home.join(".config"), PathBuf::from).join("git/ignore")
-        }
+    let path = if let Some(path) = named {
+        host.expand(path)
+    } else {
+        let config = host.env.get(OsStr::new("XDG_CONFIG_HOME")).filter(|dir| !dir.is_empty());
+        config.map_or_else(|| host.home.join(".config"), PathBuf::from).join("git/ignore")
     };
     path.is_file().then_some(path)
 }
