@@ -51,6 +51,8 @@ pub(crate) struct Copy {
     pub(crate) branches: std::collections::BTreeMap<String, (String, String)>,
     /// The commit that `pi diff` has shown last.
     pub(crate) shown: Option<String>,
+    /// The commit that `pi apply` has applied last.
+    pub(crate) applied: Option<String>,
 }
 
 impl Copy {
@@ -240,6 +242,7 @@ mod tests {
                 size: None,
                 branches: [].into(),
                 shown: None,
+                applied: None,
             })
             .unwrap();
             held

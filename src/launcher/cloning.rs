@@ -149,6 +149,7 @@ impl Cloning {
                     size: None,
                     branches: [].into(),
                     shown: None,
+                    applied: None,
                 })?;
             }
         }

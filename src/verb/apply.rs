@@ -1,6 +1,7 @@
 //! `pi apply`: brings what an agent has made of a copy into the work tree.
 
 use crate::{
+    copies::Copy,
     git::copy::{apply::Apply, back::tip},
     launcher::Launcher,
     report::{self, Finding, Hinted, one_line},
@@ -10,7 +11,7 @@ use crate::{
 /// Applies exactly the commit that `pi diff` has shown last, or the one that is named.
 pub(crate) fn run(launcher: &Launcher, name: Option<&str>, commit: Option<&str>) -> anyhow::Result<u8> {
     let at = At::find(launcher, name)?;
-    let held = at.bring_in(launcher)?;
+    let mut held = at.bring_in(launcher)?;
     let (branch, base) = at.result(held.as_ref())?;
     let own = &at.copy.name;
     let Some(tip) = tip(&at.git, &at.repository, &branch) else {
@@ -19,7 +20,8 @@ pub(crate) fn run(launcher: &Launcher, name: Option<&str>, commit: Option<&str>)
             format!("`pi drop {own}` removes the copy"),
         ));
     };
-    let reviewed = held.as_ref().and_then(|held| held.copy.as_ref()).unwrap_or(&at.copy).shown.clone();
+    let copy = held.as_ref().and_then(|held| held.copy.as_ref()).unwrap_or(&at.copy).clone();
+    let reviewed = copy.shown.clone();
     let is_named = |named: &str| {
         named.len() >= 7
             && named.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -51,7 +53,12 @@ pub(crate) fn run(launcher: &Launcher, name: Option<&str>, commit: Option<&str>)
     }
     let owner = (launcher.host.uid == 0).then_some(at.workspace.owner);
     let apply = Apply { git: &at.git, repository: &at.repository, owner };
-    let applied = apply.apply(&base, &tip)?;
+    // What was applied before is in the files already.
+    let bases: Vec<&str> = copy.applied.as_deref().into_iter().chain([base.as_str()]).collect();
+    let applied = apply.apply(&apply.compare(&bases, &tip)?)?;
+    if let Some(held) = &mut held {
+        held.save(Copy { applied: Some(tip.clone()), ..copy })?;
+    }
     for path in &applied.submodules {
         Finding::plain(format!("the submodule `{}` was left as it is", one_line(&path.to_string_lossy())))
             .warn();

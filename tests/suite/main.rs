@@ -2,6 +2,7 @@
 //! ready; in the others docker is a script.
 
 mod cli;
+mod copies;
 mod engine;
 mod network;
 mod planted;

@@ -94,18 +94,58 @@ enum Fit {
     No,
 }
 
+/// A difference that was compared with the work tree.
+pub(crate) struct Compared {
+    changes: Vec<Change>,
+    fits: BTreeMap<PathBuf, Fit>,
+    submodules: Vec<PathBuf>,
+}
+
+impl Compared {
+    fn fit(&self, change: &Change) -> Fit {
+        self.fits.get(&change.path).cloned().unwrap_or(Fit::No)
+    }
+
+    /// Files that are neither what they were before the difference nor what they are after it.
+    fn astray(&self) -> Vec<&Path> {
+        let is_astray = |change: &&Change| self.fit(change) == Fit::No;
+        self.changes.iter().filter(is_astray).map(|change| change.path.as_path()).collect()
+    }
+}
+
 impl Apply<'_> {
-    /// Applies what `tip` has made of `base`.
+    /// Compares the work tree with what `tip` has made of one of these commits, the first that fits.
     ///
     /// # Errors
-    /// A file has changed since it was copied; then nothing is touched. Or a file cannot be written.
-    pub(crate) fn apply(&self, base: &str, tip: &str) -> anyhow::Result<Applied> {
-        let mut applied = Applied::default();
-        let mut changes = Vec::new();
+    /// A file is not as it is in any of them, or cannot be read.
+    pub(crate) fn compare(&self, bases: &[&str], tip: &str) -> anyhow::Result<Compared> {
+        let mut first = None;
+        for base in bases {
+            let compared = self.compare_one(base, tip)?;
+            if compared.astray().is_empty() {
+                return Ok(compared);
+            }
+            first = first.or(Some(compared));
+        }
+        let first = first.context("there is nothing to compare with")?;
+        let astray = first.astray();
+        let mut names: Vec<String> =
+            astray.iter().take(NAMED).map(|path| format!("`{}`", shown(path))).collect();
+        if astray.len() > NAMED {
+            names.push(format!("{} more", astray.len() - NAMED));
+        }
+        Err(Hinted::error(
+            format!("nothing was applied: you have changed {} since it was copied", names.join(", ")),
+            "commit your own changes and use `git merge`, or undo them",
+        ))
+    }
+
+    fn compare_one(&self, base: &str, tip: &str) -> anyhow::Result<Compared> {
+        let (mut changes, mut submodules) = (vec![], vec![]);
         for change in self.changes(base, tip)? {
             let is_gitlink = |side: &Option<Side>| side.as_ref().is_some_and(|side| side.mode == GITLINK);
             if is_gitlink(&change.old) || is_gitlink(&change.new) {
-                applied.submodules.push(change.path);
+                submodules.push(change.path);
             } else if !is_plain(&change.path) {
                 bail!("`{}` is no name that a file of a repository can have", shown(&change.path));
             } else {
@@ -113,26 +153,21 @@ impl Apply<'_> {
             }
         }
         let fits = self.look(&changes)?;
-        let fit = |change: &Change| fits.get(&change.path).cloned().unwrap_or(Fit::No);
-        let astray: Vec<&Path> = changes
+        Ok(Compared { changes, fits, submodules })
+    }
+
+    /// Applies what was compared.
+    ///
+    /// # Errors
+    /// A file has just been changed, or cannot be written.
+    pub(crate) fn apply(&self, compared: &Compared) -> anyhow::Result<Applied> {
+        let fit = |change: &Change| compared.fit(change);
+        let mut applied = Applied { files: 0, submodules: compared.submodules.clone() };
+        let (gone, written): (Vec<Change>, Vec<Change>) = compared
+            .changes
             .iter()
-            .filter(|change| fit(change) == Fit::No)
-            .map(|change| change.path.as_path())
-            .collect();
-        if !astray.is_empty() {
-            let mut names: Vec<String> =
-                astray.iter().take(NAMED).map(|path| format!("`{}`", shown(path))).collect();
-            if astray.len() > NAMED {
-                names.push(format!("{} more", astray.len() - NAMED));
-            }
-            return Err(Hinted::error(
-                format!("nothing was applied: your files are not what was copied: {}", names.join(", ")),
-                "commit or move your own changes and use `git merge`, or undo them",
-            ));
-        }
-        let (gone, written): (Vec<Change>, Vec<Change>) = changes
-            .into_iter()
             .filter(|change| fit(change) != Fit::Already)
+            .cloned()
             .partition(|change| change.new.is_none());
         let root = Dir::open(&self.repository.work_tree)
             .with_context(|| format!("could not open `{}`", self.repository.work_tree.display()))?;
