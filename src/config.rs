@@ -47,6 +47,7 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
+    pub(crate) git: GitAccess,
     pub(crate) docker: String,
     pub(crate) session_name: Option<String>,
     pub(crate) images: Images,
@@ -63,6 +64,18 @@ pub(crate) enum Network {
     None,
     /// The scripted model of `pi demo`.
     Demo,
+}
+
+/// How sessions have the repository's git directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum GitAccess {
+    /// A git directory of the agent's own, whose commits come over.
+    Private,
+    /// The host's, without its settings.
+    ReadOnly,
+    /// The host's. What an agent writes there can run on the host.
+    Shared,
 }
 
 /// Limits of a container; `None` is no limit.
@@ -175,6 +188,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
             None => Some(text(user.runtime, base.runtime)).filter(|name| !name.is_empty()),
         },
         persist: persist(user.persist),
+        git: user.git.or(base.git).unwrap_or(GitAccess::Private),
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,
         images: images(user.images, base.images, host),

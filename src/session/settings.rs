@@ -1,4 +1,4 @@
-//! The agent's own directory of a session: laid out before it, taken back after it.
+//! The agent's own directories of a session: laid out before it, taken back after it.
 
 use std::path::Path;
 
@@ -13,6 +13,10 @@ use crate::{
         take_back::take_back,
         tree,
     },
+    git::{
+        given::{DIRECTORY, Given},
+        private::Bind,
+    },
     host::Host,
     record::Record,
     report,
@@ -26,11 +30,11 @@ pub(crate) struct LaidOut {
     pub(super) packages: Option<Stage>,
 }
 
-/// Lays out the agent's directory of a session. Once for a session: doing it again makes other files.
+/// Lays out the agent's directories of a session with this name. Once for a session: doing it again makes other files.
 ///
 /// # Errors
 /// Something could not be made, or packages are being changed by another.
-pub(crate) fn lay_out(layout: &Layout, place: Place<'_>) -> anyhow::Result<LaidOut> {
+pub(crate) fn lay_out(layout: &Layout, place: Place<'_>, git: &Given, name: &str) -> anyhow::Result<LaidOut> {
     let mut mounts = lay(layout, place)?;
     let packages = match layout.scope {
         Scope::SetUp => Some(Stage::make(place.live, place.owner)?),
@@ -39,6 +43,14 @@ pub(crate) fn lay_out(layout: &Layout, place: Place<'_>) -> anyhow::Result<LaidO
     if let Some(packages) = &packages {
         mounts.extend(packages.mounts()?);
     }
+    let of_git = git.lay_out(&place.session.join(DIRECTORY), name, place.owner)?;
+    mounts.extend(of_git.into_iter().map(|(Bind { source, target, access }, identity)| Laid {
+        source,
+        // An absolute path, which stays as it is below any directory.
+        target,
+        access,
+        identity,
+    }));
     Ok(LaidOut { mounts, packages })
 }
 
