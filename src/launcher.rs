@@ -113,9 +113,15 @@ impl Launcher {
         self.host.engine.check()?;
         let workspace = Workspace::find(&self.host)?;
         let config = self.trusted(Config::load(&self.options, &self.host, Some(&workspace.root))?)?;
-        let config = if program.purpose == Purpose::Demo { config.for_demo() } else { config };
+        let config = match program.purpose {
+            Purpose::Demo => config.for_demo(),
+            Purpose::Proof => config.for_proof(),
+            _ => config,
+        };
         let (who, as_root) = facts::who(&self.host, &workspace);
         let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose)?;
+        let facts =
+            if program.sees_the_repository() { facts.hiding(&config, &workspace, who)? } else { facts };
         let findings = workspace.findings.iter().chain(&as_root).chain(&facts.findings);
         findings.for_each(Finding::warn);
         self.tell(&facts)?;
@@ -215,7 +221,7 @@ impl Launcher {
         session::bring_in(&prepared.workspace.root, &docker, &self.host);
         let git = git::given(self, prepared, &id)?;
         // The demo's repository is removed afterwards.
-        if prepared.program.purpose != Purpose::Demo {
+        if !matches!(prepared.program.purpose, Purpose::Demo | Purpose::Proof) {
             let plan = self.plan(prepared, &git, &id, &choices)?;
             let own = [plan.state.clone(), real(&plan.state)];
             let is_lasting = |path: &&Path| !own.iter().any(|own| path.starts_with(own));
@@ -240,7 +246,7 @@ impl Launcher {
                     root: &prepared.workspace.root,
                     owner: (self.host.uid == 0 && prepared.who.uid != 0).then_some(prepared.who),
                 };
-                session::lay_out(&prepared.facts.layout, place, &git, name)
+                session::lay_out(&prepared.facts, place, &git, name)
             },
             git: git.git(),
             agent_image: &|| builder.ensure(&prepared.image, Effort::Missing),

@@ -2,6 +2,7 @@
 
 mod came_over;
 mod commits;
+mod hidden;
 mod left;
 mod login;
 mod prepare;
@@ -34,7 +35,7 @@ pub(crate) use self::{
 };
 use crate::{
     control::Server,
-    docker::{Docker, Ended, Shown},
+    docker::{Docker, Ended, Shown, known_refusal},
     egress::Sources,
     git::command::Git,
     host::Host,
@@ -151,6 +152,9 @@ fn live(
         && let Some(said) = sidecar.failed_before_ready()
     {
         signals.check()?;
+        if let Some(clearer) = known_refusal(&said) {
+            return Err(clearer);
+        }
         anyhow::bail!("the proxy could not be started, so the agent was not: {said}");
     }
     if outcome.is_ok() && shown.status().code().is_some() {

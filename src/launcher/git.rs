@@ -28,8 +28,8 @@ const NAMED: usize = 6;
 pub(super) fn given(launcher: &Launcher, prepared: &Prepared, id: &SessionId) -> anyhow::Result<Given> {
     let Prepared { workspace, config, program, .. } = prepared;
     let host = &launcher.host;
-    // A demonstration's repository is removed with it, and a set-up command writes in none.
-    if matches!(program.purpose, Purpose::Demo | Purpose::SetUp) {
+    // The repository of a demonstration or a proof is removed with it, and a set-up command writes in none.
+    if matches!(program.purpose, Purpose::Demo | Purpose::Proof | Purpose::SetUp) {
         return Ok(Given::shared(workspace));
     }
     if config.git != GitAccess::Shared && launcher.options.dry_run == Some(DryRun::Script) {
