@@ -214,9 +214,9 @@ impl Look<'_> {
             check_target(path)?;
         }
         let is_mounted = |store: &&PathBuf| binds.iter().any(|bind| store.starts_with(&bind.target));
-        let Some(store) = self.workspace.alternates.iter().find(|store| !is_mounted(store)) else {
-            return Ok(());
-        };
+        let mut stores = self.workspace.alternates.iter().filter(|store| !is_mounted(store));
+        // The host's git copies what is borrowed.
+        let Some(store) = stores.next().filter(|_| self.config.clone.is_none()) else { return Ok(()) };
         // The repository says this, so it is offered for copying only where it is what it claims to be.
         let is_store = store.join("pack").is_dir() && store.join("info").is_dir();
         let allow = format!("allow it with `--mount {}`, or ", quote(&format!("{}:ro", store.display())));

@@ -20,6 +20,8 @@ pub(crate) mod config;
 pub(crate) mod copy;
 pub(crate) mod discard;
 mod follow;
+mod give;
+pub(crate) mod given;
 mod names;
 pub(crate) mod private;
 pub(crate) mod programs;

@@ -63,7 +63,6 @@ mod facts;
 mod files;
 #[cfg(test)]
 mod floors;
-#[expect(dead_code, reason = "wired up in a later step")]
 mod git;
 mod host;
 mod image;

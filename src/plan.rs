@@ -3,6 +3,7 @@
 
 mod copier;
 mod environment;
+mod hatch;
 mod mounts;
 mod noun;
 mod subnet;
@@ -22,6 +23,7 @@ use crate::{
     config::{Access, Config, Limits, Published},
     egress::{Rendered, Sources},
     facts::Facts,
+    git::given::Given,
     host::{Host, Owner, hex},
     inside,
     purpose::{Program, Purpose},
@@ -31,17 +33,23 @@ use crate::{
 
 pub(crate) use self::copier::{COPY, Copied, copier, copier_file};
 pub(crate) use self::mounts::shadow;
-pub(crate) use self::noun::{
-    Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Source, Streams,
-};
 use self::{
     environment::{environment, no_proxies},
     mounts::{agent_mounts, needed, unique, workspace_mounts},
     subnet::Subnet,
 };
+pub(crate) use self::{
+    hatch::Hatch,
+    noun::{
+        Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Source, Streams,
+    },
+};
 
 /// The seccomp profile of every container; no looser than the newest engine's own, on any engine.
 const SECCOMP: &str = include_str!("../assets/seccomp.json");
+
+/// Its name in the session's directory.
+const SECCOMP_FILE: &str = "seccomp.json";
 
 /// The scripted model of `pi demo`.
 const MODEL: &str = include_str!("../assets/demo/model.mjs");
@@ -134,6 +142,8 @@ pub(crate) struct Plan {
     pub(crate) model: Option<Container>,
     /// What is copied before the agent starts, in words.
     pub(crate) copied: Option<String>,
+    /// Made only when there is a commit to take over.
+    pub(crate) git: Option<Hatch>,
     pub(crate) agent: Container,
 }
 
@@ -148,6 +158,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) facts: &'a Facts,
     /// What the session has in place of the repository.
     pub(crate) copy: Option<&'a Copied>,
+    pub(crate) git: &'a Given,
     /// What people call the agent's image.
     pub(crate) image: &'a str,
     pub(crate) who: Owner,
@@ -177,7 +188,7 @@ impl Plan {
     /// The user asked for a variable that cannot be given.
     pub(crate) fn new(inputs: Inputs<'_>) -> anyhow::Result<Self> {
         let Inputs { id, choices, host, workspace, reach, state, .. } = inputs;
-        let seccomp = state.join("seccomp.json");
+        let seccomp = state.join(SECCOMP_FILE);
         let labels = labels(id, host, workspace);
         let subnet = inputs.subnet();
         let mut files = vec![File::session(&seccomp, SECCOMP)];
@@ -230,6 +241,7 @@ impl Plan {
             rules,
             model,
             copied: inputs.copy.map(|copy| copy.tale.clone()),
+            git: Hatch::of(&inputs, &labels),
             agent,
         })
     }

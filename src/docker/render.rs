@@ -17,6 +17,7 @@ impl Role {
             Self::Proxy => "the proxy's container",
             Self::Model => "the model's container",
             Self::Copy => "the container for the copy",
+            Self::Git => "the container for the agent's commits",
         }
     }
 
@@ -26,6 +27,7 @@ impl Role {
             Self::Proxy => "proxy",
             Self::Model => "model",
             Self::Copy => "copy",
+            Self::Git => "git",
         }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Bind {
 }
 
 impl Bind {
-    fn same(path: &Path, access: Access) -> Self {
+    pub(super) fn same(path: &Path, access: Access) -> Self {
         Self { source: path.to_owned(), target: path.to_owned(), access }
     }
 
@@ -125,6 +125,17 @@ impl Question<'_> {
         Ok(Decision::Private(Private { store, guards, parts: parts.all }))
     }
 
+    /// Takes the host's git directory without its settings, for a user who wants no more.
+    ///
+    /// # Errors
+    /// The repository cannot be read at all.
+    pub(crate) fn decide_read_only(&self) -> anyhow::Result<Decision> {
+        let mut parts = Parts::default();
+        self.look(self.repository, DEPTH, &mut parts)?;
+        let guards = self.guards(&parts)?;
+        self.read_only("the settings say so".to_owned(), guards).map(Decision::ReadOnly)
+    }
+
     /// Collects a repository and its submodules, or says why it must be read-only.
     fn look(
         &self,
@@ -157,7 +168,8 @@ impl Question<'_> {
 
     fn unfit(&self, repository: &Repository, config: &Config, files: &Listing) -> Option<String> {
         let owner = fs::metadata(&repository.common).map(|meta| meta.uid());
-        if owner.is_ok_and(|owner| owner != self.uid) {
+        // What root brings over, root can give away.
+        if self.uid != 0 && owner.is_ok_and(|owner| owner != self.uid) {
             return Some("it belongs to another user, who could not use what is brought over".to_owned());
         }
         if let Some(what) = repository.half_done() {
@@ -246,6 +258,20 @@ impl Question<'_> {
             binds.push(Bind::same(&store, Access::ReadOnly));
         }
         Ok(ReadOnly { reason, binds, guards, files })
+    }
+}
+
+impl ReadOnly {
+    /// The same for a repository that no git of this machine reads: all of it is shown.
+    pub(super) fn unread(repository: &Repository, nested: &[PathBuf], reason: String) -> Self {
+        let root = &repository.work_tree;
+        let dot_git = root.join(".git");
+        let own = dot_git.is_file().then_some(dot_git);
+        let guards = nested.iter().map(|path| root.join(path)).chain(own).take(GUARDS);
+        let mut guards: Vec<Bind> = guards.map(|path| Bind::same(&path, Access::ReadOnly)).collect();
+        guards.sort_by(|a, b| a.target.cmp(&b.target));
+        let binds = vec![Bind::same(&repository.common, Access::ReadOnly)];
+        Self { reason, binds, guards, files: vec![] }
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     command::{Call, Failure, Git, url},
+    give::give,
     names::{is_oid, is_ref},
     repository::Head,
 };
@@ -205,9 +206,10 @@ fn moved(from: &Path, to: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
+    let given = || give(parent).and_then(|()| give(to));
     match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
-        other => return other,
+        other => return other.and_then(|()| given()),
     }
     let next = parent.join(format!("tmp_obj_{}", std::process::id()));
     let _ = fs::remove_file(&next);
@@ -219,6 +221,7 @@ fn moved(from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(&next, to)
     };
     copy().inspect_err(|_| drop(fs::remove_file(&next)))?;
+    given()?;
     fs::remove_file(from)
 }
 

@@ -72,7 +72,7 @@ pub(crate) struct Disarmed {
 }
 
 /// Whose the git directory at the top is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Top {
     /// The repository's own, which no agent can write.
     Repository,

@@ -16,6 +16,7 @@ pub(crate) use super::quarantine::Inside;
 use super::{
     command::{Failure, Git},
     follow::mend,
+    give::give_all,
     names::Taken as Names,
     quarantine::{Listed, Quarantine},
     repository::{Head, Standing, half_done, in_progress},
@@ -118,6 +119,13 @@ impl<'a> Takeover<'a> {
         Some(hash.finalize().into())
     }
 
+    /// Whether the agent has begun something, which a pass while it runs leaves to it.
+    pub(crate) fn is_half_done(&self) -> bool {
+        let Some(first) = self.state.entries.first() else { return false };
+        let own = |entry: &Entry| self.inside(&entry.repository.git_dir, &first.repository.common);
+        self.state.entries.iter().any(|entry| half_done(&own(entry)).is_some())
+    }
+
     /// Where the agent's git directory for one of the host's is.
     fn inside(&self, path: &Path, common: &Path) -> PathBuf {
         private_dir(&self.dir).join(path.strip_prefix(common).unwrap_or(path))
@@ -171,7 +179,9 @@ impl<'a> Takeover<'a> {
             standing,
             taken,
         };
-        host.take(&listed, fetched, is_half_done).with_context(doing)
+        let outcome = host.take(&listed, fetched, is_half_done);
+        give_all(&repository).with_context(doing)?;
+        outcome.with_context(doing)
     }
 
     /// The names of what has changed inside.

@@ -23,6 +23,7 @@ pub(crate) enum Role {
     Model,
     /// It has a copy of a repository, and no agent.
     Copy,
+    Git,
 }
 
 /// Where a container is attached.

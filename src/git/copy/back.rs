@@ -15,6 +15,7 @@ use crate::{
     files::lock_within,
     git::{
         command::Git,
+        give::give_all,
         names::{tame, zero},
         private::{Part, config},
         quarantine::Quarantine,
@@ -86,8 +87,8 @@ impl Back<'_> {
             .within(self.repository)
             .args(["update-ref", &kept(self.name), expected])
             .run()
-            .map(drop)
-            .with_context(|| format!("could not note what is in the copy `{}`", self.name))
+            .with_context(|| format!("could not note what is in the copy `{}`", self.name))?;
+        give_all(self.repository).with_context(|| self.doing())
     }
 
     /// Fetches what the copy has made of itself, and moves the copy's branches. `brought` is what came before, and `base`
@@ -125,7 +126,7 @@ impl Back<'_> {
             let placed = self.place(&own, &oid, known.as_ref())?;
             brought.insert(own, (placed, oid));
         }
-        Ok(())
+        give_all(self.repository).with_context(|| self.doing())
     }
 
     /// Whether a result holds no commit of an agent's, and the files are those that were copied.

@@ -14,7 +14,7 @@ use std::{
 use super::*;
 
 /// How many sequences the suite tries.
-const SEQUENCES: u64 = 6;
+const SEQUENCES: u64 = 2;
 
 /// How many commands a sequence has.
 const STEPS: usize = 30;

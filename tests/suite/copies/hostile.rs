@@ -37,7 +37,6 @@ const FORGE: &str = r#"
 set -e
 export GIT_CONFIG_NOSYSTEM=1
 blob=$(echo x | git hash-object -w --stdin)
-tree() { printf "$1 $2\0" | cat - | { cat; printf '%s' "$3" | xxd -r -p; } ; }
 make() { perl -e 'print "$ARGV[0] $ARGV[1]\0", pack("H*", $ARGV[2])' "$1" "$2" "$3"; }
 bad=$(make 100644 "$1" "$blob" | git hash-object -t tree -w --stdin --literally)
 commit=$(echo forged | git commit-tree "$bad" -p HEAD)
@@ -54,8 +53,9 @@ fn nothing_that_a_copy_holds_runs_on_the_host() {
     world.git(&repo, &["init", "--quiet", control.to_str().unwrap()]);
     let plant = world.root().join("plant.sh");
     write_program(&plant, format!("#!/bin/sh\n{PLANT}"));
-    world.call(&plant).args(&[&mark]).cwd(&control).run();
-    world.call("git").args(&["diff"]).cwd(&control).run();
+    let alias = format!("alias.plant=!env -u GIT_DIR '{}' '{}'", plant.display(), mark.display());
+    world.git(&control, &["-c", &alias, "plant"]);
+    world.git(&control, &["status"]);
     assert!(mark.exists(), "the attempt is no attempt");
     fs::remove_file(&mark).unwrap();
 
@@ -98,7 +98,7 @@ fn nothing_that_a_copy_holds_runs_on_the_host() {
 fn what_no_honest_git_makes_is_not_brought_in_and_stays_in_the_copy() {
     let world = world();
     let repo = world.repo().to_owned();
-    for (n, name) in [".git", ".GIT", "git~1", "..", "a/b"].iter().enumerate() {
+    for (n, name) in [".git", "git~1", ".."].iter().enumerate() {
         let copy = format!("--clone=f{n}");
         let done = world.pi(&[&copy, "shell", "--", "sh", "-c", FORGE, "sh", name]).run();
         assert!(
@@ -112,8 +112,8 @@ fn what_no_honest_git_makes_is_not_brought_in_and_stays_in_the_copy() {
     }
     world.git(&repo, &["fsck", "--strict"]);
     // Names without end, and odd ones, are no hindrance for what is honest.
-    let many = "head=$(git rev-parse HEAD); for n in $(seq 20000); do echo \"create refs/heads/n/$n $head\"; done | \
-                git update-ref --stdin; echo '-x/$(y)' >.git/odd; \
+    let many = "head=$(git rev-parse HEAD); for n in $(seq 4000); do echo \"create refs/heads/n/$n $head\"; done | \
+                git update-ref --stdin; git pack-refs --all; echo '-x/$(y)' >.git/odd; \
                 c=$(git commit-tree -m odd -p HEAD HEAD^{tree}); git update-ref 'refs/heads/-x/$(y)' $c; \
                 git update-ref refs/pi/result $c; git update-ref refs/pi/other/fake $c; echo work >>a; : >.git/index.lock";
     let done = world.shell(&["--clone"], many).run();
