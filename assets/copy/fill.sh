@@ -13,7 +13,7 @@ if [ -s $pi/added ]; then git add --force --intent-to-add --pathspec-from-file=$
 git update-index -q --refresh >/dev/null || true
 if [ -e .git/index ]; then cp .git/index $pi/index; fi
 export GIT_INDEX_FILE=$pi/index
-git add --all .
+git add --all
 tree=$(git write-tree)
 base=$head
 if [ -z "$head" ] || [ "$tree" != "$(git rev-parse 'HEAD^{tree}')" ]; then

@@ -16,7 +16,7 @@ rm -f .git/index.lock .git/HEAD.lock
 head=$(git rev-parse -q --verify 'HEAD^{commit}' || true)
 if [ -e .git/index ]; then cp .git/index $next; fi
 export GIT_INDEX_FILE=$next
-git add --update .
+git add --update
 # A repository in the work tree has a slash behind its name. It stays in the copy.
 git ls-files -z --others --exclude-standard | grep -zv '/$' | git update-index -z --add --stdin
 # Where a submodule stands does not change.

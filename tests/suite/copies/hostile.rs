@@ -21,7 +21,7 @@ git config uploadpack.packObjectsHook "$evil"; git config gpg.program "$evil"; g
 git config include.path "$PWD/more"; printf '[core]\n\tfsmonitor = %s\n' "$evil" >more
 git config transfer.hideRefs refs/none; git config alias.status "!$evil"; git config pager.diff "$evil"
 printf '* diff=x filter=x merge=x\n' >.gitattributes
-printf '[submodule "s"]\n\tpath = s\n\turl = ext::%s\n\tupdate = !%s\n' "$evil" "$evil" >.gitmodules
+printf '[submodule "s"]\n\tpath = s\n\turl = ext::%s\n' "$evil" >.gitmodules
 # Links that lead out, and names that are git's own on other file systems.
 ln -s /etc/passwd passwd; ln -s "$mark" out; ln -s .. up; mkdir -p deep; ln -s /tmp deep/tmp
 mkdir -p bare/objects bare/refs nested; cp .git/HEAD bare/HEAD; cp .git/config bare/config
@@ -63,10 +63,10 @@ fn nothing_that_a_copy_holds_runs_on_the_host() {
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(!done.err.contains('\u{1b}') && !done.out.contains("no commit"), "{done:?}");
     assert!(
-        done.err.contains("the agent changed files that commonly run on this machine:\n.gitattributes\n"),
+        done.err.contains("the agent changed files that commonly run on this machine:\n  .gitattributes\n"),
         "{done:?}"
     );
-    assert!(done.err.contains("\nMakefile\n"), "{done:?}");
+    assert!(done.err.contains("\n  Makefile\n"), "{done:?}");
     let shown = world.run_pi(&["diff"]);
     shown.has_code(0);
     assert!(shown.out.contains("+changed\n"), "{shown:?}");

@@ -1,6 +1,6 @@
 //! Repositories of every kind, and branches that are in each other's way.
 
-use std::path::Path;
+use std::{path::Path, thread};
 
 use super::read;
 use crate::world::{World, files::write};
@@ -35,32 +35,40 @@ fn repositories_of_every_kind_can_be_copied() {
     world.git(&main, &["init", "--quiet", &path("unborn")]);
     world.git(&main, &["init", "--quiet", "--object-format=sha256", &path("sha256")]);
     commit(&world, &at("sha256"), "one");
-    for name in ["tree", "shallow", "borrower", "detached", "sparse", "unborn", "sha256"] {
-        let dir = at(name);
-        write(dir.join("own"), "own\n");
-        let script = "git status --porcelain; git fsck --no-progress 2>/dev/null; echo more >>own; git log --format=%s | tail -n 1";
-        let done = world.shell(&["--clone"], script).cwd(&dir).run();
-        let first = match name {
-            "unborn" => "",
-            "shallow" => "two\n",
-            _ => "one\n",
-        };
-        assert_eq!((done.code, done.out), (Some(0), format!("?? own\n{first}")), "{name}: {}", done.err);
-        assert_eq!(world.git(&dir, &["show", "pi/copy:own"]), "own\nmore\n", "{name}");
-        let list = world.git(&dir, &["ls-tree", "-r", "--name-only", "pi/copy"]);
-        assert_eq!(list.contains("dir/inner"), name == "sparse", "{name}: {list}");
-        world.pi(&["diff"]).cwd(&dir).run().has_code(0);
-        world.pi(&["apply"]).cwd(&dir).run().says(0, "1 file is as in");
-        assert_eq!(read(dir.join("own")), "own\nmore\n", "{name}");
-        world.pi(&["drop", "copy"]).cwd(&dir).run().has_code(0);
-        if name == "tree" {
-            world.git(&dir, &["branch", "-D", "pi/copy"]);
+    let kinds = ["tree", "shallow", "borrower", "detached", "sparse", "unborn", "sha256"];
+    thread::scope(|scope| {
+        for name in kinds {
+            let (world, dir) = (&world, at(name));
+            scope.spawn(move || round_trip(world, &dir, name));
         }
-    }
+    });
     let plain = world.root().join("plain");
     write(plain.join("x"), "x");
     world.pi(&["--clone", "shell", "--", "true"]).cwd(&plain).run().says(125, "so there is nothing to copy");
     world.assert_nothing_left();
+}
+
+/// A file goes into a copy, and comes back changed.
+fn round_trip(world: &World, dir: &Path, kind: &str) {
+    write(dir.join("own"), "own\n");
+    let script = "git status --porcelain; git fsck --no-progress 2>/dev/null; echo more >>own; git log --format=%s | tail -n 1";
+    let name = format!("--clone={kind}");
+    let done = world.shell(&[&name], script).cwd(dir).run();
+    let first = match kind {
+        "unborn" => "",
+        "shallow" => "two\n",
+        _ => "one\n",
+    };
+    assert_eq!((done.code, done.out), (Some(0), format!("?? own\n{first}")), "{kind}: {}", done.err);
+    let branch = format!("pi/{kind}");
+    assert!(done.err.contains(&format!("the branch `{branch}`")), "{kind}: {}", done.err);
+    assert_eq!(world.git(dir, &["show", &format!("{branch}:own")]), "own\nmore\n", "{kind}");
+    let list = world.git(dir, &["ls-tree", "-r", "--name-only", &branch]);
+    assert_eq!(list.contains("dir/inner"), kind == "sparse", "{kind}: {list}");
+    world.pi(&["diff"]).cwd(dir).run().has_code(0);
+    world.pi(&["apply"]).cwd(dir).run().says(0, "1 file is as in");
+    assert_eq!(read(dir.join("own")), "own\nmore\n", "{kind}");
+    world.pi(&["drop", kind]).cwd(dir).run().has_code(0);
 }
 
 #[test]
