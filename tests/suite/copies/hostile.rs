@@ -112,7 +112,7 @@ fn what_no_honest_git_makes_is_not_brought_in_and_stays_in_the_copy() {
     }
     world.git(&repo, &["fsck", "--strict"]);
     // Names without end, and odd ones, are no hindrance for what is honest.
-    let many = "head=$(git rev-parse HEAD); for n in $(seq 4000); do echo \"create refs/heads/n/$n $head\"; done | \
+    let many = "head=$(git rev-parse HEAD); for n in $(seq 1500); do echo \"create refs/heads/n/$n $head\"; done | \
                 git update-ref --stdin; git pack-refs --all; echo '-x/$(y)' >.git/odd; \
                 c=$(git commit-tree -m odd -p HEAD HEAD^{tree}); git update-ref 'refs/heads/-x/$(y)' $c; \
                 git update-ref refs/pi/result $c; git update-ref refs/pi/other/fake $c; echo work >>a; : >.git/index.lock";
