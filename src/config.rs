@@ -2,6 +2,7 @@
 
 mod file;
 mod place;
+mod space;
 mod value;
 
 use std::path::{Path, PathBuf};
@@ -10,9 +11,10 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+pub(crate) use self::space::{Disk, MinFree};
 use self::{
     file::{Cpus, ImagesLayer, Layer, Values, layer, project_lang, read},
-    value::{PROCESSORS, processes, runtime, session_name, size},
+    value::{PROCESSORS, processes, room, runtime, session_name, size},
 };
 pub(crate) use crate::inside::Access;
 use crate::{
@@ -45,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) publish: Vec<u16>,
     pub(crate) packages: Vec<String>,
     pub(crate) limits: Limits,
+    pub(crate) disk: Disk,
+    pub(crate) min_free: MinFree,
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
     pub(crate) docker: String,
@@ -141,6 +145,10 @@ impl Config {
 fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -> anyhow::Result<Config> {
     let base: Layer = toml::from_str(DEFAULTS).expect("the defaults are our own file, and a test reads them");
     let limits = limits(options, host, &user, &base)?;
+    let disk = match &options.disk {
+        Some(typed) => Some(usage(room(typed))?),
+        None => user.disk.or(base.disk),
+    };
     let network = network(options, user.proxy.or(base.proxy).unwrap_or_default())?;
     let (allowed_domains, allowed_domains_is_default) = match (&options.allowed_domains, user.allowed_domains)
     {
@@ -169,6 +177,8 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         env,
         publish: options.publish.clone(),
         packages: values(user.packages, base.packages),
+        disk: Disk::of(disk.as_deref(), &limits),
+        min_free: user.min_free.or(base.min_free).unwrap_or(MinFree::Usual),
         limits,
         runtime: match &options.runtime {
             Some(typed) => Some(usage(runtime(typed)).map(|()| typed.clone())?),

@@ -1,10 +1,12 @@
 //! The life of a session: claim, up, attach, down.
 
+mod cache;
 mod login;
 mod prepare;
 mod proxy_log;
 mod settings;
 mod sidecar;
+mod space;
 mod steer;
 mod sweep;
 mod teardown;
@@ -15,20 +17,23 @@ use std::{os::unix::process::ExitStatusExt as _, path::Path, sync::Arc, time::Du
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM};
 
-use self::{
-    login::back_up,
-    sidecar::Sidecar,
-    steer::{Phase, Steer},
-    teardown::{Extent, Teardown},
-    watcher::Watcher,
-};
 pub(crate) use self::{
+    cache::{forget, unused_for},
     settings::{LaidOut, lay_out},
     sweep::{Sweep, take_down},
     teardown::take_down_by_id,
     watcher::watch,
 };
+use self::{
+    login::back_up,
+    sidecar::Sidecar,
+    space::{Space, Watch},
+    steer::{Phase, Steer},
+    teardown::{Extent, Teardown},
+    watcher::Watcher,
+};
 use crate::{
+    config::MinFree,
     control::Server,
     docker::{Docker, Ended, Shown},
     egress::Sources,
@@ -56,6 +61,8 @@ pub(crate) struct Needs<'a> {
     /// Makes the sidecar's image exist and names it.
     pub(crate) sidecar_image: &'a dyn Fn() -> anyhow::Result<String>,
     pub(crate) naming: &'a Naming,
+    /// What must stay free on this machine's file systems.
+    pub(crate) min_free: MinFree,
     /// Where the allowlist comes from, in a restricted session.
     pub(crate) sources: Option<&'a Sources>,
     /// The allowlist's file, where another than the usual one was named.
@@ -109,7 +116,10 @@ fn live(
     let LaidOut { mounts, packages } = (needs.lay_out)()?;
     choices.laid = Some(mounts);
     teardown.packages = packages;
-    prepare::prepare(&(needs.plan)(&choices)?)?;
+    let first = (needs.plan)(&choices)?;
+    let space = Space::of(&first, needs.host, needs.min_free);
+    space.check()?;
+    prepare::prepare(&first)?;
     back_up(&teardown.login, &claim.dir)?;
     teardown.watcher = Some(Watcher::start(&claim.dir, docker)?);
     let plan = up::up(needs, choices, claim)?;
@@ -128,10 +138,13 @@ fn live(
     }
     let (stopper, agent) = ((*docker).clone(), plan.agent.name.clone());
     signals.stops(move || stopper.halt(&agent))?;
+    let (killer, agent) = ((*docker).clone(), plan.agent.name.clone());
+    let watch = Watch::start(space, move || killer.halt_now(&agent));
     let shown = docker.show(&plan.agent, |client| {
         signals.shows(client);
         steer.reached(Phase::Running(teardown.sidecar.clone()));
     })?;
+    watch.check()?;
     let outcome = outcome(docker, signals, &plan, &shown);
     if let Some(sidecar) = &teardown.sidecar
         && let Some(said) = sidecar.failed_before_ready()

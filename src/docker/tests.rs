@@ -53,6 +53,7 @@ impl World {
             workspace: &self.workspace,
             facts: &self.facts,
             who: self.who,
+            caches: Some("go"),
             choices: &Choices {
                 name: "name".to_owned(),
                 attempt: 0,
@@ -239,7 +240,7 @@ proptest! {
             let flags = &words[..image];
             for flag in [
                 "--rm", "--init", "--pull=never", "--read-only", "--cap-drop=ALL", "--log-driver=none",
-                "--security-opt=no-new-privileges", "--ipc=private", "--cgroupns=private", "--ulimit=core=0",
+                "--security-opt=no-new-privileges", "--ipc=none", "--cgroupns=private", "--ulimit=core=0",
             ] {
                 prop_assert!(flags.iter().any(|word| word == flag), "{flag}: {cmd}");
             }

@@ -113,8 +113,10 @@ fn take_down(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<
             break;
         }
         extent = Extent::Everything;
-        // One that was given another name keeps the volume in use.
-        let _ = remove_by_label(docker, id);
+    }
+    // Somebody may have given a container another name.
+    if extent == Extent::Everything && last.is_ok() {
+        return remove_by_label(docker, id);
     }
     last
 }
@@ -127,7 +129,12 @@ pub(crate) fn take_down_by_id(docker: &Docker, id: &SessionId) -> anyhow::Result
     // Asked first: an engine that does not answer is not asked again and again.
     docker.run(&docker::containers_of(id.as_str()))?;
     take_down(docker, id, Extent::Everything)?;
-    remove_by_label(docker, id)
+    for home in docker.run(&docker::homes_of(id.as_str()))?.lines() {
+        if let Some((name, "home")) = home.split_once('\t') {
+            docker.gone_within(&docker::remove_volume(name), TEARDOWN)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the session's containers, whatever they are called now.
@@ -142,7 +149,7 @@ fn remove_by_label(docker: &Docker, id: &SessionId) -> anyhow::Result<()> {
 
 fn one_round(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<()> {
     let gone = |cmd: &Cmd| docker.gone_within(cmd, TEARDOWN);
-    let [containers, network, volume] = docker::down(id);
+    let [containers, network] = docker::down(id);
     let companions = match extent {
         Extent::Everything => {
             gone(&containers)?;
@@ -154,9 +161,5 @@ fn one_round(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<
         }
         Extent::WithoutAgent { companions: false } => false,
     };
-    thread::scope(|scope| {
-        let network = companions.then(|| scope.spawn(|| gone(&network)));
-        let volume = gone(&volume);
-        network.map_or(Ok(()), |thread| thread.join().expect("removing a network does not panic")).and(volume)
-    })
+    if companions { gone(&network) } else { Ok(()) }
 }
