@@ -1,5 +1,7 @@
 //! How much a session may fill, and how much has to stay free on this machine.
 
+use std::fmt::{self, Display};
+
 use anyhow::bail;
 
 use super::{
@@ -62,6 +64,16 @@ impl MinFree {
             Self::Usual => (1 << 30).min(total / 20),
             Self::Bytes(bytes) => bytes,
             Self::Percent(percent) => total / 100 * u64::from(percent),
+        }
+    }
+}
+
+impl Display for MinFree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usual => f.write_str("1 GiB, or 5% if that is less,"),
+            Self::Bytes(bytes) => write!(f, "{} MiB", bytes >> 20),
+            Self::Percent(percent) => write!(f, "{percent}%"),
         }
     }
 }
