@@ -112,7 +112,11 @@ impl Launcher {
         self.host.engine.check()?;
         let workspace = Workspace::find(&self.host)?;
         let config = self.trusted(Config::load(&self.options, &self.host, Some(&workspace.root))?)?;
-        let config = if program.purpose == Purpose::Demo { config.for_demo() } else { config };
+        let config = match program.purpose {
+            Purpose::Demo => config.for_demo(),
+            Purpose::Proof => config.for_proof(),
+            _ => config,
+        };
         let (who, as_root) = facts::who(&self.host, &workspace);
         let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose)?;
         let facts =
@@ -214,7 +218,7 @@ impl Launcher {
         let naming = prepared.naming();
         let choices = prepared.choices(naming.plain(), &self.host);
         // The demo's repository is removed afterwards.
-        if prepared.program.purpose != Purpose::Demo {
+        if !matches!(prepared.program.purpose, Purpose::Demo | Purpose::Proof) {
             let plan = self.plan(prepared, &id, &choices)?;
             let writable = plan.agent.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
             // Its own files are gone with the session.

@@ -112,7 +112,7 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
 fn cache(inputs: &Inputs<'_>, labels: &BTreeMap<String, String>) -> Option<Mount> {
     let Inputs { workspace, caches, program, who, .. } = inputs;
     // The scratch repository of a demonstration is gone with it, and nobody would come back to its cache.
-    let language = caches.filter(|_| program.purpose != Purpose::Demo)?;
+    let language = caches.filter(|_| !matches!(program.purpose, Purpose::Demo | Purpose::Proof))?;
     let mut labels = labels.clone();
     labels.remove("pi.session");
     labels.insert("pi.role".to_owned(), "cache".to_owned());
