@@ -284,7 +284,7 @@ fn agent_container(
         mounts,
         limits: config.limits.clone(),
         files: host.files.min(OPEN_FILES),
-        tmp: Room { bytes: config.disk.tmp, files: 100_000 },
+        tmp: Room { bytes: config.disk.tmp, files: 50_000 },
         seccomp: seccomp.to_owned(),
         runtime: config.runtime.clone(),
         streams: match program.purpose {

@@ -80,7 +80,7 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
     let Inputs { workspace, facts, program, config, who, .. } = inputs;
     let home = Path::new(inside::HOME);
     let own_home = Mount {
-        source: Source::Memory { owner: *who, room: Room { bytes: config.disk.home, files: 200_000 } },
+        source: Source::Memory { owner: *who, room: Room { bytes: config.disk.home, files: 100_000 } },
         target: home.to_owned(),
         access: Access::ReadWrite,
     };

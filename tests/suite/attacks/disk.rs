@@ -76,9 +76,9 @@ fn a_home_full_of_files_goes_as_quickly_as_an_empty_one() {
         let (functions, _) = FILL.split_once("    try() {").unwrap();
         let script = format!("{functions}\n{attack} \"$HOME\" & {attack} /tmp & {attack} /dev/shm; wait");
         let took = teardown(&world, &[], &script);
-        // A third of a million files take an idle machine less than a second; on a disk they took fourteen, and more
-        // of them took more.
-        assert!(took < control * 3 + Duration::from_secs(10), "{attack}: {took:?}, else {control:?}");
+        // A quarter of a second on an idle machine. On a disk, a million took fourteen there, and the engine could not
+        // remove deep ones at all.
+        assert!(took < control * 3 + Duration::from_secs(15), "{attack}: {took:?}, else {control:?}");
     }
     let outcome = world.shell(&["--disk", "16m"], "head -c 20m /dev/zero >~/x; exit 3").run();
     outcome.says(3, "pi: warning: `/home/pi` of the session was full; `--disk` raises its limit\n");
