@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Attachment, Container, MACHINE_LABELS, Mount, OPEN_FILES, Privileges, Role, SECCOMP, Source, Streams,
-    environment::no_proxies, noun::File, state_hash,
+    Attachment, Container, MACHINE_LABELS, Mount, OPEN_FILES, Privileges, Role, Room, SECCOMP, Source,
+    Streams, environment::no_proxies, noun::File, state_hash,
 };
 use crate::{
     config::{Access, Limits},
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Where the copy is in that container. The image gives a new volume this directory's owner.
-pub(crate) const COPY: &str = inside::SCRATCH;
+pub(crate) const COPY: &str = inside::CACHE;
 
 /// How an agent's session has a copy in place of the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub(crate) fn copier(copy: &Copy, name: String, dir: &Path, host: &Host) -> Cont
         // As much as packing a large repository takes.
         limits: Limits { memory: Some("2g".to_owned()), cpus: Some(2.0), pids: Some(128) },
         files: host.files.min(OPEN_FILES),
-        tmp: "64m",
+        tmp: Room::mebibytes(64, 1000),
         seccomp: dir.join("seccomp.json"),
         runtime: copy.runtime.clone(),
         streams: Streams::Pipe,

@@ -24,7 +24,7 @@ use crate::{
         takeover::Inside,
     },
     host::{Host, seconds},
-    plan::{COPY, copier, copier_file},
+    plan::{COPY, Container, Source, copier, copier_file},
     record::SessionId,
     report::{self, Finding, Hinted, one_line},
     signals::Signals,
@@ -64,9 +64,30 @@ impl Reach<'_> {
             made = self.docker.create(&container(&copy))?;
         }
         anyhow::ensure!(made == Created::Yes, NO_IMAGE);
+        if let Err(error) = self.check_volume(&container(&copy)) {
+            self.docker.halt_now(&name);
+            return Err(error);
+        }
         let up = self.docker.hold_up(&container(&copy)).inspect_err(|_| self.docker.halt_now(&name))?;
         held.copy = Some(copy);
         Ok(up)
+    }
+
+    /// Refuses a volume that somebody else has made under the copy's name.
+    fn check_volume(&self, container: &Container) -> anyhow::Result<()> {
+        for mount in &container.mounts {
+            if let Source::Volume { name, labels } = &mount.source
+                && !self.docker.is_plain_volume(name, labels)?
+            {
+                return Err(Hinted::error(
+                    format!("the volume `{name}` was not made by `pi`, so there is no copy in it"),
+                    format!(
+                        "`docker volume inspect {name}` shows it, and `docker volume rm {name}` removes it"
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// An agent's image, in place of one that was removed meanwhile.
@@ -221,7 +242,8 @@ impl Reach<'_> {
     }
 }
 
-const GIT_DIR: &str = "/home/pi/.cache/tmp/.git";
+/// The git directory of [`COPY`].
+const GIT_DIR: &str = "/var/cache/pi/.git";
 
 const NO_IMAGE: &str = "there is no image with git; `pi build` makes one";
 
