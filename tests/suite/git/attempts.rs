@@ -233,7 +233,7 @@ const CLEAN: &str = "chmod -R u+w . 2>/dev/null; [ -d .git ] && [ ! -L .git ] ||
 
 /// What the agent makes first: the program, and what names it.
 fn trap(world: &World) -> String {
-    let hooks: String = HOOKS.iter().map(|(hook, _)| format!("cp .trap .trap-hooks/{hook}; ")).collect();
+    let hooks = HOOKS.map(|(hook, _)| format!("cp .trap .trap-hooks/{hook}; ")).concat();
     format!(
         "cp -a .git ~/clean; printf '#!/bin/sh\\n: >{}\\nexec cat >/dev/null\\n' >.trap; chmod 755 .trap; \
          mkdir .trap-hooks; {hooks} printf '[core]\\n\\tfsmonitor = %s\\n' \"$PWD/.trap\" >.trap-config",
