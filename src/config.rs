@@ -130,6 +130,19 @@ impl Config {
         }
     }
 
+    /// The settings of a session that logs in, with these ports.
+    pub(crate) fn for_login(self, publish: Vec<u16>) -> Self {
+        Self {
+            network: Network::Open,
+            publish,
+            mounts: vec![],
+            env: vec![],
+            persist: vec![],
+            session_name: None,
+            ..self
+        }
+    }
+
     /// The user's settings file, even if it does not exist.
     pub(crate) fn path(options: &Options, host: &Host) -> PathBuf {
         options.config.as_ref().map_or_else(|| host.config_file(), |path| host.cwd.join(path))

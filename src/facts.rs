@@ -93,7 +93,7 @@ impl Facts {
         findings.extend(look.allowlist(&writable));
         // A demonstration is nobody's work, and acli's login is for those who have the program in the image.
         let wanted =
-            |what: bool, path| if what && purpose != Purpose::Demo { look.of_home(path) } else { Ok(None) };
+            |what: bool, path| if what && !purpose.is_bare() { look.of_home(path) } else { Ok(None) };
         let mut optional = |found: Result<Option<PathBuf>, Finding>| {
             found.unwrap_or_else(|finding| {
                 findings.push(finding);
@@ -213,7 +213,11 @@ impl Look<'_> {
             cwd: &self.workspace.cwd,
             persist: &self.config.persist,
             decisions: &take_back::decisions(&real(&self.host.state_dir()))?,
-            scope: if purpose == Purpose::SetUp { Scope::SetUp } else { Scope::Session },
+            scope: match purpose {
+                Purpose::SetUp => Scope::SetUp,
+                Purpose::Login => Scope::Login,
+                Purpose::Work | Purpose::Shell | Purpose::Demo => Scope::Session,
+            },
         }))
     }
 
@@ -289,7 +293,7 @@ pub(crate) fn who(host: &Host, workspace: &Workspace) -> (Owner, Option<Finding>
 }
 
 /// Root's own directory could not be written by the owner of the repository, so that owner gets one beside it.
-fn agent_dir(host: &Host, who: Owner) -> (PathBuf, Option<Finding>) {
+pub(crate) fn agent_dir(host: &Host, who: Owner) -> (PathBuf, Option<Finding>) {
     let dir = host.agent_dir();
     if host.uid != 0 || who.uid == 0 {
         return (dir, None);

@@ -1,6 +1,10 @@
 //! The common start of all verbs: the options, the machine, the settings, the engine.
 
-use std::{ffi::OsStr, fs, time::SystemTime};
+use std::{
+    ffi::OsStr,
+    fs,
+    time::{Duration, SystemTime},
+};
 
 use crate::{
     agent,
@@ -46,6 +50,8 @@ pub(crate) struct Prepared {
     pub(crate) proxy: Image,
     pub(crate) ca: Vec<u8>,
     pub(crate) reach: Reach,
+    /// How long a session that logs in may take.
+    pub(crate) login_within: Option<Duration>,
 }
 
 impl Prepared {
@@ -108,9 +114,21 @@ impl Launcher {
     /// Reads the repository, and decides everything about its session before the plan.
     pub(crate) fn prepare(&self, program: Program) -> anyhow::Result<Prepared> {
         self.host.engine.check()?;
-        let workspace = Workspace::find(&self.host)?;
+        let is_demo = program.purpose == Purpose::Demo;
+        let settle = |config: Config| if is_demo { config.for_demo() } else { config };
+        self.prepare_in(Workspace::find(&self.host)?, program, settle)
+    }
+
+    /// Decides everything about a session in this workspace before the plan, with these changes of the settings.
+    pub(crate) fn prepare_in(
+        &self,
+        workspace: Workspace,
+        program: Program,
+        settle: impl FnOnce(Config) -> Config,
+    ) -> anyhow::Result<Prepared> {
+        self.host.engine.check()?;
         let config = self.trusted(Config::load(&self.options, &self.host, Some(&workspace.root))?)?;
-        let config = if program.purpose == Purpose::Demo { config.for_demo() } else { config };
+        let config = settle(config);
         let (who, as_root) = facts::who(&self.host, &workspace);
         let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose)?;
         let findings = workspace.findings.iter().chain(&as_root).chain(&facts.findings);
@@ -129,7 +147,7 @@ impl Launcher {
         let image = Image::agent(variant, &config.images, &config.packages, who, &ca);
         let proxy = Image::proxy(&config.images, &ca);
         let reach = self.reach(&config)?;
-        Ok(Prepared { workspace, config, facts, who, program, image, proxy, ca, reach })
+        Ok(Prepared { workspace, config, facts, who, program, image, proxy, ca, reach, login_within: None })
     }
 
     /// Tells what the session does not have of the agent's directory; most of it once on this machine.
@@ -235,6 +253,7 @@ impl Launcher {
                 _ => None,
             },
             list: self.options.allowed_domains.as_deref(),
+            login_within: prepared.login_within,
         };
         let sweep = Sweep::start(&self.host, &docker);
         let outcome = session::run(&needs, &id, &choices);

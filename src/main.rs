@@ -104,6 +104,14 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
             verb::run::enter(&launcher()?, &name, &command)
         }
         Action::Verb(Verb::Build { all }) => verb::build::run(&launcher()?, all),
+        Action::Verb(Verb::Login { list: true, .. }) => verb::login::list(&launcher()?),
+        Action::Verb(Verb::Login { provider: Some(provider), key: true, .. }) => {
+            verb::login::store_key(&launcher()?, &provider)
+        }
+        Action::Verb(Verb::Login { provider, timeout, .. }) => {
+            verb::login::run(&launcher()?, provider.as_deref(), timeout)
+        }
+        Action::Verb(Verb::Logout { provider }) => verb::login::forget(&launcher()?, &provider),
         Action::Verb(Verb::Demo) => verb::demo::run(&launcher()?),
         Action::Verb(Verb::Allow { entries, session, save }) => {
             verb::allow::run(&launcher()?, &entries, session.as_deref(), save)

@@ -12,15 +12,24 @@ pub(crate) enum Purpose {
     /// A command of the agent changes its own set-up. It does not get the repository, whose settings and extensions
     /// would also run.
     SetUp,
+    /// The user logs in to a provider. It gets nothing of the host, and alone can leave a login.
+    Login,
     /// A scripted model tries the walls of the sandbox, in a scratch repository.
     Demo,
+}
+
+impl Purpose {
+    /// Whether it is not for the user's work, and gets nothing of the user's own.
+    pub(crate) fn is_bare(self) -> bool {
+        matches!(self, Self::Login | Self::Demo)
+    }
 }
 
 /// The program of a session, and its purpose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Program {
     pub(crate) purpose: Purpose,
-    /// The agent's arguments. For a shell, the command with its arguments.
+    /// The agent's arguments. For a shell, the command with its arguments; for a login, the provider, if one was named.
     pub(crate) words: Vec<String>,
 }
 

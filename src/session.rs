@@ -1,5 +1,6 @@
 //! The life of a session: claim, up, attach, down.
 
+mod awaited;
 mod login;
 mod prepare;
 mod proxy_log;
@@ -16,6 +17,7 @@ use std::{os::unix::process::ExitStatusExt as _, path::Path, sync::Arc, time::Du
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM};
 
 use self::{
+    awaited::{Awaited, Came},
     login::back_up,
     sidecar::Sidecar,
     steer::{Phase, Steer},
@@ -35,7 +37,7 @@ use crate::{
     host::Host,
     plan::{Choices, Plan},
     record::{Claim, Naming, SessionId},
-    report::{FAILED, Interrupted},
+    report::{FAILED, Hinted, Interrupted},
     signals::Signals,
 };
 
@@ -60,6 +62,8 @@ pub(crate) struct Needs<'a> {
     pub(crate) sources: Option<&'a Sources>,
     /// The allowlist's file, where another than the usual one was named.
     pub(crate) list: Option<&'a Path>,
+    /// How long a session that logs in may take.
+    pub(crate) login_within: Option<Duration>,
 }
 
 /// Runs a session from claim to teardown and returns the agent's exit status.
@@ -128,10 +132,13 @@ fn live(
     }
     let (stopper, agent) = ((*docker).clone(), plan.agent.name.clone());
     signals.stops(move || stopper.halt(&agent))?;
+    let awaited = needs.login_within.map(|limit| Awaited::start(docker, &plan.agent.name, &claim.dir, limit));
     let shown = docker.show(&plan.agent, |client| {
         signals.shows(client);
         steer.reached(Phase::Running(teardown.sidecar.clone()));
-    })?;
+    });
+    let came = awaited.map_or(Came::End, Awaited::end);
+    let shown = shown?;
     let outcome = outcome(docker, signals, &plan, &shown);
     if let Some(sidecar) = &teardown.sidecar
         && let Some(said) = sidecar.failed_before_ready()
@@ -143,7 +150,18 @@ fn live(
         // The engine has removed the agent's container before its client returned.
         teardown.extent = Extent::WithoutAgent { companions: plan.sidecar.is_some() || plan.model.is_some() };
     }
-    outcome
+    match came {
+        Came::End => outcome,
+        Came::Login => signals.check().map(|()| 0),
+        Came::Nothing => Err(too_late(needs.login_within.unwrap_or_default())),
+    }
+}
+
+fn too_late(limit: Duration) -> anyhow::Error {
+    Hinted::error(
+        format!("no login came within {} s, so nothing was changed", limit.as_secs()),
+        "try again; `pi login --timeout 10m` waits longer",
+    )
 }
 
 /// The exit status of the agent, or why there is none.

@@ -121,6 +121,7 @@ pub(crate) struct Note {
     live: OsString,
     root: OsString,
     set_up: bool,
+    login: bool,
     transcripts: Option<OsString>,
     /// What sessions had of the names that nobody knows.
     known: Vec<String>,
@@ -136,7 +137,11 @@ impl Note {
     }
 
     pub(crate) fn scope(&self) -> Scope {
-        if self.set_up { Scope::SetUp } else { Scope::Session }
+        match (self.set_up, self.login) {
+            (true, _) => Scope::SetUp,
+            (_, true) => Scope::Login,
+            _ => Scope::Session,
+        }
     }
 
     pub(crate) fn transcripts(&self) -> Option<&OsStr> {
@@ -191,6 +196,7 @@ fn write_note(layout: &Layout, place: Place<'_>, own: &Dir) -> anyhow::Result<()
         live: place.live.into(),
         root: place.root.into(),
         set_up: layout.scope == Scope::SetUp,
+        login: layout.scope == Scope::Login,
         transcripts,
         known: names.chain(layout.read.iter().map(|read| read.name.clone())).collect(),
     };
@@ -324,6 +330,10 @@ impl Own {
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
         Ok((read(&self.before)?, read(&self.dir)?))
+    }
+
+    pub(super) fn dir(&self) -> &Dir {
+        &self.dir
     }
 
     /// The names that the supervisor found at the end, or somebody else wrote there.

@@ -14,6 +14,7 @@ use super::{
     fd::{Dir, Kind, Made, PRIVATE_DIR, PRIVATE_FILE, TEXT},
     laid::{self, Note, Own},
     lock::AgentLock,
+    login,
     notice::{self, Notice, shown},
     settings::{self, Merged, Scope},
     staged::Stage,
@@ -54,6 +55,7 @@ pub(crate) fn take_back(
             Ok(()) => notices.extend(said(settings_back(&note, &own))),
             Err(error) => notices.push(failed(&error)),
         },
+        (Scope::Login, _) => notices.extend(said(login::take_back(&note, own.dir()))),
         (Scope::SetUp, None) => notices.push(Notice::new(
             "the change of the agent's set-up was interrupted, so nothing of it was kept",
             "run the command again",

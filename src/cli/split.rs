@@ -78,8 +78,7 @@ impl Split {
 }
 
 /// Verbs to come. They are refused now, so that no prompt changes its meaning later.
-const RESERVED: [(&str, &str); 3] = [
-    ("login", "run `pi` and type /login"),
+const RESERVED: [(&str, &str); 2] = [
     ("models", "put them into `~/.pi/agent/models.json`"),
     ("doctor", "`pi --verbose shell -- true` shows each docker command and its errors"),
 ];

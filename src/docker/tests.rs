@@ -189,8 +189,13 @@ fn facts() -> impl Strategy<Value = Facts> {
 
 fn program() -> impl Strategy<Value = Program> {
     let words = proptest::collection::vec("[^\0]{0,12}", 0..4);
-    let purpose =
-        proptest::sample::select(vec![Purpose::Work, Purpose::Shell, Purpose::SetUp, Purpose::Demo]);
+    let purpose = proptest::sample::select(vec![
+        Purpose::Work,
+        Purpose::Shell,
+        Purpose::SetUp,
+        Purpose::Login,
+        Purpose::Demo,
+    ]);
     (words, purpose).prop_map(|(words, purpose)| Program { purpose, words })
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn lay_out(layout: &Layout, place: Place<'_>) -> anyhow::Result<LaidO
     let mut mounts = lay(layout, place)?;
     let packages = match layout.scope {
         Scope::SetUp => Some(Stage::make(place.live, place.owner)?),
-        Scope::Session => None,
+        Scope::Session | Scope::Login => None,
     };
     if let Some(packages) = &packages {
         mounts.extend(packages.mounts()?);
