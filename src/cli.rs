@@ -239,7 +239,7 @@ pub(crate) enum Verb {
     },
 }
 
-/// A time of ten seconds to one hour: a number of seconds, or with `s` or `m` behind it.
+/// A time of one second to one hour: a number of seconds, or with `s` or `m` behind it.
 fn time(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.strip_suffix('m') {
         Some(number) => (number, 60),
@@ -247,8 +247,8 @@ fn time(text: &str) -> Result<Duration, String> {
     };
     let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
     match seconds {
-        Some(seconds @ 10..=3600) => Ok(Duration::from_secs(seconds)),
-        _ => Err("it is a time from `10s` to `60m`".to_owned()),
+        Some(seconds @ 1..=3600) => Ok(Duration::from_secs(seconds)),
+        _ => Err("it is a time from `1s` to `60m`".to_owned()),
     }
 }
 
@@ -419,10 +419,10 @@ mod tests {
 
     #[test]
     fn a_time_is_seconds_or_minutes() {
-        for (text, seconds) in [("90", 90), ("90s", 90), ("10m", 600), ("60m", 3600), ("10", 10)] {
+        for (text, seconds) in [("90", 90), ("90s", 90), ("10m", 600), ("60m", 3600), ("1", 1)] {
             assert_eq!(time(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
-        for text in ["", "s", "m", "9", "61m", "1h", "-5", "1.5m", "99999999999999999999m"] {
+        for text in ["", "s", "m", "0", "61m", "1h", "-5", "1.5m", "99999999999999999999m"] {
             assert!(time(text).is_err(), "{text}");
         }
     }

@@ -83,23 +83,22 @@ pub(crate) fn is_provider(id: &str) -> bool {
 /// The provider that was most likely meant.
 pub(crate) fn nearest_provider(id: &str) -> Option<&'static str> {
     let meant = id.to_lowercase();
-    let all = || LOGINS.iter().map(|login| login.id).chain(KEYED);
-    let known_as = [
-        ("claude", "anthropic"),
-        ("chatgpt", "openai-codex"),
-        ("codex", "openai-codex"),
-        ("copilot", "github-copilot"),
-        ("gemini", "google"),
-        ("kimi", "kimi-coding"),
-        ("grok", "xai"),
-    ];
-    let elsewhere = known_as.iter().find(|(theirs, _)| *theirs == meant).map(|(_, ours)| *ours);
-    elsewhere.or_else(|| {
-        let near = all().map(|known| (strsim::osa_distance(&meant, known), known));
-        let near = near.filter(|(distance, _)| *distance <= meant.len().div_ceil(3).min(3));
-        near.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
-    })
+    let own = LOGINS.iter().map(|login| login.id).chain(KEYED).map(|id| (id, id));
+    let near = CALLED.into_iter().chain(own).map(|(known, id)| (strsim::osa_distance(&meant, known), id));
+    let near = near.filter(|(distance, _)| *distance <= meant.len().div_ceil(4).min(3));
+    near.min_by_key(|(distance, _)| *distance).map(|(_, id)| id)
 }
+
+/// What people call a provider.
+const CALLED: [(&str, &str); 7] = [
+    ("claude", "anthropic"),
+    ("chatgpt", "openai-codex"),
+    ("codex", "openai-codex"),
+    ("copilot", "github-copilot"),
+    ("gemini", "google"),
+    ("kimi", "kimi-coding"),
+    ("grok", "xai"),
+];
 
 /// Makes the agent log in and do nothing else: it has no tool, and loads nothing but what types `/login` for the user.
 pub(crate) const LOGIN_WORDS: [&str; 11] = [
@@ -129,7 +128,7 @@ mod tests {
     #[test]
     fn what_people_call_a_provider_leads_to_it() {
         for (typed, meant) in
-            [("claude", "anthropic"), ("antropic", "anthropic"), ("Codex", "openai-codex"), ("gorq", "groq")]
+            [("claud", "anthropic"), ("antropic", "anthropic"), ("Codex", "openai-codex"), ("gorq", "groq")]
         {
             assert_eq!(nearest_provider(typed), Some(meant), "{typed}");
         }

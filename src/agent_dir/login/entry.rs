@@ -135,7 +135,7 @@ fn check_token(name: &str, token: &str) -> anyhow::Result<()> {
         bail!("its `{name}` is longer than {LONGEST} characters");
     }
     if token.starts_with(['!', '$']) || !token.bytes().all(|b| b.is_ascii_graphic()) {
-        bail!("its `{name}` is not a token");
+        bail!("its `{name}` begins like a command or a variable, or has a character that none has");
     }
     Ok(())
 }
