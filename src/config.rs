@@ -1,6 +1,8 @@
 //! The settings: their layers, and the one function that resolves them.
 
 mod file;
+mod hide;
+mod origin;
 mod place;
 mod value;
 
@@ -14,7 +16,10 @@ use self::{
     file::{Cpus, ImagesLayer, Layer, Values, layer, project_lang, read},
     value::{PROCESSORS, processes, runtime, session_name, size},
 };
-pub(crate) use crate::inside::Access;
+pub(crate) use self::{
+    hide::{Hide, Pattern},
+    origin::{InForce, in_force},
+};
 use crate::{
     agent_dir::entry::Persist,
     cli::Options,
@@ -22,12 +27,16 @@ use crate::{
     lang::Lang,
     report::{Hinted, one_line},
 };
+pub(crate) use crate::{cli::Published, inside::Access};
 
 /// The default settings. Their comments document every key.
 pub(crate) const DEFAULTS: &str = include_str!("../assets/config.toml");
 
 /// In this file a repository may choose its language, and nothing else.
 pub(crate) const PROJECT_FILE: &str = ".pi/sandbox.toml";
+
+/// How many ports a session may publish.
+pub(crate) const MOST_PUBLISHED: usize = 64;
 
 /// The resolved settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,11 +51,13 @@ pub(crate) struct Config {
     pub(crate) dns: Vec<String>,
     pub(crate) mounts: Vec<MountSpec>,
     pub(crate) env: Vec<String>,
-    pub(crate) publish: Vec<u16>,
+    pub(crate) publish: Vec<Published>,
     pub(crate) packages: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
+    /// `None` where the user has not decided.
+    pub(crate) hide: Option<Hide>,
     pub(crate) docker: String,
     pub(crate) session_name: Option<String>,
     pub(crate) images: Images,
@@ -125,19 +136,21 @@ impl Config {
             mounts: vec![],
             env: vec![],
             persist: vec![],
+            hide: Some(Hide::default()),
             session_name: Some("demo".to_owned()),
             ..self
         }
     }
 
     /// The settings of a session that logs in, with these ports.
-    pub(crate) fn for_login(self, publish: Vec<u16>) -> Self {
+    pub(crate) fn for_login(self, ports: &[u16]) -> Self {
         Self {
             network: Network::Open,
-            publish,
+            publish: ports.iter().map(|port| Published { host: *port, agent: *port }).collect(),
             mounts: vec![],
             env: vec![],
             persist: vec![],
+            hide: Some(Hide::default()),
             session_name: None,
             ..self
         }
@@ -180,7 +193,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         dns: values(user.dns, base.dns),
         mounts: mounts.iter().map(|text| MountSpec::parse(text, host)).collect::<anyhow::Result<_>>()?,
         env,
-        publish: options.publish.clone(),
+        publish: published(&options.publish)?,
         packages: values(user.packages, base.packages),
         limits,
         runtime: match &options.runtime {
@@ -188,6 +201,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
             None => Some(text(user.runtime, base.runtime)).filter(|name| !name.is_empty()),
         },
         persist: persist(user.persist),
+        hide: user.hide.map(|patterns| hide(Some(patterns))),
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,
         images: images(user.images, base.images, host),
@@ -204,10 +218,28 @@ fn network(options: &Options, proxy: bool) -> anyhow::Result<Network> {
     } else {
         Network::Open
     };
-    if network != Network::Open && !options.publish.is_empty() {
-        bail!(Hinted::usage("`--publish` needs the open network: nothing can reach into a restricted one"));
+    if network == Network::None && !options.publish.is_empty() {
+        bail!(Hinted::usage("`--publish` needs a network, and `--no-network` gives none; `--proxy` has one"));
     }
     Ok(network)
+}
+
+/// The published ports, each once.
+fn published(typed: &[Published]) -> anyhow::Result<Vec<Published>> {
+    let mut all: Vec<Published> = vec![];
+    for one in typed {
+        match all.iter().find(|other| other.host == one.host) {
+            Some(other) if other == one => {}
+            Some(other) => bail!(Hinted::usage(format!(
+                "`--publish {other}` and `--publish {one}` want the same port of this machine"
+            ))),
+            None => all.push(*one),
+        }
+    }
+    if all.len() > MOST_PUBLISHED {
+        bail!(Hinted::usage(format!("`--publish` takes at most {MOST_PUBLISHED} ports")));
+    }
+    Ok(all)
 }
 
 /// The limits of the agent's container.
@@ -265,6 +297,11 @@ fn persist(user: Values) -> Vec<Persist> {
     all.sort();
     all.dedup();
     all
+}
+
+/// The same.
+fn hide(patterns: Values) -> Hide {
+    Hide::new(values(patterns, None).iter().flat_map(|text| Pattern::parse(text)).collect())
 }
 
 /// Blames the command line for a bad value.

@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     agent,
     agent_dir::{entry::LOGINS, laid::Laid},
-    config::{Access, Config, Limits},
+    config::{Access, Config, Limits, Published},
     egress::{Rendered, Sources},
     facts::Facts,
     host::{Host, Owner, hex},
@@ -28,6 +28,7 @@ use crate::{
     workspace::Workspace,
 };
 
+pub(crate) use self::mounts::shadow;
 pub(crate) use self::noun::{
     Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Source, Streams,
 };
@@ -52,6 +53,9 @@ const OPEN_FILES: u64 = 65_536;
 
 /// Where the sidecar listens on its network.
 const PROXY_PORT: u16 = 8888;
+
+/// From here on the sidecar listens for this machine, a port for each one that is published.
+const PUBLISHED_FROM: u16 = 8900;
 
 /// By this name containers reach the machine that they run on.
 const MACHINE: &str = "host.docker.internal";
@@ -182,10 +186,16 @@ impl Plan {
         match reach {
             Reach::Open | Reach::None => {}
             Reach::Proxy(rendered, _) => {
-                rules = Some((**rendered).clone());
+                let published = published(&inputs.config.publish, subnet.agent());
+                rules = Some(Rendered { published, ..(**rendered).clone() });
+                let publish = inputs.config.publish.iter().zip(PUBLISHED_FROM..);
+                let publish = publish.map(|(Published { host, .. }, agent)| Published { host: *host, agent });
                 sidecar = Some(Container {
                     privileges: Privileges::RoutesThenNone,
-                    network: Attachment::Bridge { publish: vec![], dns: inputs.config.dns.clone() },
+                    network: Attachment::Bridge {
+                        publish: publish.collect(),
+                        dns: inputs.config.dns.clone(),
+                    },
                     hosts: BTreeMap::from([(MACHINE, Named::Machine)]),
                     // Old and new rules at once.
                     tmp: "8m",
@@ -276,6 +286,12 @@ fn agent_container(
     })
 }
 
+/// Where the sidecar passes on what it hears from this machine, as it reads that.
+fn published(all: &[Published], agent: Ipv4Addr) -> String {
+    all.iter()
+        .fold(String::new(), |lines, Published { agent: port, .. }| lines + &format!("{agent} {port}\n"))
+}
+
 /// A container beside the agent, as little as it can be.
 fn companion(
     name: String,
@@ -341,7 +357,7 @@ pub(crate) fn state_hash(host: &Host) -> String {
 }
 
 /// Where the agent is, told to the model.
-fn briefing(reach: &Reach) -> String {
+fn briefing(reach: &Reach, published: &[Published]) -> String {
     let network = match reach {
         Reach::Open => "The network is open.",
         Reach::None => "There is no network.",
@@ -352,11 +368,19 @@ fn briefing(reach: &Reach) -> String {
              your user to run `pi allow HOST` in another terminal on their machine, then try again."
         }
     };
+    let ports: Vec<String> = published.iter().map(|one| one.agent.to_string()).collect();
+    let ports = match ports.as_slice() {
+        [] => String::new(),
+        ports => format!(
+            " Your user can reach servers of yours on port {} that listen on 0.0.0.0.",
+            ports.join(", ")
+        ),
+    };
     format!(
         "You run inside a locked-down container: no root, no capabilities, a read-only system. You can write the \
          repository, your home directory and /tmp; only the repository, the agent's settings, logins and transcripts, \
          and the caches of packages outlast the session. The user's other files, the container engine and `sudo` are not \
-         there. {network}"
+         there. {network}{ports}"
     )
 }
 
@@ -379,7 +403,7 @@ fn command(inputs: &Inputs<'_>) -> Vec<String> {
             words.push(format!("{}/APPEND_SYSTEM.md", inside::AGENT_DIR));
         }
         words.push("--append-system-prompt".to_owned());
-        words.push(briefing(reach));
+        words.push(briefing(reach, &config.publish));
     }
     words.extend(args.iter().cloned());
     if program.reads_the_repository() {

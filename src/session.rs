@@ -1,6 +1,7 @@
 //! The life of a session: claim, up, attach, down.
 
 mod awaited;
+mod hidden;
 mod login;
 mod prepare;
 mod proxy_log;
@@ -32,7 +33,7 @@ pub(crate) use self::{
 };
 use crate::{
     control::Server,
-    docker::{Docker, Ended, Shown},
+    docker::{Docker, Ended, Shown, known_refusal},
     egress::Sources,
     host::Host,
     plan::{Choices, Plan},
@@ -144,6 +145,9 @@ fn live(
         && let Some(said) = sidecar.failed_before_ready()
     {
         signals.check()?;
+        if let Some(clearer) = known_refusal(&said) {
+            return Err(clearer);
+        }
         anyhow::bail!("the proxy could not be started, so the agent was not: {said}");
     }
     if outcome.is_ok() && shown.status().code().is_some() {

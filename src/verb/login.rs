@@ -56,7 +56,7 @@ pub(crate) fn run(launcher: &Launcher, provider: Option<&str>, limit: Duration) 
     let program =
         Program { purpose: Purpose::Login, words: provider.map(str::to_owned).into_iter().collect() };
     let prepared =
-        launcher.prepare_in(Workspace::empty(&dir, owner)?, program, |config| config.for_login(ports))?;
+        launcher.prepare_in(Workspace::empty(&dir, owner)?, program, |config| config.for_login(&ports))?;
     let prepared = Prepared { login_within: Some(limit), ..prepared };
     let before = store::read(&live)?;
     report::note(format_args!(
