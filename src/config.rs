@@ -129,15 +129,24 @@ impl Config {
         resolve(options, host, project.flatten(), user)
     }
 
-    /// The settings of `pi demo`, without the user's mounts and variables.
+    /// The settings of `pi demo`.
     pub(crate) fn for_demo(self) -> Self {
+        Self { network: Network::Demo, session_name: Some("demo".to_owned()), ..self.without_extras() }
+    }
+
+    /// The settings of `pi doctor --prove`.
+    pub(crate) fn for_proof(self) -> Self {
+        Self { session_name: Some("proof".to_owned()), ..self.without_extras() }
+    }
+
+    /// Without what the user has let in besides, which is no fault of the walls.
+    fn without_extras(self) -> Self {
         Self {
-            network: Network::Demo,
             mounts: vec![],
             env: vec![],
+            lan: vec![],
             persist: vec![],
             hide: Some(Hide::default()),
-            session_name: Some("demo".to_owned()),
             ..self
         }
     }

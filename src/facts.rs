@@ -237,7 +237,7 @@ impl Look<'_> {
             scope: match purpose {
                 Purpose::SetUp => Scope::SetUp,
                 Purpose::Login => Scope::Login,
-                Purpose::Work | Purpose::Shell | Purpose::Demo => Scope::Session,
+                Purpose::Work | Purpose::Shell | Purpose::Demo | Purpose::Proof => Scope::Session,
             },
         }))
     }

@@ -114,8 +114,12 @@ impl Launcher {
     /// Reads the repository, and decides everything about its session before the plan.
     pub(crate) fn prepare(&self, program: Program) -> anyhow::Result<Prepared> {
         self.host.engine.check()?;
-        let is_demo = program.purpose == Purpose::Demo;
-        let settle = |config: Config| if is_demo { config.for_demo() } else { config };
+        let purpose = program.purpose;
+        let settle = |config: Config| match purpose {
+            Purpose::Demo => config.for_demo(),
+            Purpose::Proof => config.for_proof(),
+            _ => config,
+        };
         self.prepare_in(Workspace::find(&self.host)?, program, settle)
     }
 
@@ -222,7 +226,7 @@ impl Launcher {
         let naming = prepared.naming();
         let choices = prepared.choices(naming.plain(), &self.host);
         // The demo's repository is removed afterwards.
-        if prepared.program.purpose != Purpose::Demo {
+        if !matches!(prepared.program.purpose, Purpose::Demo | Purpose::Proof) {
             let plan = self.plan(prepared, &id, &choices)?;
             let writable = plan.agent.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
             // Its own files are gone with the session.

@@ -118,12 +118,12 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         }
         Action::Verb(Verb::Logout { provider }) => verb::login::forget(&launcher()?, &provider),
         Action::Verb(Verb::Demo) => verb::demo::run(&launcher()?),
-        Action::Verb(Verb::Doctor { json }) => verb::doctor::run(&launcher()?, json),
+        Action::Verb(Verb::Doctor { json, prove }) => verb::doctor::run(&launcher()?, json, prove),
         Action::Verb(Verb::Allow { entries, session, save }) => {
             verb::allow::run(&launcher()?, &entries, session.as_deref(), save)
         }
-        Action::Verb(Verb::Blocked { session, json }) => {
-            verb::blocked::run(&launcher()?, session.as_deref(), json)
+        Action::Verb(Verb::Blocked { session, json, save }) => {
+            verb::blocked::run(&launcher()?, session.as_deref(), json, save)
         }
         Action::Verb(Verb::Check { targets }) => verb::check::run(&launcher()?, &targets),
         Action::Verb(Verb::Ps { json }) => verb::ps::run(&launcher()?, json),

@@ -45,7 +45,7 @@ const SECCOMP: &str = include_str!("../assets/seccomp.json");
 const MODEL: &str = include_str!("../assets/demo/model.mjs");
 
 /// What the scripted model has the agent run.
-const CHECK: &str = include_str!("../assets/demo/check.sh");
+const CHECK: &str = concat!(include_str!("../assets/demo/walls.sh"), include_str!("../assets/demo/check.sh"));
 
 /// How many files a process of a container may open, unless the machine allows fewer: an engine cannot give more than
 /// it has itself.
@@ -273,7 +273,7 @@ fn agent_container(
         runtime: config.runtime.clone(),
         streams: match program.purpose {
             // Nobody watches: the table at the end says it.
-            Purpose::Demo => Streams::Silent,
+            Purpose::Demo | Purpose::Proof => Streams::Silent,
             _ => Streams::of(host.terminal.stdin, host.terminal.stdout),
         },
         hosts: reach.hosts(inputs.subnet()),
@@ -387,7 +387,7 @@ fn briefing(reach: &Reach, published: &[Published]) -> String {
 fn command(inputs: &Inputs<'_>) -> Vec<String> {
     let Inputs { program, reach, facts, config, .. } = inputs;
     let args = &program.words;
-    if program.purpose == Purpose::Shell {
+    if matches!(program.purpose, Purpose::Shell | Purpose::Proof) {
         return args.clone();
     }
     let mut words = vec!["pi".to_owned()];

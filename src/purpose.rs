@@ -16,12 +16,14 @@ pub(crate) enum Purpose {
     Login,
     /// A scripted model tries the walls of the sandbox, in a scratch repository.
     Demo,
+    /// A script tries the walls of each kind of network, in a scratch repository.
+    Proof,
 }
 
 impl Purpose {
     /// Whether it is not for the user's work, and gets nothing of the user's own.
     pub(crate) fn is_bare(self) -> bool {
-        matches!(self, Self::Login | Self::Demo)
+        matches!(self, Self::Login | Self::Demo | Self::Proof)
     }
 }
 
@@ -42,7 +44,7 @@ impl Program {
 
     /// Whether the session has the repository.
     pub(crate) fn sees_the_repository(&self) -> bool {
-        self.purpose != Purpose::SetUp || self.reads_the_repository()
+        !matches!(self.purpose, Purpose::SetUp | Purpose::Login) || self.reads_the_repository()
     }
 
     /// Whether it is a set-up command with a path, which may read the repository.

@@ -152,7 +152,8 @@ fn live(
     }
     if outcome.is_ok() && shown.status().code().is_some() {
         // The engine has removed the agent's container before its client returned.
-        teardown.extent = Extent::WithoutAgent { companions: plan.sidecar.is_some() || plan.model.is_some() };
+        let is_alone = plan.sidecar.is_none() && plan.model.is_none();
+        teardown.extent = if is_alone { Extent::Volume } else { Extent::WithoutAgent };
     }
     match came {
         Came::End => outcome,

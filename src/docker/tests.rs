@@ -197,6 +197,7 @@ fn program() -> impl Strategy<Value = Program> {
         Purpose::SetUp,
         Purpose::Login,
         Purpose::Demo,
+        Purpose::Proof,
     ]);
     (words, purpose).prop_map(|(words, purpose)| Program { purpose, words })
 }

@@ -95,7 +95,7 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
     }
     let mut mounts = vec![Mount::same(&workspace.root, Access::ReadWrite), own_home];
     // The scratch repository of a demonstration is gone with it, and nobody would come back to its cache.
-    if program.purpose != Purpose::Demo {
+    if !matches!(program.purpose, Purpose::Demo | Purpose::Proof) {
         mounts.push(cache(inputs, labels));
     }
     mounts.extend(workspace.git_dirs.iter().map(|dir| Mount::same(dir, Access::ReadWrite)));
