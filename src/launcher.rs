@@ -1,5 +1,7 @@
 //! The common start of all verbs: the options, the machine, the settings, the engine.
 
+mod usable;
+
 use std::{
     ffi::OsStr,
     fs,

@@ -128,6 +128,19 @@ pub(crate) fn ask(question: &str) -> bool {
     matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
+/// Asks the user, for as long as `go_on` agrees; stdin and stderr must be terminals. Only a clear yes is a yes.
+///
+/// # Errors
+/// What `go_on` says.
+pub(crate) fn ask_while(question: &str, go_on: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<bool> {
+    let _ = write!(io::stderr().lock(), "{} ", printable(question));
+    let stdin = io::stdin();
+    let mut answer = String::new();
+    wait_for_line(&stdin, go_on).inspect_err(|_| drop(writeln!(io::stderr().lock())))?;
+    stdin.read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
 /// Asks for a line that is not shown, for as long as `go_on` agrees; stdin must be a terminal.
 ///
 /// # Errors

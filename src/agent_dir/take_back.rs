@@ -82,6 +82,21 @@ pub(crate) fn untold(notices: Vec<Notice>, state: &Path) -> anyhow::Result<Vec<N
     Ok(fresh)
 }
 
+/// Whether this was told, or decided, before.
+pub(crate) fn is_told(about: &str, state: &Path) -> bool {
+    let told = Dir::open(state).ok().and_then(|dir| read(&dir, TOLD).ok()).unwrap_or_default();
+    let line = crate::report::one_line(about);
+    told.lines().any(|known| known == line)
+}
+
+/// Notes that this was told, or decided.
+///
+/// # Errors
+/// The state directory cannot be written.
+pub(crate) fn tell(about: &str, state: &Path) -> anyhow::Result<()> {
+    untold(vec![Notice::plain("").once(about)], state).map(drop)
+}
+
 /// What former sessions have decided about trust.
 ///
 /// # Errors

@@ -144,3 +144,55 @@ fn what_cannot_be_done_says_what_can() {
     }
     assert!(world.docker().calls().is_empty());
 }
+
+#[test]
+fn a_newcomer_is_told_in_one_line_and_asked_once_for_each_project() {
+    const LINE: &str = "no model provider has a key or a login: `pi login` makes one, or set a key such as \
+                        `ANTHROPIC_API_KEY`";
+    let world = World::fake();
+    let pi = |words: &[&str]| world.pi(words).env_remove("LLAMA_BASE_URL");
+    // Without a terminal nothing is asked, and it is told each time.
+    for _ in 0..2 {
+        pi(&["-p", "x"]).run().is(0, "", &format!("pi: warning: {LINE}\n"));
+    }
+    for words in [&["--version"][..], &["shell", "--", "true"], &["--dry-run", "-p", "x"]] {
+        assert!(!pi(words).run().err.contains(LINE), "{words:?}");
+    }
+    pi(&["-p", "x"]).env("GROQ_API_KEY", "k").run().is(0, "", "");
+    pi(&["--api-key", "k", "-p", "x"]).run().is(0, "", "");
+    let terminal = Terminal::open(&world);
+    let asked = |answer: &str, code: u8| {
+        terminal.line("clear; env -u LLAMA_BASE_URL pi; echo \"code=$?\"");
+        let screen = terminal.wait("the question", |screen| screen.contains("[y/N]"));
+        assert!(
+            one_line(&screen).contains(&format!("pi: {LINE}; start the agent all the same?")),
+            "{screen}"
+        );
+        terminal.line(answer);
+        terminal.wait("the end", |screen| screen.contains(&format!("code={code}")));
+    };
+    let starts = || world.docker().kinds().iter().filter(|kind| *kind == "start-agent").count();
+    let before = starts();
+    asked("n", 1);
+    assert_eq!(starts(), before);
+    asked("y", 0);
+    assert_eq!(starts(), before + 1);
+    // The answer is remembered, for this project.
+    terminal.line("clear; env -u LLAMA_BASE_URL pi; echo \"code=$?\"");
+    terminal.wait("the end", |screen| screen.contains("code=0") && !screen.contains("[y/N]"));
+    pi(&["-p", "x"]).run().is(0, "", "");
+    let other = world.repository("other");
+    pi(&["-p", "x"]).cwd(&other).run().is(0, "", &format!("pi: warning: {LINE}\n"));
+    drop(terminal);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_login_that_has_expired_for_good_is_told() {
+    let world = World::fake();
+    let login = |refresh: &str| json!({"type": "oauth", "access": "t", "refresh": refresh, "expires": 1});
+    write(logins(&world), json!({"anthropic": login("")}).to_string());
+    world.run_pi(&["-p", "x"]).says(0, "the login of `anthropic` has expired and cannot be renewed");
+    write(logins(&world), json!({"anthropic": login("r")}).to_string());
+    world.run_pi(&["-p", "x"]).is(0, "", "");
+}
