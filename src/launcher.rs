@@ -1,10 +1,12 @@
 //! The common start of all verbs: the options, the machine, the settings, the engine.
 
+mod git;
 mod usable;
 
 use std::{
     ffi::OsStr,
     fs,
+    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -17,6 +19,7 @@ use crate::{
     egress::{self, Sources},
     facts::{self, Facts},
     files::private_dir,
+    git::given::Given,
     host::{Host, Owner, seconds},
     image::{
         self, Image,
@@ -193,7 +196,13 @@ impl Launcher {
     }
 
     /// Plans a session.
-    fn plan(&self, prepared: &Prepared, id: &SessionId, choices: &Choices) -> anyhow::Result<Plan> {
+    fn plan(
+        &self,
+        prepared: &Prepared,
+        git: &Given,
+        id: &SessionId,
+        choices: &Choices,
+    ) -> anyhow::Result<Plan> {
         let Prepared { workspace, config, facts, image, who, program, reach, .. } = prepared;
         Plan::new(Inputs {
             id,
@@ -202,6 +211,7 @@ impl Launcher {
             host: &self.host,
             workspace,
             facts,
+            git,
             image: image.tag(),
             who: *who,
             program,
@@ -213,8 +223,9 @@ impl Launcher {
 
     /// Plans a session for a dry run.
     pub(crate) fn dry_plan(&self, prepared: &Prepared) -> anyhow::Result<Plan> {
-        let naming = prepared.naming();
-        self.plan(prepared, &SessionId::random()?, &prepared.choices(naming.plain(), &self.host))
+        let (naming, id) = (prepared.naming(), SessionId::random()?);
+        let git = git::given(self, prepared, &id)?;
+        self.plan(prepared, &git, &id, &prepared.choices(naming.plain(), &self.host))
     }
 
     /// Runs a session from beginning to end.
@@ -227,12 +238,16 @@ impl Launcher {
         let id = SessionId::random()?;
         let naming = prepared.naming();
         let choices = prepared.choices(naming.plain(), &self.host);
+        session::bring_in(&prepared.workspace.root, &docker, &self.host);
+        let git = git::given(self, prepared, &id)?;
         // The demo's repository is removed afterwards.
         if !matches!(prepared.program.purpose, Purpose::Demo | Purpose::Proof) {
-            let plan = self.plan(prepared, &id, &choices)?;
+            let plan = self.plan(prepared, &git, &id, &choices)?;
+            let own = [plan.state.clone(), real(&plan.state)];
+            let is_lasting = |path: &&Path| !own.iter().any(|own| path.starts_with(own));
             let writable = plan.agent.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
             // Its own files are gone with the session.
-            let paths = writable.filter_map(Mount::path).filter(|path| !path.starts_with(&plan.state));
+            let paths = writable.filter_map(Mount::path).filter(is_lasting);
             Written::remember(&self.host, paths)?;
         }
         if let Reach::Proxy(_, sources) = &prepared.reach {
@@ -243,16 +258,17 @@ impl Launcher {
             host: &self.host,
             docker: &docker,
             signals: &self.signals,
-            plan: &|choices| self.plan(prepared, &id, choices),
-            lay_out: &|| {
+            plan: &|choices| self.plan(prepared, &git, &id, choices),
+            lay_out: &|name| {
                 let place = Place {
                     session: &real(&record::directory(&self.host, &id)),
                     live: &prepared.facts.agent_dir,
                     root: &prepared.workspace.root,
                     owner: (self.host.uid == 0 && prepared.who.uid != 0).then_some(prepared.who),
                 };
-                session::lay_out(&prepared.facts, place)
+                session::lay_out(&prepared.facts, place, &git, name)
             },
+            git: git.git(),
             agent_image: &|| builder.ensure(&prepared.image, Effort::Missing),
             sidecar_image: &|| builder.ensure(&prepared.proxy, Effort::Missing),
             naming: &naming,
