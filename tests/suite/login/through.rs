@@ -65,7 +65,8 @@ fn the_browsers_answer_reaches_the_agent_on_a_port_that_only_this_machine_has() 
     let listeners: Vec<&str> =
         published.lines().filter(|line| line.contains(&port) && line.contains(" 0A ")).collect();
     assert!(listeners.iter().all(|line| line.contains(&format!(" 0100007F{port}"))), "{listeners:?}");
-    terminal.insist(&["C-c", "C-d"], "the end", |screen| screen.contains("code=1"));
+    world.run_pi(&["stop", "login"]).has_code(0);
+    terminal.wait("the end", |screen| screen.contains("code=143"));
     assert_eq!(text(&world), "");
     assert!(get(PORT, "/").is_none());
     drop(terminal);
@@ -81,7 +82,8 @@ fn a_port_that_is_taken_leaves_another_way() {
     terminal.line("pi login openai-codex; echo \"code=$?\"");
     let screen = terminal.wait("the agent's question", |screen| screen.contains("Device code login"));
     assert!(screen.contains("port 1455 of this machine is taken"), "{screen}");
-    terminal.insist(&["C-c", "C-d"], "the end", |screen| screen.contains("code=1"));
+    world.run_pi(&["stop", "login"]).has_code(0);
+    terminal.wait("the end", |screen| screen.contains("code=143"));
     drop(terminal);
     world.assert_nothing_left();
 }
