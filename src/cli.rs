@@ -173,6 +173,12 @@ pub(crate) enum Verb {
         #[arg(value_name = "PROVIDER")]
         provider: String,
     },
+    /// Look at addresses that sessions want to have opened, and open them in your browser
+    Open {
+        /// Name or id of the session; without one, all of them
+        #[arg(long, value_name = "NAME")]
+        session: Option<String>,
+    },
     /// Run a session with a scripted model, without a key and without internet
     Demo,
     /// Look at everything that a session needs, and say what to do about what is not fine

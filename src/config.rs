@@ -57,6 +57,7 @@ pub(crate) struct Config {
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
     pub(crate) git: GitAccess,
+    pub(crate) open_urls: OpenUrls,
     /// `None` where the user has not decided.
     pub(crate) hide: Option<Hide>,
     pub(crate) docker: String,
@@ -87,6 +88,16 @@ pub(crate) enum GitAccess {
     ReadOnly,
     /// The host's. What an agent writes there can run on the host.
     Shared,
+}
+
+/// What becomes of an address that a session wants to have opened on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OpenUrls {
+    /// The session can only show it.
+    Never,
+    /// It waits until the user looks at it, with `pi open`.
+    Ask,
 }
 
 /// Limits of a container; `None` is no limit.
@@ -224,6 +235,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         },
         persist: persist(user.persist),
         git: user.git.or(base.git).unwrap_or(GitAccess::Private),
+        open_urls: user.open_urls.or(base.open_urls).unwrap_or(OpenUrls::Never),
         hide: user.hide.map(|patterns| hide(Some(patterns))),
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,

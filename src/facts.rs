@@ -21,7 +21,7 @@ use crate::{
         settings::Scope,
         take_back,
     },
-    config::{Access, Config, Network},
+    config::{Access, Config, Network, OpenUrls},
     files::Identity,
     host::{EngineKind, Host, Owner},
     inside,
@@ -228,7 +228,7 @@ impl Look<'_> {
 
     /// What the session gets of the agent's directory.
     fn layout(&self, purpose: Purpose) -> anyhow::Result<Layout> {
-        Ok(Layout::new(&layout::Inputs {
+        let layout = Layout::new(&layout::Inputs {
             live: &Live::look(self.agent_dir)?,
             root: &self.workspace.root,
             cwd: &self.workspace.cwd,
@@ -239,7 +239,10 @@ impl Look<'_> {
                 Purpose::Login => Scope::Login,
                 Purpose::Work | Purpose::Shell | Purpose::Demo | Purpose::Proof => Scope::Session,
             },
-        }))
+        });
+        let opens =
+            self.config.open_urls == OpenUrls::Ask && matches!(purpose, Purpose::Work | Purpose::Shell);
+        Ok(if opens { layout.that_opens() } else { layout })
     }
 
     fn allowlist(&self, writable: &[PathBuf]) -> Option<Finding> {

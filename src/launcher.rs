@@ -254,6 +254,9 @@ impl Launcher {
             sources.provide_file(&prepared.config)?;
         }
         let builder = self.builder(prepared, &docker);
+        let opener = (prepared.program.purpose == Purpose::Login)
+            .then(|| session::opener(&Written::load(&self.host).and_around(&self.host), &self.host));
+        let opener = opener.flatten();
         let needs = Needs {
             host: &self.host,
             docker: &docker,
@@ -278,6 +281,7 @@ impl Launcher {
             },
             list: self.options.allowed_domains.as_deref(),
             login_within: prepared.login_within,
+            opener: opener.as_deref(),
         };
         let sweep = Sweep::start(&self.host, &docker);
         let outcome = session::run(&needs, &id, &choices);

@@ -1,6 +1,7 @@
 //! The life of a session: claim, up, attach, down.
 
 mod awaited;
+mod browser;
 mod came_over;
 mod commits;
 mod hidden;
@@ -22,6 +23,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM};
 
 use self::{
     awaited::{Awaited, Came},
+    browser::Browser,
     commits::Commits,
     login::back_up,
     sidecar::Sidecar,
@@ -30,6 +32,7 @@ use self::{
     watcher::Watcher,
 };
 pub(crate) use self::{
+    browser::{open, opener},
     settings::{LaidOut, lay_out},
     sweep::{Sweep, bring_in, take_down},
     teardown::take_down_by_id,
@@ -72,6 +75,8 @@ pub(crate) struct Needs<'a> {
     pub(crate) list: Option<&'a Path>,
     /// How long a session that logs in may take.
     pub(crate) login_within: Option<Duration>,
+    /// The host's program that opens pages for logging in.
+    pub(crate) opener: Option<&'a Path>,
 }
 
 /// Runs a session from claim to teardown and returns the agent's exit status.
@@ -147,12 +152,14 @@ fn live(
     }
     let (stopper, agent) = ((*docker).clone(), plan.agent.name.clone());
     signals.stops(move || stopper.halt(&agent))?;
+    let browser = Browser::start(&claim.dir, needs.opener, &steer.waiting);
     let awaited = needs.login_within.map(|limit| Awaited::start(docker, &plan.agent.name, &claim.dir, limit));
     let shown = docker.show(&plan.agent, |client| {
         signals.shows(client);
         steer.reached(Phase::Running(teardown.sidecar.clone()));
     });
     let came = awaited.map_or(Came::End, Awaited::end);
+    browser.end();
     let shown = shown?;
     let outcome = outcome(docker, signals, &plan, &shown);
     if let Some(sidecar) = &teardown.sidecar

@@ -12,6 +12,7 @@ pub(crate) mod doctor;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod man;
+pub(crate) mod open;
 pub(crate) mod ps;
 pub(crate) mod run;
 pub(crate) mod stop;

@@ -24,6 +24,8 @@ const NOTE: &str = "layout.json";
 const BEFORE: &str = "before";
 /// Into which the supervisor writes the names that are in the agent's directory at the end, each with NUL behind it.
 pub(crate) const LEFT: &str = "left";
+/// Into which `xdg-open` writes addresses, a line each.
+pub(crate) const OPEN: &str = ".pi-open";
 /// Its name inside.
 const LEFT_INSIDE: &str = ".pi-left";
 

@@ -11,6 +11,7 @@ use super::{
         transcripts_of,
     },
     fd::Kind,
+    laid::OPEN,
     live::{Found, Live},
     login::EMPTY,
     notice::{Notice, in_agent_dir, shown_path},
@@ -126,7 +127,13 @@ impl Layout {
     fn login() -> Self {
         let copies =
             vec![Copy::writable(SETTINGS, "{}"), Copy::writable(TRUST, "{}"), Copy::writable(LOGINS, EMPTY)];
-        Self { scope: Scope::Login, copies, ..Self::default() }
+        Self { scope: Scope::Login, copies, ..Self::default() }.that_opens()
+    }
+
+    /// The same for a session that may ask for addresses to be opened.
+    pub(crate) fn that_opens(mut self) -> Self {
+        self.copies.push(Copy::writable(OPEN, ""));
+        self
     }
 
     fn add(&mut self, name: &str, Found { kind, identity }: Found, live: &Live) {

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use super::text;
-use crate::world::{World, terminal::Terminal, wait::until};
+use crate::world::{World, files::write_program, terminal::Terminal, wait::until};
 
 /// The ports of logins are the machine's, so one test at a time has them.
 static PORTS: Mutex<()> = Mutex::new(());
@@ -55,11 +55,20 @@ fn the_browsers_answer_reaches_the_agent_on_a_port_that_only_this_machine_has() 
     let _ports = PORTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let world = World::with_model();
     let terminal = Terminal::open(&world);
-    terminal.line("pi login anthropic; echo \"code=$?\"");
+    let opened = world.root().join("opened");
+    let browser = format!("#!/bin/sh\nprintf '%s\\n' \"$@\" >>{}\n", opened.display());
+    write_program(&world.root().join("browser/xdg-open"), browser);
+    terminal.line(&format!(
+        "PATH={}:$PATH pi login anthropic; echo \"code=$?\"",
+        world.root().join("browser").display()
+    ));
     terminal.wait("the agent's question", |screen| screen.contains("Sign in with an account"));
     terminal.insist(&["Enter"], "the agent's dialog", |screen| is_dialog(screen, "Anthropic"));
     let answer = until("the agent's answer", || get(PORT, "/callback?code=x&state=y").ok_or(()));
     assert!(answer.contains("State mismatch"), "{answer}");
+    // The page that the agent wants to have opened is open on the host, as one word.
+    let page = until("the page", || std::fs::read_to_string(&opened));
+    assert!(page.starts_with("https://claude.ai/oauth/authorize?") && page.lines().count() == 1, "{page}");
     let published = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let port = format!(":{PORT:04X} ");
     let listeners: Vec<&str> =
@@ -67,7 +76,7 @@ fn the_browsers_answer_reaches_the_agent_on_a_port_that_only_this_machine_has() 
     assert!(listeners.iter().all(|line| line.contains(&format!(" 0100007F{port}"))), "{listeners:?}");
     world.run_pi(&["stop", "login"]).has_code(0);
     terminal.wait("the end", |screen| screen.contains("code=143"));
-    assert_eq!(text(&world), "");
+    assert!(["", "{}"].contains(&text(&world).trim()));
     assert!(get(PORT, "/").is_none());
     drop(terminal);
     world.assert_nothing_left();
