@@ -2,6 +2,7 @@
 
 mod awaited;
 mod browser;
+mod cache;
 mod came_over;
 mod commits;
 mod hidden;
@@ -11,6 +12,7 @@ mod prepare;
 mod proxy_log;
 mod settings;
 mod sidecar;
+mod space;
 mod steer;
 mod sweep;
 mod teardown;
@@ -27,18 +29,21 @@ use self::{
     commits::Commits,
     login::back_up,
     sidecar::Sidecar,
+    space::{Space, Watch},
     steer::{Phase, Steer},
     teardown::{Extent, Teardown},
     watcher::Watcher,
 };
 pub(crate) use self::{
     browser::{open, opener},
+    cache::{forget, unused_for},
     settings::{LaidOut, lay_out},
     sweep::{Sweep, bring_in, take_down},
     teardown::take_down_by_id,
     watcher::watch,
 };
 use crate::{
+    config::MinFree,
     control::Server,
     docker::{Docker, Ended, Shown, known_refusal},
     egress::Sources,
@@ -69,6 +74,8 @@ pub(crate) struct Needs<'a> {
     /// Makes the sidecar's image exist and names it.
     pub(crate) sidecar_image: &'a dyn Fn() -> anyhow::Result<String>,
     pub(crate) naming: &'a Naming,
+    /// What must stay free on this machine's file systems.
+    pub(crate) min_free: MinFree,
     /// Where the allowlist comes from, in a restricted session.
     pub(crate) sources: Option<&'a Sources>,
     /// The allowlist's file, where another than the usual one was named.
@@ -129,7 +136,10 @@ fn live(
     let LaidOut { mounts, packages } = (needs.lay_out)(&claim.name)?;
     choices.laid = Some(mounts);
     teardown.packages = packages;
-    prepare::prepare(&(needs.plan)(&choices)?)?;
+    let first = (needs.plan)(&choices)?;
+    let space = Space::of(&first, needs.host, needs.min_free);
+    space.check()?;
+    prepare::prepare(&first)?;
     back_up(&teardown.login, &claim.dir)?;
     teardown.watcher = Some(Watcher::start(&claim.dir, docker)?);
     let plan = up::up(needs, choices, claim)?;
@@ -154,6 +164,8 @@ fn live(
     signals.stops(move || stopper.halt(&agent))?;
     let browser = Browser::start(&claim.dir, needs.opener, &steer.waiting);
     let awaited = needs.login_within.map(|limit| Awaited::start(docker, &plan.agent.name, &claim.dir, limit));
+    let (killer, agent) = ((*docker).clone(), plan.agent.name.clone());
+    let watch = Watch::start(space, move || killer.halt_now(&agent));
     let shown = docker.show(&plan.agent, |client| {
         signals.shows(client);
         steer.reached(Phase::Running(teardown.sidecar.clone()));
@@ -161,6 +173,7 @@ fn live(
     let came = awaited.map_or(Came::End, Awaited::end);
     browser.end();
     let shown = shown?;
+    watch.check()?;
     let outcome = outcome(docker, signals, &plan, &shown);
     if let Some(sidecar) = &teardown.sidecar
         && let Some(said) = sidecar.failed_before_ready()
@@ -174,7 +187,7 @@ fn live(
     if outcome.is_ok() && shown.status().code().is_some() {
         // The engine has removed the agent's container before its client returned.
         let is_alone = plan.sidecar.is_none() && plan.model.is_none();
-        teardown.extent = if is_alone { Extent::Volume } else { Extent::WithoutAgent };
+        teardown.extent = if is_alone { Extent::Nothing } else { Extent::WithoutAgent };
     }
     match came {
         Came::End => outcome,
