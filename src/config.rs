@@ -2,6 +2,7 @@
 
 mod file;
 mod place;
+mod subagents;
 mod value;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+pub(crate) use self::subagents::Subagents;
 use self::{
     file::{Cpus, ImagesLayer, Layer, Values, layer, project_lang, read},
     value::{PROCESSORS, processes, runtime, session_name, size},
@@ -47,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
+    /// `None` where the agent may start none.
+    pub(crate) subagents: Option<Subagents>,
     pub(crate) docker: String,
     pub(crate) session_name: Option<String>,
     pub(crate) images: Images,
@@ -125,6 +129,7 @@ impl Config {
             mounts: vec![],
             env: vec![],
             persist: vec![],
+            subagents: None,
             session_name: Some("demo".to_owned()),
             ..self
         }
@@ -175,6 +180,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
             None => Some(text(user.runtime, base.runtime)).filter(|name| !name.is_empty()),
         },
         persist: persist(user.persist),
+        subagents: subagents::resolve(user.subagents, base.subagents),
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,
         images: images(user.images, base.images, host),

@@ -1,6 +1,7 @@
 //! From decisions to a value that names every container, network, volume, mount, file and variable of a session. Pure:
 //! nothing here looks at the machine or changes it, and nobody changes a plan: what varies is an input.
 
+mod command;
 mod environment;
 mod mounts;
 mod noun;
@@ -16,7 +17,6 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    agent,
     agent_dir::{entry::LOGINS, laid::Laid},
     config::{Access, Config, Limits},
     egress::{Rendered, Sources},
@@ -32,6 +32,7 @@ pub(crate) use self::noun::{
     Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Source, Streams,
 };
 use self::{
+    command::command,
     environment::{environment, no_proxies},
     mounts::{agent_mounts, needed, unique, workspace_mounts},
     subnet::Subnet,
@@ -337,48 +338,4 @@ fn labels(id: &SessionId, host: &Host, workspace: &Workspace) -> BTreeMap<String
 /// Tells the sessions of one state directory from those of another, whose locks cannot be seen from here.
 pub(crate) fn state_hash(host: &Host) -> String {
     hex(&Sha256::digest(host.state_dir().as_os_str().as_encoded_bytes()))[..12].to_owned()
-}
-
-/// Where the agent is, told to the model.
-fn briefing(reach: &Reach) -> String {
-    let network = match reach {
-        Reach::Open => "The network is open.",
-        Reach::None => "There is no network.",
-        Reach::Demo => "There is no network but the model.",
-        Reach::Proxy(..) => {
-            "The network is restricted to an allowlist, through the HTTP proxy that the environment names; any other \
-             connection and DNS fail. When a host is refused (403 from the proxy), do not look for a way around: ask \
-             your user to run `pi allow HOST` in another terminal on their machine, then try again."
-        }
-    };
-    format!(
-        "You run inside a locked-down container: no root, no capabilities, a read-only system. You can write the \
-         repository, your home directory and /tmp; only the repository, the agent's settings, logins and transcripts, \
-         and the caches of packages outlast the session. The user's other files, the container engine and `sudo` are not \
-         there. {network}"
-    )
-}
-
-fn command(inputs: &Inputs<'_>) -> Vec<String> {
-    let Inputs { program, reach, facts, config, .. } = inputs;
-    let args = &program.words;
-    if program.purpose == Purpose::Shell {
-        return args.clone();
-    }
-    let mut words = vec!["pi".to_owned()];
-    if agent::runs_a_model(args, &config.images.agent_version) {
-        // The flag replaces the user's own file, so that is passed along, unless the user's flags do the same.
-        let own = facts.layout.read.iter().any(|entry| entry.name == "APPEND_SYSTEM.md");
-        if own && !args.iter().any(|arg| arg == "--append-system-prompt") {
-            words.push("--append-system-prompt".to_owned());
-            words.push(format!("{}/APPEND_SYSTEM.md", inside::AGENT_DIR));
-        }
-        words.push("--append-system-prompt".to_owned());
-        words.push(briefing(reach));
-    }
-    words.extend(args.iter().cloned());
-    if program.reads_the_repository() {
-        words.push(agent::WITHOUT_PROJECT.to_owned());
-    }
-    words
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ffi::OsStr};
 
 use anyhow::bail;
 
-use super::{Inputs, Mount, PROXY_PORT, Reach, mounts::expected_mounts};
+use super::{Inputs, Mount, PROXY_PORT, Reach, command::subagents, mounts::expected_mounts};
 use crate::{
     agent,
     host::Host,
@@ -65,6 +65,9 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
         ("tag.gpgsign".to_owned(), "false".to_owned()),
         ("push.default".to_owned(), "current".to_owned()),
         ("branch.autoSetupMerge".to_owned(), "false".to_owned()),
+        // One that cleans up while another works could take away what that one needs.
+        ("gc.auto".to_owned(), "0".to_owned()),
+        ("maintenance.auto".to_owned(), "false".to_owned()),
     ];
     git.extend(facts.identity.iter().cloned());
     if let Some(token) = host.env.get(OsStr::new("PI_GH_TOKEN")).filter(|token| !token.is_empty()) {
@@ -107,6 +110,9 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
             probe.push(subnet.host(1).to_string());
             env.insert("PI_BOX_PROBE".to_owned(), probe.join(" ").into());
         }
+    }
+    if let Some(told) = subagents(inputs) {
+        env.insert("PI_BOX_SUBAGENTS".to_owned(), serde_json::to_string(&told)?.into());
     }
     let expected = expected_mounts(inputs, mounts);
     if !expected.is_empty() {
