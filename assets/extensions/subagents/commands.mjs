@@ -1,6 +1,6 @@
 // What the user asks for: worktrees of subagents are listed and removed.
 
-import { branchOf, git, gitIn, mend, printable, removeTree, repository, trees } from "./git.mjs";
+import { branchOf, extras, git, gitIn, mend, printable, removeTree, repository, trees } from "./git.mjs";
 import { opened, running } from "./main.mjs";
 import { isBusy } from "./process.mjs";
 import { age } from "./words.mjs";
@@ -79,7 +79,9 @@ async function losses(tree) {
     const some = changed.slice(0, 5).map((line) => printable(line.slice(3))).join(", ");
     if (changed.length) return `it has uncommitted changes in ${changed.length} files: ${some}${changed.length > 5 ? " …" : ""}`;
     const only = await gitIn(tree, ["rev-list", "--count", "HEAD", "--not", "--branches", "--remotes", "--tags"]);
-    return only === "0" ? undefined : `it has ${only} commits that are on no branch`;
+    if (only !== "0") return `it has ${only} commits that are on no branch`;
+    const more = await extras(tree);
+    return more.length ? `it has ${more.join(", ")}` : undefined;
   } catch (error) {
     return `it could not be looked at: ${error.message}`;
   }

@@ -63,21 +63,17 @@ export async function addTree(repository, task, from) {
   const add = ["worktree", "add", "--quiet", "--lock", "--reason", REASON, "-b", branchOf(task), directory, from.commit];
   await git(root, ["-c", "worktree.useRelativePaths=false", ...add], { seconds: 600 });
   const admin = await adminOf(directory);
-  for (const name of WRITTEN) await fs.mkdir(path.join(common, name), { recursive: true });
   const tree = treeOf(repository, task, directory, admin);
-  await lend(tree);
   await writeNote(tree, { task, base: from.commit, from: from.branch, begun: Date.now(), state: "running" });
+  await lend(tree);
+  tree.brought = from.commit;
   return tree;
 }
 
-// What a subagent can write of the git directory, besides what git knows of its worktree: commits, subagents' branches, and
-// what is known of remotes.
-const WRITTEN = ["objects", "refs/heads/subagent", "refs/remotes", "logs/refs/heads/subagent", "logs/refs/remotes"];
-
 function treeOf({ root, common }, task, directory, admin) {
-  // The last two only where they exist.
-  const shared = [...WRITTEN, "lfs", "reftable"].map((name) => path.join(common, name));
-  return { root, common, task, branch: branchOf(task), directory, admin, writable: [admin, ...shared] };
+  // Large files are stored once for all.
+  const writable = [admin, path.join(common, "lfs")];
+  return { root, common, own: path.join(admin, COMMON), task, branch: branchOf(task), directory, admin, writable };
 }
 
 // What git knows of a worktree lies in a directory whose name need not be the worktree's.
@@ -124,21 +120,24 @@ export function isName(task) {
   return typeof task === "string" && /^[A-Za-z0-9][A-Za-z0-9_-]{0,49}$/.test(task);
 }
 
-// Gives a worktree a common git directory of its own, of links to the repository's: git makes and removes files at the top of
-// it with each commit, and a right to do that at the repository's would be one to exchange its config. Settings that the
-// subagent makes stay in here.
-export async function lend(tree) {
-  const own = path.join(tree.admin, COMMON);
-  await fs.rm(own, { recursive: true, force: true });
-  await fs.mkdir(own);
+// Gives a worktree a common git directory of its own, in which it finds the repository's objects, branches and settings.
+// So a subagent writes none of the repository's; what it commits comes over by `bring`.
+async function lend(tree) {
+  const { own, common, root } = tree;
+  for (const name of ["objects/info", "refs/heads", "logs"]) await fs.mkdir(path.join(own, name), { recursive: true });
+  await fs.writeFile(path.join(own, "objects/info/alternates"), `${path.join(common, "objects")}\n`);
+  const lent = `${await references(root)}\n`;
+  await fs.writeFile(path.join(own, "packed-refs"), lent);
+  await write(path.join(tree.admin, LENT), lent);
   const above = path.join("..", "..", "..");
-  for (const entry of await fs.readdir(tree.common, { withFileTypes: true })) {
+  for (const entry of await fs.readdir(common, { withFileTypes: true })) {
     const { name } = entry;
+    if (["objects", "refs", "logs", "reftable"].includes(name)) continue;
     if (entry.isDirectory() || name === "HEAD") await fs.symlink(path.join(above, name), path.join(own, name));
-    else if (name === "packed-refs" || name === "shallow") await fs.copyFile(path.join(tree.common, name), path.join(own, name));
+    else if (name === "shallow") await fs.copyFile(path.join(common, name), path.join(own, name));
   }
   // What the format is, git reads in the file itself.
-  const format = await git(tree.root, ["config", "--file", path.join(tree.common, "config"), "--get-regexp", FORMAT]);
+  const format = await git(root, ["config", "--file", path.join(common, "config"), "--get-regexp", FORMAT]);
   const settings = format.split("\n").map((line) => /^([^.]*)\.(\S*) (.*)$/.exec(line)).filter(Boolean);
   const text = settings.map(([, section, key, value]) => `[${section}]\n\t${key} = ${value}\n`).join("");
   await fs.writeFile(path.join(own, "config"), `${text}[include]\n\tpath = ${path.join(above, "config")}\n`);
@@ -146,7 +145,52 @@ export async function lend(tree) {
 }
 
 const COMMON = "common";
-const FORMAT = "^(core\\.repositoryformatversion|core\\.bare|extensions\\..*)$";
+const LENT = "pi-references";
+const FORMAT = "^(core\\.repositoryformatversion|core\\.bare|extensions\\.(objectformat|partialclone|worktreeconfig|noop))$";
+
+const REFERENCES = ["for-each-ref", "--format=%(objectname) %(refname)"];
+
+function references(root) {
+  return git(root, REFERENCES);
+}
+
+// Where its branch is, by its own directory's file; git may keep it elsewhere.
+export async function tipSeen(tree) {
+  return readSmall(path.join(tree.own, "refs/heads", tree.branch)).catch(() => undefined);
+}
+
+// Brings a subagent's commits over, and moves its branch to the last one. `beside` a running one it takes no lock.
+export async function bring(tree, { beside = false } = {}) {
+  const tip = await gitIn(tree, ["rev-parse", "--verify", "--quiet", `refs/heads/${tree.branch}^{commit}`], { beside });
+  if (tip === tree.brought) return;
+  const pack = path.join(tree.admin, "pi-pack");
+  const words = ["git", ...QUIET, "pack-objects", "-q", "--revs", "--thin", "--delta-base-offset", "--stdout"];
+  const base = /^[0-9a-f]{40,64}$/.test(tree.note.base) ? `^${tree.note.base}` : "";
+  const script = 'revisions=$1; pack=$2; shift 2; printf "$revisions" | "$@" >"$pack"';
+  const packed = await runConfined(tree, ["sh", "-c", script, "sh", `${tip}\\n${base}\\n`, pack, ...words], { beside, seconds: 300 });
+  if (packed.code !== 0) throw new Error(`\`git pack-objects\`: ${lastLine(packed.err)}`);
+  const file = await openPlain(pack);
+  try {
+    // Many small objects are better off in a pack.
+    const large = (await file.stat()).size > 1 << 20;
+    const take = large ? ["index-pack", "--stdin", "--fix-thin", "--strict"] : ["unpack-objects", "-q", "--strict"];
+    await git(tree.root, take, { from: file.fd, seconds: 300 });
+  } finally {
+    await file.close();
+    await fs.rm(pack, { force: true });
+  }
+  await git(tree.root, ["update-ref", `refs/heads/${tree.branch}`, tip]);
+  tree.brought = tip;
+}
+
+// Branches, tags and stashes that a subagent has made or moved besides its branch.
+export async function extras(tree) {
+  const lent = await fs.readFile(path.join(tree.admin, LENT), "utf8").catch(() => "");
+  const known = new Set([...lent.split("\n"), ...(await references(tree.root)).split("\n")]);
+  const own = (await gitIn(tree, REFERENCES)).split("\n").filter((line) => line && !known.has(line));
+  const names = own.map((line) => line.replace(/^\S+ /, "")).filter((name) => name !== `refs/heads/${tree.branch}`);
+  return names.map(printable);
+}
 
 // Puts right what a subagent may have changed of the links between its worktree and the repository, and removes locks that
 // nobody holds any more.
@@ -154,9 +198,13 @@ export async function mend(tree) {
   for (const lock of ["index.lock", "HEAD.lock"]) await fs.rm(path.join(tree.admin, lock), { force: true });
   await restore(path.join(tree.directory, ".git"), `gitdir: ${tree.admin}\n`);
   await write(path.join(tree.admin, "gitdir"), `${path.join(tree.directory, ".git")}\n`);
-  await write(path.join(tree.admin, "commondir"), "../..\n");
   await write(path.join(tree.admin, "locked"), REASON);
-  await fs.rm(path.join(tree.admin, COMMON), { recursive: true, force: true });
+}
+
+// Gives a worktree the repository's common directory back, once everything has come over.
+export async function giveBack(tree) {
+  await write(path.join(tree.admin, "commondir"), "../..\n");
+  for (const name of [COMMON, LENT]) await fs.rm(path.join(tree.admin, name), { recursive: true, force: true });
 }
 
 // Writes a new file in place of whatever is there.
@@ -201,14 +249,21 @@ async function exclude(common) {
 
 // A regular file of no great length.
 async function readSmall(file) {
-  const handle = await fs.open(file, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  const handle = await openPlain(file);
   try {
-    const found = await handle.stat();
-    if (!found.isFile() || found.size > 65536) throw new Error(`\`${file}\` is no small file`);
+    if ((await handle.stat()).size > 65536) throw new Error(`\`${file}\` is too long`);
     return await handle.readFile("utf8");
   } finally {
     await handle.close();
   }
+}
+
+// Neither a link nor a pipe, which would never end.
+async function openPlain(file) {
+  const handle = await fs.open(file, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  if ((await handle.stat()).isFile()) return handle;
+  await handle.close();
+  throw new Error(`\`${file}\` is no file`);
 }
 
 // Text for a terminal.

@@ -1,15 +1,16 @@
 // What becomes of a subagent's branch: it is pushed where there is a remote, and a pull request is opened on GitHub.
 
 import { git, lastLine } from "./git.mjs";
-import { run, runConfined } from "./process.mjs";
+import { run } from "./process.mjs";
 
 // Returns {pushed, pr, problem}, of which each may be missing.
 export async function publish(tree, { from, title, body }) {
   const remote = await remoteFor(tree.root, from);
   if (!remote) return {};
-  // A hook of the repository's may run here, as it would for the subagent.
-  const push = await runConfined(tree, ["git", "push", "--quiet", remote.name, `refs/heads/${tree.branch}`], { seconds: 300 });
-  if (push.code !== 0) return { problem: `it could not be pushed to \`${remote.name}\`: ${lastLine(push.err) || `status ${push.code}`}` };
+  const push = await run("git", ["push", "--quiet", remote.name, `refs/heads/${tree.branch}`], { cwd: tree.root, seconds: 300 });
+  if (push.code !== 0) {
+    return { problem: `it could not be pushed to \`${remote.name}\`: ${lastLine(push.err) || `status ${push.code}`}` };
+  }
   const on = gitHub(remote.url);
   if (!on) return { pushed: remote.name };
   if (!from) return { pushed: remote.name, problem: "no pull request was opened, as no branch was checked out" };

@@ -5,14 +5,17 @@ import { checkInstructions, startAgent } from "./agent.mjs";
 import {
   addTree,
   beginning,
+  bring,
+  extras,
   git,
   gitIn,
+  giveBack,
   isName,
-  lend,
   mend,
   printable,
   removeTree,
   repository,
+  tipSeen,
   trees,
   writeNote,
 } from "./git.mjs";
@@ -34,6 +37,7 @@ export const opened = new Map();
 let places = settings.at_once;
 
 const OFTEN_MS = 250;
+const FOLLOWING_MS = 1000;
 
 // The tool.
 export async function spawn(pi, { task, instructions }, signal, onUpdate, ctx) {
@@ -137,8 +141,10 @@ async function work(pi, tree, instructions, life, onUpdate, ctx) {
   life.end = agent.end;
   if (life.why) agent.end();
   const timer = setTimeout(() => stop(life, "timed out"), settings.seconds * 1000);
+  const following = follow(tree);
   const { code, error, words } = await agent.ended;
   clearTimeout(timer);
+  await following();
   clearTimeout(next);
   next = 0;
   life.end = () => {};
@@ -146,6 +152,22 @@ async function work(pi, tree, instructions, life, onUpdate, ctx) {
   if (code > 128) return { state: "killed", error: `signal ${code - 128}`, words };
   if (code !== 0 || error) return { state: "failed", error: error || `status ${code}`, words };
   return { state: "finished", words };
+}
+
+// Brings commits over while a subagent works: one that is killed with all others leaves them behind. Returns how to end it.
+function follow(tree) {
+  let seen;
+  let bringing = Promise.resolve();
+  const timer = setInterval(async () => {
+    const tip = await tipSeen(tree);
+    if (!tip || tip === seen) return;
+    seen = tip;
+    bringing = bringing.then(() => bring(tree, { beside: true })).catch(() => {});
+  }, FOLLOWING_MS);
+  return () => {
+    clearInterval(timer);
+    return bringing;
+  };
 }
 
 // Saves what was done, hands it on, and removes the worktree if nothing in it would be missed.
@@ -159,14 +181,19 @@ async function finish(tree, { state, error, words, asked, from, instructions }) 
       return undefined;
     }
   };
-  result.wip = await save(tree, attempt);
+  result.wip = await attempt("its uncommitted changes could not be committed", () => save(tree));
+  const brought = await attempt("its commits could not be brought over", () => bring(tree).then(() => true));
   const list = async (command) => (await gitIn(tree, command)).split("\n").filter(Boolean).map(printable);
+  const differences = ["diff", "--no-ext-diff", "--no-textconv", "--name-status", from.commit, "HEAD"];
   result.commits = (await attempt("its commits", () => list(["log", "--format=%h %s", `${from.commit}..HEAD`]))) ?? [];
-  result.files = (await attempt("its files", () => list(["diff", "--no-ext-diff", "--no-textconv", "--name-status", from.commit, "HEAD"]))) ?? [];
+  result.files = (await attempt("its files", () => list(differences))) ?? [];
   const head = await gitIn(tree, ["symbolic-ref", "--quiet", "HEAD"]).catch(() => undefined);
   const onBranch = head === `refs/heads/${tree.branch}`;
   if (!onBranch) result.problems.push(`it is not on its branch any more${head ? `, but on \`${printable(head)}\`` : ""}`);
-  if (state === "finished" && onBranch && result.commits.length) {
+  const more = (await attempt("its branches", () => extras(tree))) ?? [];
+  if (more.length) result.problems.push(`it has also made ${more.join(", ")}, in its worktree alone`);
+  const whole = brought && onBranch && result.wip && !more.length;
+  if (state === "finished" && brought && result.commits.length) {
     const title = result.commits.at(-1).replace(/^\S+ /, "");
     const body = `${words}\n\n---\nTask \`${tree.task}\`, given to a subagent:\n\n${instructions}`.slice(0, 60_000);
     const published = await attempt("it could not be published", () => publish(tree, { from: from.branch, title, body }));
@@ -175,7 +202,8 @@ async function finish(tree, { state, error, words, asked, from, instructions }) 
     if (result.pr) opened.set(tree.branch, result.pr);
   }
   await attempt("what is known of its worktree", () => mend(tree));
-  if (state === "finished" && onBranch && result.wip === "nothing") {
+  if (whole) await attempt("what is known of its worktree", () => giveBack(tree));
+  if (whole && state === "finished" && result.wip === "nothing") {
     await attempt("its worktree could not be removed", () => removeTree(tree));
     if (!result.commits.length) await attempt("its branch", () => git(tree.root, ["branch", "--quiet", "-D", tree.branch]));
     result.removed = true;
@@ -185,16 +213,14 @@ async function finish(tree, { state, error, words, asked, from, instructions }) 
   return result;
 }
 
-// Commits what is uncommitted. Returns "nothing", "committed", or nothing if that failed.
-async function save(tree, attempt) {
-  return attempt("its uncommitted changes could not be committed", async () => {
-    await mend(tree);
-    await lend(tree);
-    if ((await gitIn(tree, ["status", "--porcelain"])) === "") return "nothing";
-    await gitIn(tree, ["add", "--all"], { seconds: 300 });
-    await gitIn(tree, ["commit", "--quiet", "--no-verify", "--message", `wip: what the subagent ${tree.task} had not committed`]);
-    return "committed";
-  });
+// Commits what is uncommitted. Returns "nothing" or "committed".
+async function save(tree) {
+  await mend(tree);
+  if ((await gitIn(tree, ["status", "--porcelain"])) === "") return "nothing";
+  await gitIn(tree, ["add", "--all"], { seconds: 300 });
+  const message = `wip: what the subagent ${tree.task} had not committed`;
+  await gitIn(tree, ["commit", "--quiet", "--no-verify", "--message", message]);
+  return "committed";
 }
 
 function tell(onUpdate, name, what, words = "") {
@@ -207,8 +233,9 @@ export async function begin(cwd) {
     const repo = await repository(cwd);
     for (const tree of await trees(repo)) {
       if (tree.note.state !== "running" || running.has(tree.task) || (await isBusy(tree.directory))) continue;
-      await save(tree, (_what, job) => job());
-      await mend(tree);
+      await save(tree);
+      await bring(tree);
+      if (!(await extras(tree)).length) await giveBack(tree);
       await writeNote(tree, { ...tree.note, state: "interrupted" });
     }
   } catch {

@@ -18,16 +18,14 @@ export function environment(more = {}) {
 }
 
 // Runs a program to its end and returns {code, out, err}; a signal is 128+n. It fails only where there is no such program.
-export function run(program, words, { cwd, env = environment(), seconds = 60, input } = {}) {
+export function run(program, words, { cwd, env = environment(), seconds = 60, from = "pipe" } = {}) {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, words, { cwd, env, stdio: ["pipe", "pipe", "pipe"] });
+    const child = spawn(program, words, { cwd, env, stdio: [from, "pipe", "pipe"] });
     const out = keep(child.stdout);
     const err = keep(child.stderr);
-    // It may have ended without reading.
-    child.stdin.on("error", () => {});
+    // The end of its stdin ends what is confined; others have none, or a file.
+    if (program !== CONFINED) child.stdin?.end();
     const timer = setTimeout(() => (program === CONFINED ? child.stdin.end() : child.kill("SIGKILL")), seconds * 1000);
-    // The end of its stdin ends what is confined.
-    if (program !== CONFINED) child.stdin.end(input ?? "");
     child.once("error", reject);
     child.once("close", (code, signal) => {
       clearTimeout(timer);
@@ -36,9 +34,9 @@ export function run(program, words, { cwd, env = environment(), seconds = 60, in
   });
 }
 
-// The same in a subagent's worktree, with its rights.
-export function runConfined(tree, words, options = {}) {
-  return run(CONFINED, confinedWords(tree, words), { ...options, env: environment(options.env) });
+// The same in a subagent's worktree, with its rights; `beside` what runs there already.
+export function runConfined(tree, words, { beside = false, seconds } = {}) {
+  return run(CONFINED, [...(beside ? ["--beside"] : []), ...confinedWords(tree, words)], { seconds });
 }
 
 // Starts a program in a subagent's worktree; `line` gets each line of its stdout.
