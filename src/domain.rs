@@ -18,7 +18,7 @@ use std::{
     fmt,
 };
 
-pub(crate) use self::{entry::Entry, target::Target};
+pub(crate) use self::{entry::Entry, name::is_open_to_all, target::Target};
 use self::{
     entry::Origin,
     name::{Host, printable, suffixes},
@@ -131,7 +131,6 @@ impl Allowlist {
         doubts
     }
 
-    #[cfg(test)]
     pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
     }

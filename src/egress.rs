@@ -48,6 +48,8 @@ pub(crate) struct Rendered {
     pub(crate) lan: String,
     /// This machine's own addresses, public ones too: no name may lead to them.
     pub(crate) closed: String,
+    /// The agent's ports that are published, `ADDRESS PORT` a line. The plan knows the address.
+    pub(crate) published: String,
 }
 
 /// The sidecar takes no longer file, in bytes.
@@ -55,8 +57,12 @@ const LONGEST_FILE: usize = 2 << 20;
 
 impl Rendered {
     /// The files from which routes are laid, once.
-    fn routes(&self) -> [(&'static str, &[u8]); 2] {
-        [("lan", self.lan.as_bytes()), ("closed", self.closed.as_bytes())]
+    fn routes(&self) -> [(&'static str, &[u8]); 3] {
+        [
+            ("lan", self.lan.as_bytes()),
+            ("closed", self.closed.as_bytes()),
+            ("published", self.published.as_bytes()),
+        ]
     }
 
     /// The files that change with the rules.
@@ -218,7 +224,7 @@ pub(crate) fn render(list: &Allowlist, host: &Host) -> anyhow::Result<Rendered> 
     let conf = if upstream.is_some() { Value::Secret(Secret::new(conf.into())) } else { Value::Plain(conf) };
     let closed =
         host.addresses.iter().fold(String::new(), |lines, address| lines + &address.to_string() + "\n");
-    let rendered = Rendered { closed, conf, filter: list.filter(), lan };
+    let rendered = Rendered { closed, conf, filter: list.filter(), lan, published: String::new() };
     for (name, text) in rendered.routes().iter().chain(&rendered.rules()) {
         if text.len() > LONGEST_FILE {
             return Err(Hinted::error(

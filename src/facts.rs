@@ -1,6 +1,7 @@
 //! What of the host goes into a session, as far as it has to be looked at: reads files, changes nothing, decides little.
 
 mod git;
+mod hidden;
 mod house;
 mod mount;
 
@@ -38,6 +39,7 @@ use self::{
     },
 };
 pub(crate) use self::{
+    hidden::Hidden,
     house::{House, Rules},
     mount::Bind,
 };
@@ -60,6 +62,8 @@ pub(crate) struct Facts {
     pub(crate) house: House,
     /// `user.name` and `user.email` for git, where the repository has none of its own.
     pub(crate) identity: Vec<(String, String)>,
+    /// What of the repository the session must not see.
+    pub(crate) hidden: Vec<Hidden>,
     /// What each of these was when it was looked at.
     pub(crate) identities: BTreeMap<PathBuf, Identity>,
     /// What the user should know.
@@ -97,8 +101,13 @@ impl Facts {
         findings.extend(selinux(&workspace.root));
         findings.extend(look.allowlist(&writable));
         // A demonstration is nobody's work, and acli's login is for those who have the program in the image.
-        let wanted =
-            |what: bool, path| if what && purpose != Purpose::Demo { look.of_home(path) } else { Ok(None) };
+        let wanted = |what: bool, path| {
+            if what && !matches!(purpose, Purpose::Demo | Purpose::Proof) {
+                look.of_home(path)
+            } else {
+                Ok(None)
+            }
+        };
         let mut optional = |found: Result<Option<PathBuf>, Finding>| {
             found.unwrap_or_else(|finding| {
                 findings.push(finding);
@@ -124,11 +133,29 @@ impl Facts {
             credentials,
             house,
             identity: identity(host, workspace, &written)?,
+            hidden: vec![],
             identities: BTreeMap::new(),
             findings,
             agent_dir: agent_dir.clone(),
         }
         .identified(workspace)
+    }
+
+    /// Looks for what a session that has the repository must not see of it.
+    ///
+    /// # Errors
+    /// It cannot be hidden.
+    pub(crate) fn hiding(
+        mut self,
+        config: &Config,
+        workspace: &Workspace,
+        who: Owner,
+    ) -> anyhow::Result<Self> {
+        match &config.hide {
+            Some(hide) => self.hidden = hidden::hidden(&workspace.root, hide, who, &self.binds)?,
+            None => self.layout.notices.extend(hidden::hint(&workspace.root)),
+        }
+        Ok(self)
     }
 
     /// Looks at what everything that will be mounted is, so that the gate can see from inside whether it still was that

@@ -110,9 +110,15 @@ impl Launcher {
         self.host.engine.check()?;
         let workspace = Workspace::find(&self.host)?;
         let config = self.trusted(Config::load(&self.options, &self.host, Some(&workspace.root))?)?;
-        let config = if program.purpose == Purpose::Demo { config.for_demo() } else { config };
+        let config = match program.purpose {
+            Purpose::Demo => config.for_demo(),
+            Purpose::Proof => config.for_proof(),
+            _ => config,
+        };
         let (who, as_root) = facts::who(&self.host, &workspace);
         let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose)?;
+        let facts =
+            if program.sees_the_repository() { facts.hiding(&config, &workspace, who)? } else { facts };
         let findings = workspace.findings.iter().chain(&as_root).chain(&facts.findings);
         findings.for_each(Finding::warn);
         self.tell(&facts)?;
@@ -202,7 +208,7 @@ impl Launcher {
         let naming = prepared.naming();
         let choices = prepared.choices(naming.plain(), &self.host);
         // The demo's repository is removed afterwards.
-        if prepared.program.purpose != Purpose::Demo {
+        if !matches!(prepared.program.purpose, Purpose::Demo | Purpose::Proof) {
             let plan = self.plan(prepared, &id, &choices)?;
             let writable = plan.agent.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
             // Its own files are gone with the session.
@@ -225,7 +231,7 @@ impl Launcher {
                     root: &prepared.workspace.root,
                     owner: (self.host.uid == 0 && prepared.who.uid != 0).then_some(prepared.who),
                 };
-                session::lay_out(&prepared.facts.layout, place)
+                session::lay_out(&prepared.facts, place)
             },
             agent_image: &|| builder.ensure(&prepared.image, Effort::Missing),
             sidecar_image: &|| builder.ensure(&prepared.proxy, Effort::Missing),

@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     agent_dir::{entry::LOGINS, laid::Laid},
-    config::{Access, Config, Limits},
+    config::{Access, Config, Limits, Published},
     egress::{Rendered, Sources},
     facts::Facts,
     host::{Host, Owner, hex},
@@ -28,6 +28,7 @@ use crate::{
     workspace::Workspace,
 };
 
+pub(crate) use self::mounts::shadow;
 pub(crate) use self::noun::{
     Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Source, Streams,
 };
@@ -45,7 +46,7 @@ const SECCOMP: &str = include_str!("../assets/seccomp.json");
 const MODEL: &str = include_str!("../assets/demo/model.mjs");
 
 /// What the scripted model has the agent run.
-const CHECK: &str = include_str!("../assets/demo/check.sh");
+const CHECK: &str = concat!(include_str!("../assets/demo/walls.sh"), include_str!("../assets/demo/check.sh"));
 
 /// How many files a process of a container may open, unless the machine allows fewer: an engine cannot give more than
 /// it has itself.
@@ -53,6 +54,9 @@ const OPEN_FILES: u64 = 65_536;
 
 /// Where the sidecar listens on its network.
 const PROXY_PORT: u16 = 8888;
+
+/// From here on the sidecar listens for this machine, a port for each one that is published.
+const PUBLISHED_FROM: u16 = 8900;
 
 /// By this name containers reach the machine that they run on.
 const MACHINE: &str = "host.docker.internal";
@@ -183,10 +187,16 @@ impl Plan {
         match reach {
             Reach::Open | Reach::None => {}
             Reach::Proxy(rendered, _) => {
-                rules = Some((**rendered).clone());
+                let published = published(&inputs.config.publish, subnet.agent());
+                rules = Some(Rendered { published, ..(**rendered).clone() });
+                let publish = inputs.config.publish.iter().zip(PUBLISHED_FROM..);
+                let publish = publish.map(|(Published { host, .. }, agent)| Published { host: *host, agent });
                 sidecar = Some(Container {
                     privileges: Privileges::RoutesThenNone,
-                    network: Attachment::Bridge { publish: vec![], dns: inputs.config.dns.clone() },
+                    network: Attachment::Bridge {
+                        publish: publish.collect(),
+                        dns: inputs.config.dns.clone(),
+                    },
                     hosts: BTreeMap::from([(MACHINE, Named::Machine)]),
                     // Old and new rules at once.
                     tmp: "8m",
@@ -264,7 +274,7 @@ fn agent_container(
         runtime: config.runtime.clone(),
         streams: match program.purpose {
             // Nobody watches: the table at the end says it.
-            Purpose::Demo => Streams::Silent,
+            Purpose::Demo | Purpose::Proof => Streams::Silent,
             _ => Streams::of(host.terminal.stdin, host.terminal.stdout),
         },
         hosts: reach.hosts(inputs.subnet()),
@@ -274,6 +284,12 @@ fn agent_container(
         }),
         command: command(inputs),
     })
+}
+
+/// Where the sidecar passes on what it hears from this machine, as it reads that.
+fn published(all: &[Published], agent: Ipv4Addr) -> String {
+    all.iter()
+        .fold(String::new(), |lines, Published { agent: port, .. }| lines + &format!("{agent} {port}\n"))
 }
 
 /// A container beside the agent, as little as it can be.

@@ -14,6 +14,8 @@ pub(crate) enum Purpose {
     SetUp,
     /// A scripted model tries the walls of the sandbox, in a scratch repository.
     Demo,
+    /// A script tries the walls of each kind of network, in a scratch repository.
+    Proof,
 }
 
 /// The program of a session, and its purpose.
@@ -29,6 +31,11 @@ impl Program {
     pub(crate) fn agent(words: Vec<String>, version: &str) -> Self {
         let sets_up = agent::changes_its_setup(&words, version);
         Self { purpose: if sets_up { Purpose::SetUp } else { Purpose::Work }, words }
+    }
+
+    /// Whether the session has the repository.
+    pub(crate) fn sees_the_repository(&self) -> bool {
+        self.purpose != Purpose::SetUp || self.reads_the_repository()
     }
 
     /// Whether it is a set-up command with a path, which may read the repository.

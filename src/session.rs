@@ -1,5 +1,6 @@
 //! The life of a session: claim, up, attach, down.
 
+mod hidden;
 mod login;
 mod prepare;
 mod proxy_log;
@@ -30,7 +31,7 @@ pub(crate) use self::{
 };
 use crate::{
     control::Server,
-    docker::{Docker, Ended, Shown},
+    docker::{Docker, Ended, Shown, known_refusal},
     egress::Sources,
     host::Host,
     plan::{Choices, Plan},
@@ -137,11 +138,15 @@ fn live(
         && let Some(said) = sidecar.failed_before_ready()
     {
         signals.check()?;
+        if let Some(clearer) = known_refusal(&said) {
+            return Err(clearer);
+        }
         anyhow::bail!("the proxy could not be started, so the agent was not: {said}");
     }
     if outcome.is_ok() && shown.status().code().is_some() {
         // The engine has removed the agent's container before its client returned.
-        teardown.extent = Extent::WithoutAgent { companions: plan.sidecar.is_some() || plan.model.is_some() };
+        let is_alone = plan.sidecar.is_none() && plan.model.is_none();
+        teardown.extent = if is_alone { Extent::Volume } else { Extent::WithoutAgent };
     }
     outcome
 }

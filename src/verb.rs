@@ -1,13 +1,16 @@
 //! The launcher's own verbs, one module each.
 
 pub(crate) mod allow;
+mod attempts;
 pub(crate) mod blocked;
 pub(crate) mod build;
 pub(crate) mod check;
 pub(crate) mod clean;
 pub(crate) mod completions;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod logs;
+pub(crate) mod man;
 pub(crate) mod ps;
 pub(crate) mod run;
 pub(crate) mod stop;

@@ -6,7 +6,7 @@ use std::{
     io::{self, Read},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -268,13 +268,10 @@ impl Docker {
     }
 
     /// Starts a command whose stdin and stdout the caller holds.
-    pub(super) fn hold(&self, cmd: &Cmd) -> anyhow::Result<Child> {
-        self.command(cmd)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
+    pub(super) fn hold(&self, cmd: &Cmd) -> anyhow::Result<SharedChild> {
+        let mut command = self.command(cmd);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        SharedChild::spawn(&mut command)
             .with_context(|| format!("could not {}: could not run docker", cmd.purpose))
     }
 

@@ -72,12 +72,12 @@ pub(crate) fn script(plan: &Plan) -> String {
 
 /// Tells the sidecar, on descriptor 9, what the launcher would.
 fn told(rules: &Rendered) -> String {
-    let Rendered { conf, filter, lan, closed } = rules;
+    let Rendered { conf, filter, lan, closed, published } = rules;
     let mut text = String::from(
         "file() {\n  text=$(cat; echo .); text=${text%.}\n  \
          printf 'file %s %d\\n%s' \"$1\" \"$(printf %s \"$text\" | wc -c)\" \"$text\"\n}\n{\n",
     );
-    for (name, content) in [("lan", lan), ("closed", closed)] {
+    for (name, content) in [("lan", lan), ("closed", closed), ("published", published)] {
         let _ = writeln!(text, "file {name} {}", here(content));
     }
     text.push_str("echo routes\n");

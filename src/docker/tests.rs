@@ -17,7 +17,7 @@ use crate::{
         layout::{Kept, Layout, Read},
     },
     cli::Options,
-    config::{Access, Config, Limits},
+    config::{Access, Config, Limits, Published},
     egress::{Rendered, Sources},
     facts::{Bind, Facts},
     files::Identity,
@@ -113,6 +113,7 @@ fn reach() -> impl Strategy<Value = Reach> {
             filter: "^example\\.com:443$\n".into(),
             lan: String::new(),
             closed: String::new(),
+            published: String::new(),
         };
         Reach::Proxy(Box::new(rendered), Sources::default())
     });
@@ -126,7 +127,8 @@ fn config() -> impl Strategy<Value = Config> {
         proptest::option::of(1..9999u32),
     );
     let env = proptest::collection::vec("[B-D][A-Z0-9_]{0,8}", 0..4);
-    let publish = proptest::collection::vec(1..=u16::MAX, 0..3);
+    let publish = (1..=u16::MAX, 1..=u16::MAX).prop_map(|(host, agent)| Published { host, agent });
+    let publish = proptest::collection::vec(publish, 0..3);
     (limits, env, publish, proptest::option::of("[a-z]{1,8}")).prop_map(
         |((memory, cpus, pids), env, publish, runtime)| {
             static DEFAULT: LazyLock<Config> =
@@ -189,8 +191,13 @@ fn facts() -> impl Strategy<Value = Facts> {
 
 fn program() -> impl Strategy<Value = Program> {
     let words = proptest::collection::vec("[^\0]{0,12}", 0..4);
-    let purpose =
-        proptest::sample::select(vec![Purpose::Work, Purpose::Shell, Purpose::SetUp, Purpose::Demo]);
+    let purpose = proptest::sample::select(vec![
+        Purpose::Work,
+        Purpose::Shell,
+        Purpose::SetUp,
+        Purpose::Demo,
+        Purpose::Proof,
+    ]);
     (words, purpose).prop_map(|(words, purpose)| Program { purpose, words })
 }
 

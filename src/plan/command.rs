@@ -3,13 +3,13 @@
 use serde::Serialize;
 
 use super::{Inputs, Purpose, Reach};
-use crate::{agent, facts::Rules, inside};
+use crate::{agent, config::Published, facts::Rules, inside};
 
 /// The command of the agent's container.
 pub(super) fn command(inputs: &Inputs<'_>) -> Vec<String> {
     let Inputs { program, config, .. } = inputs;
     let args = &program.words;
-    if program.purpose == Purpose::Shell {
+    if matches!(program.purpose, Purpose::Shell | Purpose::Proof) {
         return args.clone();
     }
     let mut words = vec!["pi".to_owned()];
@@ -30,7 +30,7 @@ pub(super) fn command(inputs: &Inputs<'_>) -> Vec<String> {
 
 /// Texts, and files with texts, for the model's system prompt.
 fn prompts(inputs: &Inputs<'_>) -> Vec<String> {
-    let Inputs { program, reach, facts, .. } = inputs;
+    let Inputs { program, reach, facts, config, .. } = inputs;
     let args = &program.words;
     let mut prompts = Vec::new();
     // The flag replaces the user's own file, so that is passed along, unless the user's flags do the same.
@@ -38,7 +38,7 @@ fn prompts(inputs: &Inputs<'_>) -> Vec<String> {
     if own && !args.iter().any(|arg| arg == "--append-system-prompt") {
         prompts.push(format!("{}/APPEND_SYSTEM.md", inside::AGENT_DIR));
     }
-    prompts.push(briefing(reach));
+    prompts.push(briefing(reach, &config.publish));
     if program.purpose == Purpose::Work && !agent::has_flag(args, "--no-context-files") {
         match facts.house.rules {
             Rules::Theirs => {}
@@ -87,7 +87,7 @@ pub(super) fn subagents(inputs: &Inputs<'_>) -> Option<Told> {
 }
 
 /// Where the agent is, told to the model.
-fn briefing(reach: &Reach) -> String {
+fn briefing(reach: &Reach, published: &[Published]) -> String {
     let network = match reach {
         Reach::Open => "The network is open.",
         Reach::None => "There is no network.",
@@ -98,10 +98,18 @@ fn briefing(reach: &Reach) -> String {
              your user to run `pi allow HOST` in another terminal on their machine, then try again."
         }
     };
+    let ports: Vec<String> = published.iter().map(|one| one.agent.to_string()).collect();
+    let ports = match ports.as_slice() {
+        [] => String::new(),
+        ports => format!(
+            " Your user can reach servers of yours on port {} that listen on 0.0.0.0.",
+            ports.join(", ")
+        ),
+    };
     format!(
         "You run inside a locked-down container: no root, no capabilities, a read-only system. You can write the \
          repository, your home directory and /tmp; only the repository, the agent's settings, logins and transcripts, \
          and the caches of packages outlast the session. The user's other files, the container engine and `sudo` are not \
-         there. {network}"
+         there. {network}{ports}"
     )
 }

@@ -12,13 +12,13 @@ use super::{Inputs, Mount, Needed, Needs, Purpose, Source};
 use crate::{
     agent_dir::laid::{self, Making, Planned},
     config::Access,
-    facts::Rules,
+    facts::{Hidden, Rules},
     files::Identity,
     host::hex,
     inside,
 };
 
-/// The agent's own directory: memory, with what was laid out for this session in it.
+/// The agent's own directory: memory, with what was laid out for this session in it, and what hides files elsewhere.
 pub(super) fn agent_mounts(inputs: &Inputs<'_>) -> Vec<Mount> {
     let Inputs { choices, who, .. } = inputs;
     let inside = Path::new(inside::AGENT_DIR);
@@ -27,6 +27,7 @@ pub(super) fn agent_mounts(inputs: &Inputs<'_>) -> Vec<Mount> {
         target: if name.is_empty() { inside.to_owned() } else { inside.join(name) },
         access: Access::ReadWrite,
     });
+    // An absolute target stays as it is.
     let bind = |source: &PathBuf, target: &PathBuf, access| Mount::bind(source, inside.join(target), access);
     if let Some(laid) = &choices.laid {
         return memory.chain(laid.iter().map(|laid| bind(&laid.source, &laid.target, laid.access))).collect();
@@ -36,7 +37,19 @@ pub(super) fn agent_mounts(inputs: &Inputs<'_>) -> Vec<Mount> {
 }
 
 fn planned(inputs: &Inputs<'_>) -> Vec<Planned> {
-    laid::planned(&inputs.facts.layout, inputs.state, &inputs.facts.agent_dir)
+    let mut planned = laid::planned(&inputs.facts.layout, inputs.state, &inputs.facts.agent_dir);
+    planned.extend(inputs.facts.hidden.iter().map(|Hidden { path, is_directory }| Planned {
+        source: shadow(inputs.state, *is_directory),
+        target: path.clone(),
+        access: Access::ReadOnly,
+        made: if *is_directory { Making::Directory } else { Making::File(None) },
+    }));
+    planned
+}
+
+/// What stands in for a hidden file or directory, in the session's own directory.
+pub(crate) fn shadow(state: &Path, is_directory: bool) -> PathBuf {
+    state.join("hidden").join(if is_directory { "directory" } else { "file" })
 }
 
 /// What must be made for these mounts, where nothing was laid out yet.
@@ -53,7 +66,13 @@ pub(super) fn needed(inputs: &Inputs<'_>) -> Vec<Needed> {
         };
         Some(Needed { path, kind, owner: inputs.other_owner() })
     };
-    planned(inputs).into_iter().filter_map(need).collect()
+    planned(inputs).into_iter().filter_map(need).fold(vec![], |mut all, one| {
+        // One empty file hides many.
+        if !all.contains(&one) {
+            all.push(one);
+        }
+        all
+    })
 }
 
 /// The repository, the agent's home, the caches, and what the user asked for.
@@ -73,7 +92,7 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
     }
     let mut mounts = vec![Mount::same(&workspace.root, Access::ReadWrite), own_home];
     // The scratch repository of a demonstration is gone with it, and nobody would come back to its cache.
-    if program.purpose != Purpose::Demo {
+    if !matches!(program.purpose, Purpose::Demo | Purpose::Proof) {
         mounts.push(cache(inputs, labels));
     }
     mounts.extend(workspace.git_dirs.iter().map(|dir| Mount::same(dir, Access::ReadWrite)));

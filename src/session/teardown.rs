@@ -18,7 +18,11 @@ pub(crate) enum Extent {
     /// Anything that an id names.
     Everything,
     /// The agent's container is known to be gone.
-    WithoutAgent { companions: bool },
+    WithoutAgent,
+    /// All containers are known to be gone.
+    WithoutContainers,
+    /// The network, too, or there was none.
+    Volume,
 }
 
 /// Takes the session down, whatever became of it.
@@ -45,8 +49,9 @@ impl Teardown<'_> {
         }
         self.done = true;
         let sidecar = self.sidecar.take();
-        if let Some(sidecar) = &sidecar {
-            sidecar.expect_end();
+        let has_ended = sidecar.as_ref().is_some_and(|sidecar| sidecar.end());
+        if has_ended && self.extent == Extent::WithoutAgent {
+            self.extent = Extent::WithoutContainers;
         }
         let left = if self.docker.was_heard() {
             take_down(self.docker, &self.id, self.extent)
@@ -77,7 +82,7 @@ impl Teardown<'_> {
                 self.watcher = None;
                 let running = match self.extent {
                     Extent::Everything => " (the agent may still be running)",
-                    Extent::WithoutAgent { .. } => "",
+                    _ => "",
                 };
                 Finding::hinted(
                     format!("something of this session is left{running}: {error:#}"),
@@ -106,15 +111,17 @@ impl Drop for Teardown<'_> {
 fn take_down(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<()> {
     let mut extent = extent;
     let mut last = Ok(());
-    for pause in [0, 100, 400, 1600, 3000] {
+    for pause in [0, 20, 80, 400, 1600, 3000] {
         thread::sleep(Duration::from_millis(pause));
+        if pause > 20 {
+            // One that was given another name keeps the network in use.
+            let _ = remove_by_label(docker, id);
+        }
         last = one_round(docker, id, extent);
         if last.is_ok() || docker.hangs() {
             break;
         }
         extent = Extent::Everything;
-        // One that was given another name keeps the volume in use.
-        let _ = remove_by_label(docker, id);
     }
     last
 }
@@ -143,19 +150,13 @@ fn remove_by_label(docker: &Docker, id: &SessionId) -> anyhow::Result<()> {
 fn one_round(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<()> {
     let gone = |cmd: &Cmd| docker.gone_within(cmd, TEARDOWN);
     let [containers, network, volume] = docker::down(id);
-    let companions = match extent {
-        Extent::Everything => {
-            gone(&containers)?;
-            true
-        }
-        Extent::WithoutAgent { companions: true } => {
-            gone(&docker::remove_containers(&[id.sidecar(), id.model()]))?;
-            true
-        }
-        Extent::WithoutAgent { companions: false } => false,
-    };
+    match extent {
+        Extent::Everything => gone(&containers)?,
+        Extent::WithoutAgent => gone(&docker::remove_containers(&[id.sidecar(), id.model()]))?,
+        Extent::WithoutContainers | Extent::Volume => {}
+    }
     thread::scope(|scope| {
-        let network = companions.then(|| scope.spawn(|| gone(&network)));
+        let network = (extent != Extent::Volume).then(|| scope.spawn(|| gone(&network)));
         let volume = gone(&volume);
         network.map_or(Ok(()), |thread| thread.join().expect("removing a network does not panic")).and(volume)
     })

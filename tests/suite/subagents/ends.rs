@@ -108,7 +108,7 @@ fn cancelling_ends_a_subagent_with_all_that_it_has_started() {
     let prompt = serde_json::json!({ "type": "prompt", "message": tasks(&[("one", &script)]) });
     writeln!(keys, "{prompt}").unwrap();
     until_true("a subagent at work", || world.repo().join(".worktrees/one/begun").exists());
-    let left = || processes(|words| words.iter().any(|word| *word == sleep));
+    let left = || processes(|words| words.contains(&sleep));
     until_true("its processes", || left().len() == 3);
     writeln!(keys, "{{\"type\": \"abort\"}}").unwrap();
     until_true("the subagent's end", || pi.out().contains("The subagent `one` was cancelled."));
