@@ -17,7 +17,7 @@ const REASON = "a subagent of pi works here";
 // Asks git; an answer that is not asked for is an error.
 export async function git(cwd, words, options = {}) {
   const { code, out, err } = await run("git", [...QUIET, ...words], { ...options, cwd });
-  if (code !== 0) throw new Error(`\`git ${words[0]}\`: ${lastLine(err) || `status ${code}`}`);
+  if (code !== 0) throw new Error(`\`git ${words.find((word) => /^[a-z]+(?:-[a-z]+)*$/.test(word))}\`: ${lastLine(err) || `status ${code}`}`);
   return out.replace(/\n$/, "");
 }
 
@@ -53,15 +53,32 @@ export function branchOf(task) {
   return `subagent/${task}`;
 }
 
+// One after the other: git fails where it finds a worktree that another is just making.
+let last = Promise.resolve();
+function inTurn(job) {
+  const turn = last.then(job);
+  last = turn.catch(() => {});
+  return turn;
+}
+
 // Makes a branch and a worktree for a task.
-export async function addTree(repository, task, from) {
+export function addTree(repository, task, from) {
+  return inTurn(() => add(repository, task, from));
+}
+
+// Removes a branch that has come to nothing.
+export function removeBranch(tree) {
+  return inTurn(() => git(tree.root, ["branch", "--quiet", "-D", tree.branch]));
+}
+
+async function add(repository, task, from) {
   const { root, common, worktrees } = repository;
   await makePlainDirectory(worktrees);
   await exclude(common);
   const directory = path.join(worktrees, task);
   // Locked from its beginning: git forgets worktrees that it does not find, as where they are not mounted.
-  const add = ["worktree", "add", "--quiet", "--lock", "--reason", REASON, "-b", branchOf(task), directory, from.commit];
-  await git(root, ["-c", "worktree.useRelativePaths=false", ...add], { seconds: 600 });
+  const words = ["worktree", "add", "--quiet", "--lock", "--reason", REASON, "-b", branchOf(task), directory, from.commit];
+  await git(root, ["-c", "worktree.useRelativePaths=false", ...words], { seconds: 600 });
   const admin = await adminOf(directory);
   const tree = treeOf(repository, task, directory, admin);
   await writeNote(tree, { task, base: from.commit, from: from.branch, begun: Date.now(), state: "running" });
@@ -207,10 +224,15 @@ export async function giveBack(tree) {
   for (const name of [COMMON, LENT]) await fs.rm(path.join(tree.admin, name), { recursive: true, force: true });
 }
 
-// Writes a new file in place of whatever is there.
+// Writes a file in place of whatever is there. At once: git reads what is known of all worktrees whenever it makes one.
 async function write(file, text) {
-  await fs.rm(file, { recursive: true, force: true });
-  await fs.writeFile(file, text, { flag: "wx" });
+  const fresh = `${file}.pi-new`;
+  await fs.rm(fresh, { recursive: true, force: true });
+  await fs.writeFile(fresh, text, { flag: "wx" });
+  await fs.rename(fresh, file).catch(async () => {
+    await fs.rm(file, { recursive: true, force: true });
+    await fs.rename(fresh, file);
+  });
 }
 
 // What stands in the way is kept beside it.
