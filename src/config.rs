@@ -60,6 +60,7 @@ pub(crate) struct Config {
     pub(crate) persist: Vec<Persist>,
     /// `None` where the agent may start none.
     pub(crate) subagents: Option<Subagents>,
+    pub(crate) git: GitAccess,
     /// `None` where the user has not decided.
     pub(crate) hide: Option<Hide>,
     pub(crate) docker: String,
@@ -78,6 +79,18 @@ pub(crate) enum Network {
     None,
     /// The scripted model of `pi demo`.
     Demo,
+}
+
+/// How sessions have the repository's git directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum GitAccess {
+    /// A git directory of the agent's own, whose commits come over.
+    Private,
+    /// The host's, without its settings.
+    ReadOnly,
+    /// The host's. What an agent writes there can run on the host.
+    Shared,
 }
 
 /// Limits of a container; `None` is no limit.
@@ -202,6 +215,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         },
         persist: persist(user.persist),
         subagents: subagents::resolve(user.subagents, base.subagents),
+        git: user.git.or(base.git).unwrap_or(GitAccess::Private),
         hide: user.hide.map(|patterns| hide(Some(patterns))),
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,

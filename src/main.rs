@@ -30,6 +30,7 @@
 //! | `docker` | docker's flags, messages and outcomes |
 //! | `plan` | everything that a session consists of, as a value |
 //! | `facts` | the parts of the host that a session gets |
+//! | `git` | the agent's own git directory, and what it leaves in a work tree |
 //! | `written`, `control` | places where agents can write; requests from verbs to a session's launcher |
 //! | `record`, `egress` | a session's id, directory, lock and record; the sources of an allowlist |
 //! | `config` | layers of settings, and one resolver |
@@ -61,6 +62,7 @@ mod facts;
 mod files;
 #[cfg(test)]
 mod floors;
+mod git;
 mod host;
 mod image;
 mod inside;

@@ -3,6 +3,7 @@
 
 mod command;
 mod environment;
+mod hatch;
 mod mounts;
 mod noun;
 mod subnet;
@@ -21,6 +22,7 @@ use crate::{
     config::{Access, Config, Limits, Published},
     egress::{Rendered, Sources},
     facts::Facts,
+    git::given::Given,
     host::{Host, Owner, hex},
     inside,
     purpose::{Program, Purpose},
@@ -29,18 +31,24 @@ use crate::{
 };
 
 pub(crate) use self::mounts::shadow;
-pub(crate) use self::noun::{
-    Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Source, Streams,
-};
 use self::{
     command::command,
     environment::{environment, no_proxies},
     mounts::{agent_mounts, needed, unique, workspace_mounts},
     subnet::Subnet,
 };
+pub(crate) use self::{
+    hatch::Hatch,
+    noun::{
+        Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Source, Streams,
+    },
+};
 
 /// The seccomp profile of every container; no looser than the newest engine's own, on any engine.
 const SECCOMP: &str = include_str!("../assets/seccomp.json");
+
+/// Its name in the session's directory.
+const SECCOMP_FILE: &str = "seccomp.json";
 
 /// The scripted model of `pi demo`.
 const MODEL: &str = include_str!("../assets/demo/model.mjs");
@@ -131,6 +139,8 @@ pub(crate) struct Plan {
     /// What the sidecar is told on its stdin, and nowhere else.
     pub(crate) rules: Option<Rendered>,
     pub(crate) model: Option<Container>,
+    /// Made only when there is a commit to take over.
+    pub(crate) git: Option<Hatch>,
     pub(crate) agent: Container,
 }
 
@@ -143,6 +153,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) host: &'a Host,
     pub(crate) workspace: &'a Workspace,
     pub(crate) facts: &'a Facts,
+    pub(crate) git: &'a Given,
     /// What people call the agent's image.
     pub(crate) image: &'a str,
     pub(crate) who: Owner,
@@ -172,7 +183,7 @@ impl Plan {
     /// The user asked for a variable that cannot be given.
     pub(crate) fn new(inputs: Inputs<'_>) -> anyhow::Result<Self> {
         let Inputs { id, choices, host, workspace, reach, state, .. } = inputs;
-        let seccomp = state.join("seccomp.json");
+        let seccomp = state.join(SECCOMP_FILE);
         let labels = labels(id, host, workspace);
         let subnet = inputs.subnet();
         let mut files = vec![File::session(&seccomp, SECCOMP)];
@@ -224,6 +235,7 @@ impl Plan {
             sidecar_address,
             rules,
             model,
+            git: Hatch::of(&inputs, &labels),
             agent,
         })
     }

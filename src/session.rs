@@ -1,6 +1,9 @@
 //! The life of a session: claim, up, attach, down.
 
+mod came_over;
+mod commits;
 mod hidden;
+mod left;
 mod login;
 mod prepare;
 mod proxy_log;
@@ -17,6 +20,7 @@ use std::{os::unix::process::ExitStatusExt as _, path::Path, sync::Arc, time::Du
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM};
 
 use self::{
+    commits::Commits,
     login::back_up,
     sidecar::Sidecar,
     steer::{Phase, Steer},
@@ -25,7 +29,7 @@ use self::{
 };
 pub(crate) use self::{
     settings::{LaidOut, lay_out},
-    sweep::{Sweep, take_down},
+    sweep::{Sweep, bring_in, take_down},
     teardown::take_down_by_id,
     watcher::watch,
 };
@@ -33,6 +37,7 @@ use crate::{
     control::Server,
     docker::{Docker, Ended, Shown, known_refusal},
     egress::Sources,
+    git::command::Git,
     host::Host,
     plan::{Choices, Plan},
     record::{Claim, Naming, SessionId},
@@ -50,8 +55,10 @@ pub(crate) struct Needs<'a> {
     pub(crate) signals: &'a Signals,
     /// Plans the session with these choices.
     pub(crate) plan: &'a dyn Fn(&Choices) -> anyhow::Result<Plan>,
-    /// Lays out the agent's own directory, once the session has a place.
-    pub(crate) lay_out: &'a dyn Fn() -> anyhow::Result<LaidOut>,
+    /// Lays out the agent's own directories, once the session has a place and this name.
+    pub(crate) lay_out: &'a dyn Fn(&str) -> anyhow::Result<LaidOut>,
+    /// What takes over the agent's commits, where it can make some.
+    pub(crate) git: Option<&'a Git>,
     /// Makes the agent's image exist and names it.
     pub(crate) agent_image: &'a dyn Fn() -> anyhow::Result<String>,
     /// Makes the sidecar's image exist and names it.
@@ -69,12 +76,13 @@ pub(crate) struct Needs<'a> {
 /// Any step failed, or a signal came; everything is taken down all the same.
 pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyhow::Result<u8> {
     let with_name = |name: &str| Choices { name: name.to_owned(), ..choices.clone() };
-    let mut login = None;
+    let mut known = None;
     let claim = Claim::take(needs.host, id, needs.naming, |name| {
         let record = (needs.plan)(&with_name(name))?.record;
-        login = Some(record.login.clone());
+        known = Some((record.login.clone(), record.repository.clone()));
         Ok(record)
     })?;
+    let (login, root) = known.unwrap_or_default();
     let steer = Arc::new(Steer::new(&claim.name, needs.host, needs.signals, needs.sources));
     let server = Server::start(&claim.dir, steer.clone())?;
     let docker = needs.docker.clone().holding(claim.lock.clone());
@@ -84,9 +92,11 @@ pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyho
         host: needs.host,
         id: id.clone(),
         dir: claim.dir.clone(),
-        login: login.unwrap_or_default(),
+        login,
+        root,
         list: needs.list.map(Path::to_owned),
         packages: None,
+        commits: None,
         extent: Extent::Everything,
         watcher: None,
         sidecar: None,
@@ -107,7 +117,7 @@ fn live(
     steer: &Steer,
 ) -> anyhow::Result<u8> {
     let Needs { docker, signals, .. } = needs;
-    let LaidOut { mounts, packages } = (needs.lay_out)()?;
+    let LaidOut { mounts, packages } = (needs.lay_out)(&claim.name)?;
     choices.laid = Some(mounts);
     teardown.packages = packages;
     prepare::prepare(&(needs.plan)(&choices)?)?;
@@ -126,6 +136,10 @@ fn live(
         docker.create(model)?;
         signals.check()?;
         docker.start(model)?;
+    }
+    if let (Some(git), Some(hatch)) = (needs.git, &plan.git) {
+        let commits = Commits::begin(git, docker, needs.host, &claim.dir, hatch)?;
+        teardown.commits = Some(commits.follow());
     }
     let (stopper, agent) = ((*docker).clone(), plan.agent.name.clone());
     signals.stops(move || stopper.halt(&agent))?;

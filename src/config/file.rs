@@ -10,7 +10,7 @@ use serde::{
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    DEFAULTS, MountSpec, Pattern, Pull,
+    DEFAULTS, GitAccess, MountSpec, Pattern, Pull,
     place::{A_SETTING, Place, line_of},
     subagents::{Switch, switch},
     value::{
@@ -49,6 +49,8 @@ pub(super) struct Layer {
     pub(super) pids: Option<Spanned<u32>>,
     pub(super) runtime: Option<Spanned<String>>,
     pub(super) persist: Values,
+    #[serde(default, deserialize_with = "choice")]
+    pub(super) git: Option<GitAccess>,
     pub(super) hide: Values,
     /// Older releases had this; it is refused with what to use.
     agent_dir: Option<Spanned<toml::Value>>,

@@ -149,6 +149,16 @@ impl Docker {
         &self.address
     }
 
+    /// The words, the first an absolute path, and the environment by which another program runs a command in a container, on
+    /// its own streams.
+    pub(crate) fn door(&self, name: &str, host: &Host) -> (Vec<OsString>, Vec<(OsString, OsString)>) {
+        let words = ["exec", "--interactive", name].map(OsString::from);
+        let passed = ["HOME", "DOCKER_CONFIG"].map(OsString::from);
+        let own = passed.into_iter().filter_map(|name| Some((name.clone(), host.env.get(&name)?.clone())));
+        let env = own.chain([("DOCKER_HOST".into(), self.address.clone().into())]);
+        (std::iter::once(self.program.clone().into()).chain(words).collect(), env.collect())
+    }
+
     fn command(&self, cmd: &Cmd) -> Command {
         report::trace(cmd);
         let mut command = Command::new(&self.program);

@@ -21,6 +21,7 @@ use crate::{
     egress::{Rendered, Sources},
     facts::{Bind, Facts},
     files::Identity,
+    git::given::Given,
     host::{Host, Owner},
     plan::{Choices, Container, Inputs, Plan, Reach, Source},
     purpose::{Program, Purpose},
@@ -52,6 +53,7 @@ impl World {
             host: &self.host,
             workspace: &self.workspace,
             facts: &self.facts,
+            git: &Given::shared(&self.workspace),
             who: self.who,
             choices: &Choices {
                 name: "name".to_owned(),

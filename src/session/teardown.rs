@@ -2,7 +2,15 @@
 
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
-use super::{TEARDOWN, login::mend_login, settings::keep, sidecar::Sidecar, watcher::Watcher};
+use super::{
+    TEARDOWN,
+    commits::{Commits, Following},
+    left::look,
+    login::mend_login,
+    settings::keep,
+    sidecar::Sidecar,
+    watcher::Watcher,
+};
 use crate::{
     agent_dir::staged::Stage,
     docker::{self, Cmd, Docker},
@@ -32,10 +40,14 @@ pub(super) struct Teardown<'a> {
     pub(super) id: SessionId,
     pub(super) dir: PathBuf,
     pub(super) login: PathBuf,
+    /// The work tree.
+    pub(super) root: PathBuf,
     /// The allowlist, where another than the usual one was named.
     pub(super) list: Option<PathBuf>,
     /// What a set-up command is changing.
     pub(super) packages: Option<Stage>,
+    /// What takes over the agent's commits.
+    pub(super) commits: Option<Following>,
     pub(super) extent: Extent,
     pub(super) watcher: Option<Watcher>,
     pub(super) sidecar: Option<Arc<Sidecar>>,
@@ -48,6 +60,7 @@ impl Teardown<'_> {
             return;
         }
         self.done = true;
+        let commits = self.commits.take().and_then(Following::end);
         let sidecar = self.sidecar.take();
         let has_ended = sidecar.as_ref().is_some_and(|sidecar| sidecar.end());
         if has_ended && self.extent == Extent::WithoutAgent {
@@ -65,8 +78,11 @@ impl Teardown<'_> {
         mend_login(&self.login, &self.dir, self.host);
         if left.is_ok() {
             keep(&self.dir, self.host, self.packages.take());
+            look(&self.dir, &self.root);
         }
+        let is_empty = left.is_ok() && self.take_over(commits);
         match left {
+            Ok(()) if !is_empty => {}
             Ok(()) if self.docker.was_late() => Finding::hinted(
                 "the engine left a command of this session without an answer, and may still carry it out",
                 "the next `pi`, or `pi clean`, looks whether something came of it",
@@ -94,6 +110,21 @@ impl Teardown<'_> {
         if let Some(watcher) = self.watcher.take() {
             watcher.dismiss();
         }
+    }
+}
+
+impl Teardown<'_> {
+    /// Takes over the agent's commits. Returns whether the session's directory holds nothing of value any more.
+    fn take_over(&self, commits: Option<Commits>) -> bool {
+        let Some(mut commits) = commits else { return true };
+        commits.settle(self.extent == Extent::Everything).unwrap_or_else(|error| {
+            Finding::hinted(
+                format!("the agent's commits did not come over: {error:#}"),
+                "nothing is lost: the next `pi`, or `pi clean`, tries it again",
+            )
+            .warn();
+            false
+        })
     }
 }
 
