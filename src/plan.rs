@@ -34,13 +34,14 @@ pub(crate) use self::mounts::shadow;
 use self::{
     command::command,
     environment::{environment, no_proxies},
-    mounts::{agent_mounts, needed, unique, workspace_mounts},
+    mounts::{agent_mounts, needed, unique, way_to, workspace_mounts},
     subnet::Subnet,
 };
 pub(crate) use self::{
     hatch::Hatch,
     noun::{
-        Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Source, Streams,
+        Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Room, Source,
+        Streams,
     },
 };
 
@@ -157,6 +158,8 @@ pub(crate) struct Inputs<'a> {
     /// What people call the agent's image.
     pub(crate) image: &'a str,
     pub(crate) who: Owner,
+    /// The language whose caches outlive the session.
+    pub(crate) caches: Option<&'static str>,
     pub(crate) program: &'a Program,
     pub(crate) reach: &'a Reach,
     /// Where the session has its directory.
@@ -210,7 +213,7 @@ impl Plan {
                     },
                     hosts: BTreeMap::from([(MACHINE, Named::Machine)]),
                     // Old and new rules at once.
-                    tmp: "8m",
+                    tmp: Room::mebibytes(8, 1000),
                     command: vec![PROXY_PORT.to_string()],
                     ..companion(id.sidecar(), Role::Proxy, &choices.sidecar_image)
                 });
@@ -268,7 +271,8 @@ fn agent_container(
     let Inputs { id, choices, config, host, workspace, who, program, reach, .. } = inputs;
     let mut mounts = agent_mounts(inputs);
     mounts.extend(workspace_mounts(inputs, labels));
-    let mounts = unique(mounts);
+    let mut mounts = unique(mounts);
+    mounts.extend(way_to(&mounts, *who));
     Ok(Container {
         name: id.agent(),
         role: Role::Agent,
@@ -281,7 +285,7 @@ fn agent_container(
         mounts,
         limits: config.limits.clone(),
         files: host.files.min(OPEN_FILES),
-        tmp: "1g",
+        tmp: Room { bytes: config.disk.tmp, files: 50_000 },
         seccomp: seccomp.to_owned(),
         runtime: config.runtime.clone(),
         streams: match program.purpose {
@@ -325,7 +329,7 @@ fn companion(
         env: no_proxies(),
         limits: Limits { memory: Some("128m".to_owned()), cpus: Some(1.0), pids: Some(320) },
         files: inputs.host.files.min(OPEN_FILES),
-        tmp: "4m",
+        tmp: Room::mebibytes(4, 1000),
         seccomp: seccomp.to_owned(),
         runtime: inputs.config.runtime.clone(),
         streams: Streams::Pipe,

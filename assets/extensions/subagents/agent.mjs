@@ -35,7 +35,7 @@ export async function startAgent(tree, instructions, { prompts, extensions, mode
 
   const seen = { turns: 0, doing: "", words: "", error: undefined };
   // What all programs of the session share; but a right at a directory is one at all that is below it.
-  const shared = ["/tmp", "/home/pi/.cache/lang"].filter((place) => !isWithin(tree.root, place) && !isWithin(tree.common, place));
+  const shared = ["/tmp", "/var/cache/pi"].filter((place) => !isWithin(tree.root, place) && !isWithin(tree.common, place));
   const writable = [...tree.writable, own.top, ...shared];
   const agent = startConfined({ ...tree, writable }, words, own.env, (line) => {
     if (take(line, seen)) progress(seen);
