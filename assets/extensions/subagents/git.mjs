@@ -113,7 +113,7 @@ export async function trees(repository) {
       found.push({ ...treeOf(repository, note.task, directory, admin), note });
     }
   }
-  return found.sort((a, b) => a.note.begun - b.note.begun);
+  return found.sort((a, b) => (a.task < b.task ? -1 : 1));
 }
 
 export async function writeNote(tree, note) {
