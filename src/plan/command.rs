@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Inputs, Purpose, Reach};
-use crate::{agent, config::Published, facts::Rules, inside};
+use crate::{agent, config::Published, facts::Rules, git::given::Given, inside};
 
 /// The command of the agent's container.
 pub(super) fn command(inputs: &Inputs<'_>) -> Vec<String> {
@@ -30,7 +30,7 @@ pub(super) fn command(inputs: &Inputs<'_>) -> Vec<String> {
 
 /// Texts, and files with texts, for the model's system prompt.
 fn prompts(inputs: &Inputs<'_>) -> Vec<String> {
-    let Inputs { program, reach, facts, config, .. } = inputs;
+    let Inputs { program, reach, facts, config, git, .. } = inputs;
     let args = &program.words;
     let mut prompts = Vec::new();
     // The flag replaces the user's own file, so that is passed along, unless the user's flags do the same.
@@ -38,7 +38,7 @@ fn prompts(inputs: &Inputs<'_>) -> Vec<String> {
     if own && !args.iter().any(|arg| arg == "--append-system-prompt") {
         prompts.push(format!("{}/APPEND_SYSTEM.md", inside::AGENT_DIR));
     }
-    prompts.push(briefing(reach, &config.publish));
+    prompts.push(briefing(reach, &config.publish, git));
     if program.purpose == Purpose::Work && !agent::has_flag(args, "--no-context-files") {
         match facts.house.rules {
             Rules::Theirs => {}
@@ -72,9 +72,11 @@ pub(super) struct Told {
 
 /// `None` where the agent can start none.
 pub(super) fn subagents(inputs: &Inputs<'_>) -> Option<Told> {
-    let Inputs { program, config, .. } = inputs;
+    let Inputs { program, config, git, .. } = inputs;
     let settings = config.subagents?;
+    // Without commits there is nothing to hand over.
     let starts = program.purpose == Purpose::Work
+        && git.is_private() != Some(false)
         && agent::runs_a_model(&program.words, &config.images.agent_version)
         && !agent::has_flag(&program.words, "--no-extensions");
     starts.then(|| Told {
@@ -87,7 +89,7 @@ pub(super) fn subagents(inputs: &Inputs<'_>) -> Option<Told> {
 }
 
 /// Where the agent is, told to the model.
-fn briefing(reach: &Reach, published: &[Published]) -> String {
+fn briefing(reach: &Reach, published: &[Published], git: &Given) -> String {
     let network = match reach {
         Reach::Open => "The network is open.",
         Reach::None => "There is no network.",
@@ -106,10 +108,17 @@ fn briefing(reach: &Reach, published: &[Published]) -> String {
             ports.join(", ")
         ),
     };
+    let git = match git.is_private() {
+        Some(true) => {
+            " `.git` is a git directory of your own; your commits appear in your user's repository by themselves."
+        }
+        Some(false) => " `.git` is read-only, so you cannot commit.",
+        None => "",
+    };
     format!(
         "You run inside a locked-down container: no root, no capabilities, a read-only system. You can write the \
          repository, your home directory and /tmp; only the repository, the agent's settings, logins and transcripts, \
          and the caches of packages outlast the session. The user's other files, the container engine and `sudo` are not \
-         there. {network}{ports}"
+         there.{git} {network}{ports}"
     )
 }
