@@ -66,11 +66,6 @@ export function addTree(repository, task, from) {
   return inTurn(() => add(repository, task, from));
 }
 
-// Removes a branch that has come to nothing.
-export function removeBranch(tree) {
-  return inTurn(() => git(tree.root, ["branch", "--quiet", "-D", tree.branch]));
-}
-
 async function add(repository, task, from) {
   const { root, common, worktrees } = repository;
   await makePlainDirectory(worktrees);

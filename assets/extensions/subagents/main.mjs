@@ -13,7 +13,6 @@ import {
   isName,
   mend,
   printable,
-  removeBranch,
   removeTree,
   repository,
   tipSeen,
@@ -206,7 +205,6 @@ async function finish(tree, { state, error, words, asked, from, instructions }) 
   if (whole) await attempt("what is known of its worktree", () => giveBack(tree));
   if (whole && state === "finished" && result.wip === "nothing") {
     await attempt("its worktree could not be removed", () => removeTree(tree));
-    if (!result.commits.length) await attempt("its branch", () => removeBranch(tree));
     result.removed = true;
   } else {
     await attempt("its note", () => writeNote(tree, { ...tree.note, state, pr: result.pr, ended: Date.now() }));

@@ -8,7 +8,7 @@ export function report(result) {
   const ending = { finished: "has finished", failed: "failed", killed: "was killed", cancelled: "was cancelled", "timed out": "ran out of time" };
   const lines = [`The subagent ${name} ${ending[state]}${error ? `: ${error}` : ""}.`];
   if (pr) lines.push(`Pull request: ${pr}`);
-  if (commits.length || !removed) lines.push(`Branch: ${branch}${pushed ? `, pushed to ${pushed}` : ""}`);
+  lines.push(`Branch: ${branch}${pushed ? `, pushed to ${pushed}` : ""}`);
   lines.push(...some(commits, "Commits"), ...some(files, "Files"));
   if (!commits.length) lines.push("It made no commits.");
   if (wip === "committed") lines.push("What it had not committed is in the last commit, `wip: …`.");

@@ -23,7 +23,7 @@ const INTRUDER: &str = "echo fine >own.txt; mkdir -p a b; echo x >a/x; mv a/x b/
 
 #[test]
 fn each_bad_end_is_told_and_all_work_is_kept() {
-    let world = world("[subagents]\nat_once = 2\n");
+    let world = world("git = \"shared\"\n[subagents]\nat_once = 2\n");
     fs::write(world.repo().join("tracked"), "whole\n").unwrap();
     world.git(world.repo(), &["add", "."]);
     world.git(world.repo(), &["commit", "--quiet", "--amend", "--message", "first"]);
@@ -85,7 +85,7 @@ fn each_bad_end_is_told_and_all_work_is_kept() {
 
 #[test]
 fn one_that_takes_too_long_is_ended_and_its_work_is_kept() {
-    let world = world("[subagents]\ntime_limit = \"15s\"\n");
+    let world = world("git = \"shared\"\n[subagents]\ntime_limit = \"15s\"\n");
     let tasks = tasks(&[("late", "echo late >late.txt; (setsid sleep 600 &); sleep 600")]);
     let said = world.pi(&words(&tasks)).good();
     assert!(said.starts_with("The subagent `late` ran out of time.\nBranch: subagent/late\n"), "{said}");
@@ -97,7 +97,7 @@ fn one_that_takes_too_long_is_ended_and_its_work_is_kept() {
 
 #[test]
 fn cancelling_ends_a_subagent_with_all_that_it_has_started() {
-    let world = world("");
+    let world = world("git = \"shared\"\n");
     // Processes of a container are seen from here, and this number is nobody else's.
     let sleep = format!("600.{}", std::process::id());
     let script = format!(
@@ -127,7 +127,7 @@ fn cancelling_ends_a_subagent_with_all_that_it_has_started() {
 
 #[test]
 fn a_launcher_that_is_killed_with_four_running_loses_nothing() {
-    let world = world("");
+    let world = world("git = \"shared\"\n");
     let names = ["a", "b", "c", "d"];
     let scripts = names.map(|name| (name, format!("echo {name} >{name}.txt; sleep 600")));
     let scripts: Vec<_> = scripts.iter().map(|(name, script)| (*name, script.as_str())).collect();

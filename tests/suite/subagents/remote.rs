@@ -120,8 +120,8 @@ fn a_name_is_checked_and_a_taken_one_gets_a_number() {
     for report in &reports[1..] {
         assert!(report.starts_with("`task` is no name"), "{said}");
     }
-    // One that did nothing leaves nothing.
-    assert_eq!(branches(&world), "main: first\nsubagent/Same: first\n");
+    assert_eq!(branches(&world), "main: first\nsubagent/Same: first\nsubagent/same-2: first\n");
+    assert!(!world.repo().join(".worktrees").exists());
     assert_clean(&world);
 }
 
