@@ -296,6 +296,7 @@ fn agent_container(
         hosts: reach.hosts(inputs.subnet()),
         workdir: Some(match program.purpose {
             Purpose::SetUp if !program.reads_the_repository() => PathBuf::from(inside::HOME),
+            Purpose::Login => PathBuf::from("/tmp"),
             _ => workspace.cwd.clone(),
         }),
         command: command(inputs),

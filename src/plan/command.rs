@@ -13,6 +13,10 @@ pub(super) fn command(inputs: &Inputs<'_>) -> Vec<String> {
         return args.clone();
     }
     let mut words = vec!["pi".to_owned()];
+    if program.purpose == Purpose::Login {
+        words.extend(agent::login::LOGIN_WORDS.map(str::to_owned));
+        return words;
+    }
     if agent::runs_a_model(args, &config.images.agent_version) {
         words.extend(
             prompts(inputs).into_iter().flat_map(|prompt| ["--append-system-prompt".to_owned(), prompt]),
