@@ -5,6 +5,7 @@ mod origin;
 mod pattern;
 mod place;
 mod space;
+mod subagents;
 mod value;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +14,6 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-pub(crate) use self::space::{Disk, MinFree};
 use self::{
     file::{Cpus, ImagesLayer, Layer, Values, layer, project_lang, read},
     value::{PROCESSORS, copy_name, processes, room, runtime, session_name, size},
@@ -21,6 +21,10 @@ use self::{
 pub(crate) use self::{
     origin::{InForce, in_force},
     pattern::{Pattern, Patterns},
+};
+pub(crate) use self::{
+    space::{Disk, MinFree},
+    subagents::Subagents,
 };
 use crate::{
     agent_dir::entry::Persist,
@@ -63,6 +67,8 @@ pub(crate) struct Config {
     pub(crate) min_free: MinFree,
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
+    /// `None` where the agent may start none.
+    pub(crate) subagents: Option<Subagents>,
     pub(crate) git: GitAccess,
     pub(crate) open_urls: OpenUrls,
     pub(crate) wipe_auth: WipeAuth,
@@ -194,6 +200,7 @@ impl Config {
             persist: vec![],
             hide: Some(Patterns::default()),
             clone: None,
+            subagents: None,
             ..self
         }
     }
@@ -263,6 +270,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
             None => Some(text(user.runtime, base.runtime)).filter(|name| !name.is_empty()),
         },
         persist: persist(user.persist),
+        subagents: subagents::resolve(user.subagents, base.subagents),
         git: user.git.or(base.git).unwrap_or(GitAccess::Private),
         wipe_auth: user.wipe_auth.or(base.wipe_auth).unwrap_or(WipeAuth::Never),
         open_urls: user.open_urls.or(base.open_urls).unwrap_or(OpenUrls::Never),
