@@ -295,6 +295,7 @@ fn agent_container(
         hosts: reach.hosts(inputs.subnet()),
         workdir: Some(match program.purpose {
             Purpose::SetUp if !program.reads_the_repository() => PathBuf::from(inside::HOME),
+            Purpose::Login => PathBuf::from("/tmp"),
             _ => workspace.cwd.clone(),
         }),
         command: command(inputs),
@@ -413,6 +414,10 @@ fn command(inputs: &Inputs<'_>) -> Vec<String> {
         return args.clone();
     }
     let mut words = vec!["pi".to_owned()];
+    if program.purpose == Purpose::Login {
+        words.extend(agent::login::LOGIN_WORDS.map(str::to_owned));
+        return words;
+    }
     if agent::runs_a_model(args, &config.images.agent_version) {
         // The flag replaces the user's own file, so that is passed along, unless the user's flags do the same.
         let own = facts.layout.read.iter().any(|entry| entry.name == "APPEND_SYSTEM.md");
