@@ -1,11 +1,19 @@
 //! The life of a session: claim, up, attach, down.
 
+mod awaited;
+mod browser;
+mod cache;
+mod came_over;
+mod commits;
+pub(crate) mod copy;
 mod hidden;
+mod left;
 mod login;
 mod prepare;
 mod proxy_log;
 mod settings;
 mod sidecar;
+mod space;
 mod steer;
 mod sweep;
 mod teardown;
@@ -17,31 +25,42 @@ use std::{os::unix::process::ExitStatusExt as _, path::Path, sync::Arc, time::Du
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM};
 
 use self::{
+    awaited::{Awaited, Came},
+    browser::Browser,
+    commits::Commits,
     login::back_up,
     sidecar::Sidecar,
+    space::{Space, Watch},
     steer::{Phase, Steer},
     teardown::{Extent, Teardown},
     watcher::Watcher,
 };
 pub(crate) use self::{
+    browser::{open, opener},
+    cache::{forget, unused_for},
     settings::{LaidOut, lay_out},
-    sweep::{Sweep, take_down},
+    sweep::{Sweep, bring_in, take_down},
     teardown::take_down_by_id,
     watcher::watch,
 };
 use crate::{
+    config::MinFree,
     control::Server,
     docker::{Docker, Ended, Shown, known_refusal},
     egress::Sources,
+    git::command::Git,
     host::Host,
     plan::{Choices, Plan},
     record::{Claim, Naming, SessionId},
-    report::{FAILED, Interrupted},
+    report::{FAILED, Hinted, Interrupted},
     signals::Signals,
 };
 
 /// How long one call of a teardown may take.
 const TEARDOWN: Duration = Duration::from_secs(30);
+
+/// Makes something ready for an agent from the image with this id.
+type MakeReady<'a> = &'a dyn Fn(&str) -> anyhow::Result<()>;
 
 /// The effects that a session needs besides docker's.
 pub(crate) struct Needs<'a> {
@@ -50,17 +69,27 @@ pub(crate) struct Needs<'a> {
     pub(crate) signals: &'a Signals,
     /// Plans the session with these choices.
     pub(crate) plan: &'a dyn Fn(&Choices) -> anyhow::Result<Plan>,
-    /// Lays out the agent's own directory, once the session has a place.
-    pub(crate) lay_out: &'a dyn Fn() -> anyhow::Result<LaidOut>,
+    /// Lays out the agent's own directories, once the session has a place and this name.
+    pub(crate) lay_out: &'a dyn Fn(&str) -> anyhow::Result<LaidOut>,
+    /// Makes the copy ready for an agent from this image, in a session that works on one.
+    pub(crate) copy: Option<MakeReady<'a>>,
+    /// What takes over the agent's commits, where it can make some.
+    pub(crate) git: Option<&'a Git>,
     /// Makes the agent's image exist and names it.
     pub(crate) agent_image: &'a dyn Fn() -> anyhow::Result<String>,
     /// Makes the sidecar's image exist and names it.
     pub(crate) sidecar_image: &'a dyn Fn() -> anyhow::Result<String>,
     pub(crate) naming: &'a Naming,
+    /// What must stay free on this machine's file systems.
+    pub(crate) min_free: MinFree,
     /// Where the allowlist comes from, in a restricted session.
     pub(crate) sources: Option<&'a Sources>,
     /// The allowlist's file, where another than the usual one was named.
     pub(crate) list: Option<&'a Path>,
+    /// How long a session that logs in may take.
+    pub(crate) login_within: Option<Duration>,
+    /// The host's program that opens pages for logging in.
+    pub(crate) opener: Option<&'a Path>,
 }
 
 /// Runs a session from claim to teardown and returns the agent's exit status.
@@ -69,12 +98,13 @@ pub(crate) struct Needs<'a> {
 /// Any step failed, or a signal came; everything is taken down all the same.
 pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyhow::Result<u8> {
     let with_name = |name: &str| Choices { name: name.to_owned(), ..choices.clone() };
-    let mut login = None;
+    let mut known = None;
     let claim = Claim::take(needs.host, id, needs.naming, |name| {
         let record = (needs.plan)(&with_name(name))?.record;
-        login = Some(record.login.clone());
+        known = Some((record.login.clone(), record.repository.clone()));
         Ok(record)
     })?;
+    let (login, root) = known.unwrap_or_default();
     let steer = Arc::new(Steer::new(&claim.name, needs.host, needs.signals, needs.sources));
     let server = Server::start(&claim.dir, steer.clone())?;
     let docker = needs.docker.clone().holding(claim.lock.clone());
@@ -84,9 +114,11 @@ pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyho
         host: needs.host,
         id: id.clone(),
         dir: claim.dir.clone(),
-        login: login.unwrap_or_default(),
+        login,
+        root,
         list: needs.list.map(Path::to_owned),
         packages: None,
+        commits: None,
         extent: Extent::Everything,
         watcher: None,
         sidecar: None,
@@ -107,12 +139,22 @@ fn live(
     steer: &Steer,
 ) -> anyhow::Result<u8> {
     let Needs { docker, signals, .. } = needs;
-    let LaidOut { mounts, packages } = (needs.lay_out)()?;
+    let LaidOut { mounts, packages } = (needs.lay_out)(&claim.name)?;
     choices.laid = Some(mounts);
     teardown.packages = packages;
-    prepare::prepare(&(needs.plan)(&choices)?)?;
+    let first = (needs.plan)(&choices)?;
+    let space = Space::of(&first, needs.host, needs.min_free);
+    space.check()?;
+    prepare::prepare(&first)?;
     back_up(&teardown.login, &claim.dir)?;
     teardown.watcher = Some(Watcher::start(&claim.dir, docker)?);
+    if let Some(copy) = needs.copy {
+        // The container that fills it is of the same image.
+        choices.agent_image = (needs.agent_image)()?;
+        signals.check()?;
+        copy(&choices.agent_image)?;
+        signals.check()?;
+    }
     let plan = up::up(needs, choices, claim)?;
     if let (Some(network), Some(sidecar), Some(address), Some(rules)) =
         (&plan.network, &plan.sidecar, plan.sidecar_address, &plan.rules)
@@ -127,12 +169,24 @@ fn live(
         signals.check()?;
         docker.start(model)?;
     }
+    if let (Some(git), Some(hatch)) = (needs.git, &plan.git) {
+        let commits = Commits::begin(git, docker, needs.host, &claim.dir, hatch)?;
+        teardown.commits = Some(commits.follow());
+    }
     let (stopper, agent) = ((*docker).clone(), plan.agent.name.clone());
     signals.stops(move || stopper.halt(&agent))?;
+    let browser = Browser::start(&claim.dir, needs.opener, &steer.waiting);
+    let awaited = needs.login_within.map(|limit| Awaited::start(docker, &plan.agent.name, &claim.dir, limit));
+    let (killer, agent) = ((*docker).clone(), plan.agent.name.clone());
+    let watch = Watch::start(space, move || killer.halt_now(&agent));
     let shown = docker.show(&plan.agent, |client| {
         signals.shows(client);
         steer.reached(Phase::Running(teardown.sidecar.clone()));
-    })?;
+    });
+    let came = awaited.map_or(Came::End, Awaited::end);
+    browser.end();
+    let shown = shown?;
+    watch.check()?;
     let outcome = outcome(docker, signals, &plan, &shown);
     if let Some(sidecar) = &teardown.sidecar
         && let Some(said) = sidecar.failed_before_ready()
@@ -145,9 +199,21 @@ fn live(
     }
     if outcome.is_ok() && shown.status().code().is_some() {
         // The engine has removed the agent's container before its client returned.
-        teardown.extent = Extent::WithoutAgent { companions: plan.sidecar.is_some() || plan.model.is_some() };
+        let is_alone = plan.sidecar.is_none() && plan.model.is_none();
+        teardown.extent = if is_alone { Extent::Nothing } else { Extent::WithoutAgent };
     }
-    outcome
+    match came {
+        Came::End => outcome,
+        Came::Login => signals.check().map(|()| 0),
+        Came::Nothing => Err(too_late(needs.login_within.unwrap_or_default())),
+    }
+}
+
+fn too_late(limit: Duration) -> anyhow::Error {
+    Hinted::error(
+        format!("no login came within {} s, so nothing was changed", limit.as_secs()),
+        "try again; `pi login --timeout 10m` waits longer",
+    )
 }
 
 /// The exit status of the agent, or why there is none.

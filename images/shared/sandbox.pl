@@ -28,6 +28,9 @@ sub made_up_request {
     return "CONNECT $name HTTP/1.1\r\nHost: $name\r\n\r\n";
 }
 
+# The sidecar listens there for the gate alone, and lives as long as the gate's connection.
+sub lifeline_port { return $_[0] + 1 }
+
 # Seconds since the machine started, to the hundredth.
 sub now { return (split ' ', slurp('/proc/uptime') // '0')[0] }
 

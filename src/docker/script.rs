@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use super::{down, render};
 use crate::{
+    config::Access,
     egress::Rendered,
-    plan::{File, Needed, Needs, Plan},
-    report::quote,
+    plan::{File, Mount, Needed, Needs, Plan},
+    report::{self, quote},
     secret::Value,
 };
 
@@ -25,6 +26,11 @@ pub(crate) fn script(plan: &Plan) -> String {
         }
     }
     let state = quote(&plan.state.to_string_lossy());
+    if let Some(copied) = &plan.copied {
+        for told in copied.lines() {
+            line(&format!("# {}", report::one_line(told)));
+        }
+    }
     line("down() {");
     line("  trap - EXIT; exec 9>&- || true");
     for cmd in down(&plan.record.id) {
@@ -38,6 +44,12 @@ pub(crate) fn script(plan: &Plan) -> String {
     line(
         "# The agent's own directory: what is set in these copies, `pi` would take back at the end, and this does not.",
     );
+    let is_read_only = |mount: &Mount| mount.access == Access::ReadOnly && mount.target.ends_with(".git");
+    if plan.agent.mounts.iter().any(is_read_only) {
+        line(
+            "# Git is read-only here: `pi` gives the agent a git directory of its own, and brings its commits over.",
+        );
+    }
     for needed in &plan.needed {
         line(&needed_script(needed));
     }

@@ -1,11 +1,15 @@
 //! Sessions whose process is gone: taken down by their records alone.
 
 use std::{
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
 use super::{
+    commits::{may_have_commits, settle_dead},
+    copy::bring_in_all,
+    left::look,
     login::{forget_login, mend_login},
     settings::keep_of_dead,
     teardown::take_down_by_id,
@@ -28,16 +32,35 @@ pub(crate) fn take_down(dead: &Dead, docker: &Docker, host: &Host) -> anyhow::Re
     if engine != docker.address() {
         Engine::at(engine, host.uid).check()?;
     }
-    take_down_by_id(&docker.at(engine).within(Duration::from_secs(30)), &dead.id)?;
+    let docker = docker.at(engine).within(Duration::from_secs(30));
+    take_down_by_id(&docker, &dead.id)?;
     // Its agent may have lived until now.
     mend(dead, host);
     keep_of_dead(dead.record.as_ref(), &dead.dir, host);
-    Ok(record::remove(&dead.dir)?)
+    if let Some(record) = &dead.record {
+        look(&dead.dir, &record.repository);
+    }
+    if settle_dead(&dead.dir, &docker, host)? {
+        record::remove(&dead.dir)?;
+    }
+    Ok(())
 }
 
 fn mend(dead: &Dead, host: &Host) {
     if let Some(record) = &dead.record {
         mend_login(&record.login, &dead.dir, host);
+    }
+}
+
+/// Takes over what killed sessions of this repository have left, before another one begins with what it finds there.
+pub(crate) fn bring_in(repository: &Path, docker: &Docker, host: &Host) {
+    let Ok((_, dead)) = record::all(host) else { return };
+    let is_of = |dead: &Dead| dead.record.as_ref().is_some_and(|record| record.repository == repository);
+    for dead in dead.into_iter().filter(|dead| is_of(dead) && may_have_commits(&dead.dir)) {
+        mend(&dead, host);
+        if let Err(error) = take_down(&dead, docker, host) {
+            tell(&dead, &error);
+        }
     }
 }
 
@@ -81,10 +104,15 @@ fn sweep(host: &Host, docker: &Docker) {
             if engine.is_some_and(|engine| !engine.socket().exists()) {
                 forget_login(&dead.dir);
             }
-            report::warn(format_args!(
-                "could not remove what the dead session `{}` left: {error:#}",
-                dead.id.as_str()
-            ));
+            tell(&dead, &error);
         }
     }
+    bring_in_all(docker, host);
+}
+
+fn tell(dead: &Dead, error: &anyhow::Error) {
+    report::warn(format_args!(
+        "could not remove what the dead session `{}` left: {error:#}",
+        dead.id.as_str()
+    ));
 }
