@@ -1,0 +1,88 @@
+//! Keeps keys outside: the agent holds a placeholder, and a broker in the session's sidecar, HAProxy, puts the key in on
+//! the way to the provider.
+//!
+//! ```text
+//! env, auth.json, models.json ──► credentials::Found ──► route::Route ──┬──► haproxy::Files      to the sidecar
+//!                                   (runs `!command`s)    (pure)        └──► agent_files::AgentFiles  to the agent
+//! ```
+//!
+//! The agent asks `http://SIDECAR:PORT/ROUTE/HOST/…`. The route says whose key it is; the host is in the path because the
+//! agent looks for it in the base URL. HAProxy lets through what [`api::Api::rules`] names and nothing else, swaps the
+//! placeholder for the key in the header where it stands, and speaks TLS with the real host.
+
+pub(crate) mod agent_files;
+pub(crate) mod api;
+pub(crate) mod base;
+pub(crate) mod command;
+pub(crate) mod credentials;
+pub(crate) mod haproxy;
+mod json;
+pub(crate) mod placeholder;
+pub(crate) mod provider;
+pub(crate) mod route;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    net::SocketAddrV4,
+};
+
+use self::{
+    credentials::{Found, Run, Sources},
+    placeholder::Placeholder,
+    route::{Making, NoRoute, Route},
+};
+
+/// What a session's broker is made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    /// Where the agent finds it.
+    pub(crate) listen: SocketAddrV4,
+    pub(crate) placeholder: &'a Placeholder,
+    pub(crate) env: &'a BTreeMap<OsString, OsString>,
+    pub(crate) auth: Option<&'a str>,
+    pub(crate) models: Option<&'a str>,
+    /// Providers with `keys = "env"`.
+    pub(crate) inside: &'a BTreeSet<String>,
+}
+
+/// A session's broker, decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Broker {
+    pub(crate) listen: SocketAddrV4,
+    pub(crate) routes: Vec<Route>,
+    /// Providers whose credential no broker can hold, with the reason.
+    pub(crate) unserved: BTreeMap<String, String>,
+    /// Providers whose credential cannot be resolved, with the reason.
+    pub(crate) failed: BTreeMap<String, String>,
+}
+
+impl Broker {
+    /// # Errors
+    /// `auth.json` or `models.json` cannot be read.
+    pub(crate) fn new(inputs: &Inputs<'_>, run: &mut Run<'_>) -> anyhow::Result<Self> {
+        let Inputs { listen, placeholder, env, auth, models, inside } = *inputs;
+        let Found { credentials, mut unserved, mut failed } =
+            Found::gather(&Sources { env, auth, models, inside }, run)?;
+        let configured = credentials::object("models.json", models)?.remove("providers");
+        let mut making = Making { listen, placeholder, env, run };
+        let mut routes = Vec::new();
+        for (number, (id, credential)) in credentials.iter().enumerate() {
+            match making.route(number, id, credential, configured.as_ref().and_then(|all| all.get(id))) {
+                Ok(route) => routes.push(route),
+                Err(NoRoute::Unserved(why)) => drop(unserved.insert(id.clone(), why)),
+                Err(NoRoute::Failed(why)) => drop(failed.insert(id.clone(), why)),
+            }
+        }
+        Ok(Self { listen, routes, unserved, failed })
+    }
+
+    /// The hosts to which keys go, for the sidecar's rules; they leave the proxy's allowlist.
+    pub(crate) fn hosts(&self) -> BTreeSet<String> {
+        let bases = self.routes.iter().flat_map(|route| &route.endpoints).map(|endpoint| &endpoint.base);
+        bases.map(|base| format!("{}:{}", base.host, base.port)).collect()
+    }
+}
