@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
@@ -17,6 +18,8 @@ use super::{
     credentials::Run,
     haproxy::{CONFIG, Egress, Files, KEYS, Place, exchange},
     placeholder::Placeholder,
+    provider::PROVIDERS,
+    route::Delivery,
 };
 use crate::docker::Secret;
 
@@ -77,6 +80,326 @@ impl User {
     }
 }
 
+/// Someone with a key for every provider.
+fn rich() -> User {
+    let settings =
+        ["AWS_REGION", "AZURE_OPENAI_RESOURCE_NAME", "CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_GATEWAY_ID"];
+    let secrets = PROVIDERS
+        .iter()
+        .flat_map(|provider| provider.variables)
+        .map(|name| (*name, format!("secret-{name}")));
+    let settings = settings.map(|name| (name, "mine".to_owned()));
+    let env = secrets.chain(settings).map(|(name, value)| (name.into(), value.into())).collect();
+    User { env, ..User::default() }.auth(&json!({
+        "openai-codex": { "type": "oauth", "access": "secret-codex", "refresh": "secret-refresh", "expires": 1,
+            "accountId": "secret-account" },
+    }))
+}
+
+fn config(user: &User) -> String {
+    Files::new(&user.broker(), &PLACE).config
+}
+
+fn keys(user: &User) -> String {
+    String::from_utf8(Files::new(&user.broker(), &PLACE).keys.bytes().to_vec()).unwrap()
+}
+
+#[test]
+fn no_key_reaches_the_agent_or_the_configuration() {
+    let user = rich();
+    let broker = user.broker();
+    assert_eq!(
+        (broker.routes.len(), &broker.unserved, &broker.failed),
+        (PROVIDERS.len(), &BTreeMap::new(), &BTreeMap::new())
+    );
+    let AgentFiles { models, auth, env, withheld, no_proxy } = user.agent();
+    let agent = format!("{models}{auth}{env:?}{no_proxy}");
+    for text in [agent, config(&user), format!("{broker:?}")] {
+        assert!(!text.contains("secret-"));
+    }
+    for name in PROVIDERS.iter().flat_map(|provider| provider.variables) {
+        assert!(withheld.contains(name) || env.contains_key(*name), "{name}");
+    }
+    assert_eq!(keys(&user).lines().count(), PROVIDERS.len() + 1);
+}
+
+#[test]
+fn a_key_is_taken_from_where_the_agent_would_take_it() {
+    let user = User::with(&[
+        ("GROQ_API_KEY", "of-env"),
+        ("MISTRAL_API_KEY", "of-env"),
+        ("XAI_API_KEY", "of-env"),
+    ])
+    .auth(&json!({ "groq": { "type": "api_key", "key": "of-auth" } }))
+    .models(
+        &json!({ "providers": { "groq": { "apiKey": "of-models" }, "mistral": { "apiKey": "of-models" } } }),
+    );
+    assert_eq!(keys(&user), "groq of-auth\nmistral of-models\nxai of-env\n");
+}
+
+#[test]
+fn a_key_can_be_a_reference_or_a_command() {
+    let user = User::with(&[("ONE", "1"), ("GROQ_API_KEY", "of-env")]).auth(&json!({
+        "groq": { "type": "api_key", "key": "$MISSING" },
+        "mistral": { "type": "api_key", "key": "a-${ONE}-$TWO", "env": { "TWO": "2" } },
+        "xai": { "type": "api_key", "key": "!key" },
+    }));
+    assert_eq!(keys(&user), "groq of-env\nmistral a-1-2\nxai from-a-command\n");
+}
+
+#[test]
+fn a_command_that_fails_takes_its_provider_only() {
+    let user = User::with(&[("GROQ_API_KEY", "of-env"), ("XAI_API_KEY", "of-env")])
+        .auth(&json!({ "groq": { "type": "api_key", "key": "!broken" }, "mistral": "odd", "meta": { "type": "x" } }));
+    assert_eq!(keys(&user), "xai of-env\n");
+    let failed = user.broker().failed;
+    assert_eq!(failed.keys().collect::<Vec<_>>(), ["groq", "meta", "mistral"]);
+    assert_eq!(failed["groq"], "its command printed nothing that can be a key");
+}
+
+#[test]
+fn the_agent_still_sees_what_kind_of_key_it_has_for_anthropic() {
+    let placeholder = |user: User| {
+        let broker = user.broker();
+        let [route] = &broker.routes[..] else { panic!("one route") };
+        (route.placeholder.contains("sk-ant-oat"), route.delivery, keys(&user))
+    };
+    let variables = [
+        ("ANTHROPIC_AUTH_TOKEN", "bearer"),
+        ("ANTHROPIC_OAUTH_TOKEN", "sk-ant-oat01-x"),
+        ("ANTHROPIC_API_KEY", "key"),
+    ];
+    let variable = Delivery::Variable("ANTHROPIC_AUTH_TOKEN");
+    assert_eq!(placeholder(User::with(&variables)), (false, variable, "anthropic bearer\n".to_owned()));
+    assert_eq!(
+        placeholder(User::with(&variables[1..])),
+        (true, Delivery::Key, "anthropic sk-ant-oat01-x\n".to_owned())
+    );
+    assert_eq!(
+        placeholder(User::with(&variables[2..])),
+        (false, Delivery::Key, "anthropic key\n".to_owned())
+    );
+    let login = json!({ "anthropic": { "type": "oauth", "access": "token", "refresh": "r", "expires": 5 } });
+    let user = User::default().auth(&login);
+    assert_eq!(user.broker().routes[0].expires, Some(5));
+    assert_eq!(placeholder(user), (true, Delivery::Login, "anthropic token\n".to_owned()));
+}
+
+#[test]
+fn what_no_broker_can_hold_says_why() {
+    let login = |access: &str| json!({ "type": "oauth", "access": access, "refresh": "r", "expires": 5 });
+    let user = User::with(&[("AWS_PROFILE", "work"), ("CLOUDFLARE_API_KEY", "key")])
+        .auth(&json!({
+            "openai": login("t"),
+            "github-copilot": login("tid=1;proxy-ep=proxy.evil.example"),
+            "of-an-extension": login("t"),
+        }))
+        .models(&json!({ "providers": {
+            "ollama": { "baseUrl": "http://localhost:11434/v1", "api": "openai-completions", "apiKey": "x", "models": [] },
+            "odd-api": { "baseUrl": "https://x.example", "api": "of-an-extension", "apiKey": "x" },
+            "odd-base": { "baseUrl": "https://x.example/?a", "api": "openai-responses", "apiKey": "x" },
+            "none": { "apiKey": "x" },
+        } }));
+    let broker = user.broker();
+    assert!(broker.routes.is_empty() && broker.failed.is_empty());
+    assert_eq!(
+        broker.unserved.keys().collect::<Vec<_>>(),
+        [
+            "amazon-bedrock",
+            "cloudflare-ai-gateway",
+            "cloudflare-workers-ai",
+            "github-copilot",
+            "none",
+            "odd-api",
+            "odd-base",
+            "of-an-extension",
+            "ollama",
+            "openai"
+        ]
+    );
+    assert!(!user.agent().models.contains("apiKey"));
+}
+
+#[test]
+fn copilot_is_asked_where_its_token_says() {
+    let host = |token: &str, enterprise: Option<&str>| {
+        let mut login = json!({ "type": "oauth", "access": token, "refresh": "r", "expires": 5 });
+        login["enterpriseUrl"] = enterprise.into();
+        let broker = User::default().auth(&json!({ "github-copilot": login })).broker();
+        broker.routes.first().map(|route| route.endpoints[0].base.authority())
+    };
+    assert_eq!(host("t", None).as_deref(), Some("api.individual.githubcopilot.com"));
+    assert_eq!(
+        host("a;proxy-ep=proxy.business.githubcopilot.com;b", None).as_deref(),
+        Some("api.business.githubcopilot.com")
+    );
+    assert_eq!(host("t", Some("corp.ghe.com")).as_deref(), Some("copilot-api.corp.ghe.com"));
+    assert_eq!(host("proxy-ep=proxy.evilgithubcopilot.com", None), None);
+    assert_eq!(host("proxy-ep=proxy.githubcopilot.com/x", None), None);
+    assert_eq!(host("proxy-ep=a.githubcopilot.com:1@evil.example", None), None);
+}
+
+#[test]
+fn headers_of_the_users_go_through_the_broker_and_the_rest_stays() {
+    let models = json!({ "theirs": 1, "providers": {
+        "corp": {
+            "baseUrl": "https://llm.corp.example/v1", "api": "openai-completions", "apiKey": "secret-key",
+            "headers": { "X-Team": "secret-team", "User-Agent": "corp", "OpenAI-Project": "$ONE" },
+            "compat": { "supportsStore": false },
+            "models": [
+                { "id": "a", "headers": { "x-team": "secret-team" } },
+                { "id": "b", "headers": { "X-Team": "secret-other" }, "baseUrl": "http://10.1.2.3:81/x" },
+            ],
+        },
+        "keyless": { "baseUrl": "http://10.1.2.3/v1", "api": "openai-completions", "models": [{ "id": "c" }],
+            "headers": { "X-Secret": "secret", "User-Agent": "corp" } },
+    } });
+    let user = User::with(&[("ONE", "secret-1")]).models(&models);
+    let p = |number: usize| format!("pi-placeholder-07070707070707070707070707070707-{number}");
+    let url = "http://10.9.8.7:8440/custom0-corp";
+    let agent: Value = serde_json::from_str(&user.agent().models).unwrap();
+    assert_eq!(
+        agent,
+        json!({ "theirs": 1, "providers": {
+            "corp": {
+                "baseUrl": format!("{url}/llm.corp.example/v1"), "api": "openai-completions",
+                "apiKey": "pi-placeholder-07070707070707070707070707070707",
+                "headers": { "X-Team": p(1), "User-Agent": "corp", "OpenAI-Project": p(0) },
+                "compat": { "supportsStore": false },
+                "models": [
+                    { "id": "a", "headers": { "x-team": p(1) } },
+                    { "id": "b", "headers": { "X-Team": p(2) }, "baseUrl": format!("{url}/10.1.2.3:81/x") },
+                ],
+            },
+            "keyless": { "baseUrl": "http://10.1.2.3/v1", "api": "openai-completions", "models": [{ "id": "c" }],
+                "headers": { "User-Agent": "corp" } },
+        } })
+    );
+    assert_eq!(
+        keys(&user),
+        "custom0-corp secret-key\ncustom0-corp/0 secret-1\ncustom0-corp/1 secret-team\ncustom0-corp/2 secret-other\n"
+    );
+    assert_eq!(
+        user.broker().hosts().into_iter().collect::<Vec<_>>(),
+        ["10.1.2.3:81", "llm.corp.example:443"]
+    );
+}
+
+#[test]
+fn a_provider_that_the_user_wants_inside_is_left_alone() {
+    let entry = json!({ "apiKey": "$OPENCODE_API_KEY", "headers": { "X-Any": "secret" } });
+    let stored = json!({ "type": "api_key", "key": "!key" });
+    let mut user = User::with(&[("OPENCODE_API_KEY", "of-env")])
+        .models(&json!({ "providers": { "opencode": entry } }))
+        .auth(&json!({ "opencode": stored, "groq": stored }));
+    user.inside = BTreeSet::from(["opencode".to_owned()]);
+    let AgentFiles { models, auth, withheld, .. } = user.agent();
+    let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    assert_eq!(read(&models)["providers"]["opencode"], entry);
+    assert_eq!(read(&auth)["opencode"], stored);
+    assert!(!withheld.contains("OPENCODE_API_KEY") && withheld.contains("GROQ_API_KEY"));
+    // The other provider with the same variable keeps its route.
+    assert_eq!(keys(&user), "groq from-a-command\nopencode-go of-env\n");
+}
+
+#[test]
+fn a_backend_lets_through_what_the_agent_asks_for_and_nothing_else() {
+    let config = config(&User::with(&[("GEMINI_API_KEY", "key")]));
+    let backend = &config[config.find("backend google.0").unwrap()..];
+    let lines: Vec<&str> = backend.lines().map(str::trim).filter(|line| line.contains("pathq")).collect();
+    let p = r"^\/google\/generativelanguage\.googleapis\.com\/v1beta\/models\/[A-Za-z0-9._~@-]+\:";
+    let rule = |tail: &str| {
+        format!(
+            "http-request set-var(txn.known) bool(true) if {{ method POST }} {{ pathq -m reg '{p}{tail}$' }} \
+             !{{ req.hdr(upgrade) -m found }}"
+        )
+    };
+    assert_eq!(
+        lines,
+        [rule(r"streamGenerateContent\?alt\=sse"), rule("generateContent"), rule("countTokens")]
+    );
+    assert!(backend.ends_with(
+        "    server provider 0.0.0.0:443 ssl verify required ca-file '/etc/ssl/certs/ca-certificates.crt' \
+         sni str('generativelanguage.googleapis.com') verifyhost 'generativelanguage.googleapis.com' alpn http/1.1\n"
+    ));
+}
+
+#[test]
+fn through_a_companys_proxy_each_endpoint_has_a_tunnel_of_its_own() {
+    let broker = User::with(&[("GROQ_API_KEY", "key"), ("XAI_API_KEY", "key")]).broker();
+    let config = Files::new(&broker, &Place { egress: Egress::Tunnels { first_port: 9000 }, ..PLACE }).config;
+    let servers: Vec<&str> = config
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("server provider ")?.split(' ').next())
+        .collect();
+    assert_eq!(servers, ["127.0.0.1:9000", "127.0.0.1:9001"]);
+    assert!(!config.contains("do-resolve"));
+}
+
+#[test]
+fn a_broken_file_is_an_error_that_does_not_quote_it() {
+    let placeholder = Placeholder::from([7; 16]);
+    let (env, inside) = (BTreeMap::new(), BTreeSet::new());
+    for text in ["{\"groq\": secret", "[\"secret\"]", "secret"] {
+        for (auth, models) in [(Some(text), None), (None, Some(text))] {
+            let listen = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
+            let inputs =
+                Inputs { listen, placeholder: &placeholder, env: &env, auth, models, inside: &inside };
+            let error = Broker::new(&inputs, &mut |_| Err(Failure::Silent)).unwrap_err();
+            assert!(!format!("{error:#}").contains("secret"), "{error:#}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_key_is_one_line_of_the_map_or_none(key in "(\\PC|[\"$ \\\\#;'\\n\\r\\t%]){0,30}") {
+        let user = User::default().auth(&json!({ "groq": { "type": "api_key", "key": key.replace('$', "$$") } }));
+        let is_plain = key.trim_ascii().bytes().all(|b| (b' '..=b'~').contains(&b));
+        let expected = if key.starts_with('!') || key.trim_ascii().is_empty() || !is_plain {
+            String::new()
+        } else {
+            format!("groq {}\n", key.trim_ascii())
+        };
+        prop_assert_eq!(keys(&user), expected);
+    }
+
+    #[test]
+    fn nothing_of_the_users_can_add_a_line_to_the_configuration(
+        id in "\\PC{1,20}",
+        base in "https?://[a-z.:0-9]{1,12}(/[\\PC\\n]{0,20})?",
+        header in "(\\PC|[\\n'\"]){0,20}",
+        value in "(\\PC|[\\n'\"%]){0,20}",
+    ) {
+        let user = User::default().models(&json!({ "providers": { id: {
+            "baseUrl": base, "api": "anthropic-messages", "apiKey": "key", "headers": { header: value },
+        } } }));
+        let routes = user.broker().routes.len();
+        let plain = config(&User::with(&[("ANTHROPIC_API_KEY", "key")])).lines().count();
+        let lines = config(&user);
+        let words = ["global", "resolvers", "defaults", "frontend", "backend", "    "];
+        prop_assert!(lines.lines().all(|line| line.is_empty() || words.iter().any(|word| line.starts_with(word))));
+        prop_assert!(lines.is_ascii());
+        prop_assert!(routes == 0 || lines.lines().count() <= plain + 3);
+        prop_assert_eq!(lines.matches("\nbackend ").count(), routes + 1);
+    }
+
+    #[test]
+    fn an_exchanged_key_is_one_command(key in "[ -~]{1,40}") {
+        let broker = User::with(&[("GROQ_API_KEY", "key")]).broker();
+        let line = exchange(&broker.routes[0], &Secret::new(key.clone().into()), &PLACE);
+        let line = std::str::from_utf8(line.bytes()).unwrap();
+        let rest = line.strip_prefix("set map /run/keys/keys.map groq ").unwrap().strip_suffix('\n').unwrap();
+        let mut read = String::new();
+        let mut rest = rest.chars();
+        while let Some(c) = rest.next() {
+            prop_assert!(c != ' ' && c != ';');
+            read.push(if c == '\\' { rest.next().unwrap() } else { c });
+        }
+        prop_assert_eq!(read, key);
+    }
+}
+
 /// Writes what the proof in `tests/broker` needs into the directory that it names, which has a user and a place in it.
 #[test]
 #[ignore = "a part of `tests/broker/run`, which names the directory"]
@@ -91,16 +414,16 @@ fn write_for_the_proof() {
         .map(|(name, value)| (name.into(), value.as_str().unwrap().into()))
         .collect();
     let user = User {
+        env,
         auth: user.get("auth").map(Value::to_string),
         models: user.get("models").map(Value::to_string),
-        env,
         ..User::default()
     };
     let setting = Setting::new(&user.env, Path::new("/"), "/usr/bin:/bin".into(), |_| true);
     let mut run = |command: &str| setting.run(command, LIMIT);
     let broker = user.broker_with(place["listen"].as_str().unwrap().parse().unwrap(), &mut run);
     let [directory, authorities] = ["directory", "authorities"].map(|name| place[name].as_str().unwrap());
-    let place = Place { authorities, directory, ..PLACE };
+    let place = Place { directory, authorities, ..PLACE };
     let files = Files::new(&broker, &place);
     let agent = AgentFiles::new(&broker, user.models.as_deref(), user.auth.as_deref(), &user.inside).unwrap();
     let routes = broker.routes.iter().map(|route| {
