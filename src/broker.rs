@@ -15,6 +15,7 @@ pub(crate) mod api;
 pub(crate) mod base;
 pub(crate) mod command;
 pub(crate) mod credentials;
+pub(crate) mod github;
 pub(crate) mod haproxy;
 mod json;
 pub(crate) mod placeholder;
@@ -32,6 +33,7 @@ use std::{
 
 use self::{
     credentials::{Found, Run, Sources},
+    github::GitHub,
     placeholder::Placeholder,
     route::{Making, NoRoute, Route},
 };
@@ -47,6 +49,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) models: Option<&'a str>,
     /// Providers with `keys = "env"`.
     pub(crate) inside: &'a BTreeSet<String>,
+    pub(crate) github: Option<&'a GitHub>,
 }
 
 /// A session's broker, decided.
@@ -54,6 +57,7 @@ pub(crate) struct Inputs<'a> {
 pub(crate) struct Broker {
     pub(crate) listen: SocketAddrV4,
     pub(crate) routes: Vec<Route>,
+    pub(crate) github: Option<GitHub>,
     /// Providers whose credential no broker can hold, with the reason.
     pub(crate) unserved: BTreeMap<String, String>,
     /// Providers whose credential cannot be resolved, with the reason.
@@ -64,7 +68,7 @@ impl Broker {
     /// # Errors
     /// `auth.json` or `models.json` cannot be read.
     pub(crate) fn new(inputs: &Inputs<'_>, run: &mut Run<'_>) -> anyhow::Result<Self> {
-        let Inputs { listen, placeholder, env, auth, models, inside } = *inputs;
+        let Inputs { listen, placeholder, env, auth, models, inside, github } = *inputs;
         let Found { credentials, mut unserved, mut failed } =
             Found::gather(&Sources { env, auth, models, inside }, run)?;
         let configured = credentials::object("models.json", models)?.remove("providers");
@@ -77,12 +81,14 @@ impl Broker {
                 Err(NoRoute::Failed(why)) => drop(failed.insert(id.clone(), why)),
             }
         }
-        Ok(Self { listen, routes, unserved, failed })
+        Ok(Self { listen, routes, github: github.cloned(), unserved, failed })
     }
 
     /// The hosts to which keys go, for the sidecar's rules; they leave the proxy's allowlist.
     pub(crate) fn hosts(&self) -> BTreeSet<String> {
         let bases = self.routes.iter().flat_map(|route| &route.endpoints).map(|endpoint| &endpoint.base);
-        bases.map(|base| format!("{}:{}", base.host, base.port)).collect()
+        let github =
+            self.github.iter().flat_map(|_| ["github.com:443".to_owned(), "api.github.com:443".to_owned()]);
+        bases.map(|base| format!("{}:{}", base.host, base.port)).chain(github).collect()
     }
 }

@@ -4,6 +4,7 @@
 //! can be exchanged while HAProxy runs. It loads in 2.6 (Debian 12) and 3.0 (Debian 13).
 
 mod endpoint;
+mod github;
 
 use std::{ffi::OsString, net::SocketAddrV4, os::unix::ffi::OsStringExt as _};
 
@@ -89,15 +90,20 @@ impl Files {
                 number += 1;
             }
         }
+        if let Some(github) = &broker.github {
+            lines.extend(github::frontend(github));
+            lines.extend(github::backends(github, place, number));
+        }
         lines.push(String::new());
-        Self { config: lines.join("\n"), keys: keys(&broker.routes) }
+        Self { config: lines.join("\n"), keys: keys(broker) }
     }
 }
 
 /// One line for each secret: its name in the map, and the secret.
-fn keys(routes: &[Route]) -> Secret {
+fn keys(broker: &Broker) -> Secret {
     let mut map = Vec::new();
-    for (name, secret) in routes.iter().flat_map(secrets) {
+    let token = broker.github.iter().map(|github| (github::KEY.to_owned(), &github.token));
+    for (name, secret) in broker.routes.iter().flat_map(secrets).chain(token) {
         map.extend_from_slice(name.as_bytes());
         map.push(b' ');
         map.extend_from_slice(secret.bytes());

@@ -16,6 +16,7 @@ use super::{
     agent_files::AgentFiles,
     command::{Failure, LIMIT, Setting},
     credentials::Run,
+    github::{GitHub, Graph, Repository, Write},
     haproxy::{CONFIG, Egress, Files, KEYS, Place, exchange},
     placeholder::Placeholder,
     provider::PROVIDERS,
@@ -36,6 +37,7 @@ struct User {
     auth: Option<String>,
     models: Option<String>,
     inside: BTreeSet<String>,
+    github: Option<GitHub>,
 }
 
 impl User {
@@ -71,6 +73,7 @@ impl User {
             auth: self.auth.as_deref(),
             models: self.models.as_deref(),
             inside: &self.inside,
+            github: self.github.as_ref(),
         };
         Broker::new(&inputs, run).unwrap()
     }
@@ -343,8 +346,15 @@ fn a_broken_file_is_an_error_that_does_not_quote_it() {
     for text in ["{\"groq\": secret", "[\"secret\"]", "secret"] {
         for (auth, models) in [(Some(text), None), (None, Some(text))] {
             let listen = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
-            let inputs =
-                Inputs { listen, placeholder: &placeholder, env: &env, auth, models, inside: &inside };
+            let inputs = Inputs {
+                listen,
+                placeholder: &placeholder,
+                env: &env,
+                auth,
+                models,
+                inside: &inside,
+                github: None,
+            };
             let error = Broker::new(&inputs, &mut |_| Err(Failure::Silent)).unwrap_err();
             assert!(!format!("{error:#}").contains("secret"), "{error:#}");
         }
@@ -400,6 +410,47 @@ proptest! {
     }
 }
 
+fn github(token: &str, write: Write, repositories: &[&str]) -> GitHub {
+    let token = Secret::new(token.into());
+    GitHub {
+        listen: SocketAddrV4::new(Ipv4Addr::new(10, 9, 8, 7), 8441),
+        placeholder: Placeholder::from([7; 16]),
+        graph: Graph::for_token(&token),
+        token,
+        repositories: repositories.iter().map(|text| Repository::parse(text).unwrap()).collect(),
+        write,
+    }
+}
+
+#[test]
+fn github_is_asked_about_the_named_repositories_only() {
+    let of = |token: &str, write: Write| {
+        let user =
+            User { github: Some(github(token, write, &["me/proj", "our/other.x"])), ..User::default() };
+        assert_eq!(keys(&user), format!("github {token}\n"));
+        let config = config(&user);
+        assert!(!config.contains(token));
+        config
+    };
+    let config = of("ghp_secret", Write::Refused);
+    assert!(!config.contains("receive-pack") && !config.contains("POST PATCH PUT"));
+    assert!(!config.contains("if { method POST } { path -m str /graphql }"));
+    for path in ["/github.com/me/proj/git-upload-pack", "/github.com/our/other.x.git/git-upload-pack"] {
+        assert!(config.contains(&format!("{{ method POST }} {{ pathq -i -m str '{path}' }}")), "{config}");
+    }
+    let config = of("github_pat_secret", Write::Allowed);
+    assert!(config.contains("'/github.com/me/proj/info/refs?service=git-receive-pack'"));
+    assert!(config.contains("if { method POST } { path -m str /graphql }"));
+}
+
+/// What `user.json` says of GitHub.
+fn github_of(value: &Value) -> GitHub {
+    let text = |name: &str| value[name].as_str().unwrap();
+    let write = if value["write"] == true { Write::Allowed } else { Write::Refused };
+    let github = github(text("token"), write, &[text("repository")]);
+    GitHub { listen: text("listen").parse().unwrap(), ..github }
+}
+
 /// Writes what the proof in `tests/broker` needs into the directory that it names, which has a user and a place in it.
 #[test]
 #[ignore = "a part of `tests/broker/run`, which names the directory"]
@@ -417,6 +468,7 @@ fn write_for_the_proof() {
         env,
         auth: user.get("auth").map(Value::to_string),
         models: user.get("models").map(Value::to_string),
+        github: user.get("github").map(github_of),
         ..User::default()
     };
     let setting = Setting::new(&user.env, Path::new("/"), "/usr/bin:/bin".into(), |_| true);
@@ -425,6 +477,15 @@ fn write_for_the_proof() {
     let [directory, authorities] = ["directory", "authorities"].map(|name| place[name].as_str().unwrap());
     let place = Place { directory, authorities, ..PLACE };
     let files = Files::new(&broker, &place);
+    let side = broker.github.as_ref().map(GitHub::agent);
+    let mut env =
+        AgentFiles::new(&broker, user.models.as_deref(), user.auth.as_deref(), &user.inside).unwrap().env;
+    for (at, (key, value)) in side.iter().flat_map(|side| &side.git).enumerate() {
+        env.insert(format!("GIT_CONFIG_KEY_{at}"), key.clone());
+        env.insert(format!("GIT_CONFIG_VALUE_{at}"), value.clone());
+        env.insert("GIT_CONFIG_COUNT".to_owned(), (at + 1).to_string());
+    }
+    env.extend(side.iter().flat_map(|side| side.env.clone()));
     let agent = AgentFiles::new(&broker, user.models.as_deref(), user.auth.as_deref(), &user.inside).unwrap();
     let routes = broker.routes.iter().map(|route| {
         json!({
@@ -437,7 +498,7 @@ fn write_for_the_proof() {
     });
     let routes: Vec<Value> = routes.collect();
     let summary =
-        json!({ "env": agent.env, "routes": routes, "unserved": broker.unserved, "failed": broker.failed });
+        json!({ "env": env, "routes": routes, "unserved": broker.unserved, "failed": broker.failed });
     let exchange = broker.routes.iter().find(|route| route.provider == "groq").map(|route| {
         exchange(route, &Secret::new("a \"new\" secret; \\ $5 # '".into()), &place).bytes().to_vec()
     });
@@ -446,6 +507,7 @@ fn write_for_the_proof() {
         (KEYS, files.keys.bytes()),
         ("models.json", agent.models.as_bytes()),
         ("auth.json", agent.auth.as_bytes()),
+        ("gh.yml", side.map(|side| side.gh).unwrap_or_default().as_bytes()),
         ("summary.json", summary.to_string().as_bytes()),
         ("exchange", &exchange.unwrap_or_default()),
     ] {

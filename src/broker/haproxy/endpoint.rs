@@ -106,7 +106,7 @@ fn requests(route: &Route, endpoint: &Endpoint) -> Vec<String> {
 }
 
 /// A part of a path, as a regular expression for itself.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     text.chars().flat_map(|c| c.is_ascii_punctuation().then_some('\\').into_iter().chain([c])).collect()
 }
 
@@ -169,7 +169,7 @@ fn path(route: &Route, endpoint: &Endpoint) -> Vec<String> {
     lines
 }
 
-fn server(endpoint: &Endpoint, place: &Place<'_>, number: u16) -> Vec<String> {
+pub(super) fn server(endpoint: &Endpoint, place: &Place<'_>, number: u16) -> Vec<String> {
     let base = &endpoint.base;
     let mut lines = Vec::new();
     let address = match (place.egress, &base.host) {
