@@ -17,6 +17,7 @@ pub(crate) mod command;
 pub(crate) mod credentials;
 pub(crate) mod github;
 pub(crate) mod haproxy;
+mod headers;
 mod json;
 pub(crate) mod placeholder;
 pub(crate) mod provider;

@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Broker, credentials,
+    headers::without_secrets,
     provider::{PROVIDERS, Provider},
-    route::{Delivery, Route, without_secrets},
+    route::{Delivery, Route},
 };
 
 /// When the placeholder of a login ends: never, as far as the agent can tell.

@@ -1,5 +1,8 @@
 //! The broker as a whole, without a container: what goes to the sidecar, and what to the agent.
 
+mod proof;
+mod properties;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
@@ -8,7 +11,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
@@ -361,55 +363,6 @@ fn a_broken_file_is_an_error_that_does_not_quote_it() {
     }
 }
 
-proptest! {
-    #[test]
-    fn a_key_is_one_line_of_the_map_or_none(key in "(\\PC|[\"$ \\\\#;'\\n\\r\\t%]){0,30}") {
-        let user = User::default().auth(&json!({ "groq": { "type": "api_key", "key": key.replace('$', "$$") } }));
-        let is_plain = key.trim_ascii().bytes().all(|b| (b' '..=b'~').contains(&b));
-        let expected = if key.starts_with('!') || key.trim_ascii().is_empty() || !is_plain {
-            String::new()
-        } else {
-            format!("groq {}\n", key.trim_ascii())
-        };
-        prop_assert_eq!(keys(&user), expected);
-    }
-
-    #[test]
-    fn nothing_of_the_users_can_add_a_line_to_the_configuration(
-        id in "\\PC{1,20}",
-        base in "https?://[a-z.:0-9]{1,12}(/[\\PC\\n]{0,20})?",
-        header in "(\\PC|[\\n'\"]){0,20}",
-        value in "(\\PC|[\\n'\"%]){0,20}",
-    ) {
-        let user = User::default().models(&json!({ "providers": { id: {
-            "baseUrl": base, "api": "anthropic-messages", "apiKey": "key", "headers": { header: value },
-        } } }));
-        let routes = user.broker().routes.len();
-        let plain = config(&User::with(&[("ANTHROPIC_API_KEY", "key")])).lines().count();
-        let lines = config(&user);
-        let words = ["global", "resolvers", "defaults", "frontend", "backend", "    "];
-        prop_assert!(lines.lines().all(|line| line.is_empty() || words.iter().any(|word| line.starts_with(word))));
-        prop_assert!(lines.is_ascii());
-        prop_assert!(routes == 0 || lines.lines().count() <= plain + 3);
-        prop_assert_eq!(lines.matches("\nbackend ").count(), routes + 1);
-    }
-
-    #[test]
-    fn an_exchanged_key_is_one_command(key in "[ -~]{1,40}") {
-        let broker = User::with(&[("GROQ_API_KEY", "key")]).broker();
-        let line = exchange(&broker.routes[0], &Secret::new(key.clone().into()), &PLACE);
-        let line = std::str::from_utf8(line.bytes()).unwrap();
-        let rest = line.strip_prefix("set map /run/keys/keys.map groq ").unwrap().strip_suffix('\n').unwrap();
-        let mut read = String::new();
-        let mut rest = rest.chars();
-        while let Some(c) = rest.next() {
-            prop_assert!(c != ' ' && c != ';');
-            read.push(if c == '\\' { rest.next().unwrap() } else { c });
-        }
-        prop_assert_eq!(read, key);
-    }
-}
-
 fn github(token: &str, write: Write, repositories: &[&str]) -> GitHub {
     let token = Secret::new(token.into());
     GitHub {
@@ -441,76 +394,4 @@ fn github_is_asked_about_the_named_repositories_only() {
     let config = of("github_pat_secret", Write::Allowed);
     assert!(config.contains("'/github.com/me/proj/info/refs?service=git-receive-pack'"));
     assert!(config.contains("if { method POST } { path -m str /graphql }"));
-}
-
-/// What `user.json` says of GitHub.
-fn github_of(value: &Value) -> GitHub {
-    let text = |name: &str| value[name].as_str().unwrap();
-    let write = if value["write"] == true { Write::Allowed } else { Write::Refused };
-    let github = github(text("token"), write, &[text("repository")]);
-    GitHub { listen: text("listen").parse().unwrap(), ..github }
-}
-
-/// Writes what the proof in `tests/broker` needs into the directory that it names, which has a user and a place in it.
-#[test]
-#[ignore = "a part of `tests/broker/run`, which names the directory"]
-fn write_for_the_proof() {
-    let out = PathBuf::from(std::env::var_os("BROKER_PROOF").expect("`BROKER_PROOF` names a directory"));
-    let read = |name: &str| -> Value { serde_json::from_slice(&fs::read(out.join(name)).unwrap()).unwrap() };
-    let (user, place) = (read("user.json"), read("place.json"));
-    let env: BTreeMap<OsString, OsString> = user["env"]
-        .as_object()
-        .unwrap()
-        .iter()
-        .map(|(name, value)| (name.into(), value.as_str().unwrap().into()))
-        .collect();
-    let user = User {
-        env,
-        auth: user.get("auth").map(Value::to_string),
-        models: user.get("models").map(Value::to_string),
-        github: user.get("github").map(github_of),
-        ..User::default()
-    };
-    let setting = Setting::new(&user.env, Path::new("/"), "/usr/bin:/bin".into(), |_| true);
-    let mut run = |command: &str| setting.run(command, LIMIT);
-    let broker = user.broker_with(place["listen"].as_str().unwrap().parse().unwrap(), &mut run);
-    let [directory, authorities] = ["directory", "authorities"].map(|name| place[name].as_str().unwrap());
-    let place = Place { directory, authorities, ..PLACE };
-    let files = Files::new(&broker, &place);
-    let side = broker.github.as_ref().map(GitHub::agent);
-    let mut env =
-        AgentFiles::new(&broker, user.models.as_deref(), user.auth.as_deref(), &user.inside).unwrap().env;
-    for (at, (key, value)) in side.iter().flat_map(|side| &side.git).enumerate() {
-        env.insert(format!("GIT_CONFIG_KEY_{at}"), key.clone());
-        env.insert(format!("GIT_CONFIG_VALUE_{at}"), value.clone());
-        env.insert("GIT_CONFIG_COUNT".to_owned(), (at + 1).to_string());
-    }
-    env.extend(side.iter().flat_map(|side| side.env.clone()));
-    let agent = AgentFiles::new(&broker, user.models.as_deref(), user.auth.as_deref(), &user.inside).unwrap();
-    let routes = broker.routes.iter().map(|route| {
-        json!({
-            "name": route.name,
-            "provider": route.provider,
-            "placeholder": route.placeholder,
-            "authority": route.endpoints[0].base.authority(),
-            "hosts": route.endpoints.iter().map(|endpoint| endpoint.base.host.to_string()).collect::<Vec<_>>(),
-        })
-    });
-    let routes: Vec<Value> = routes.collect();
-    let summary =
-        json!({ "env": env, "routes": routes, "unserved": broker.unserved, "failed": broker.failed });
-    let exchange = broker.routes.iter().find(|route| route.provider == "groq").map(|route| {
-        exchange(route, &Secret::new("a \"new\" secret; \\ $5 # '".into()), &place).bytes().to_vec()
-    });
-    for (name, bytes) in [
-        (CONFIG, files.config.as_bytes()),
-        (KEYS, files.keys.bytes()),
-        ("models.json", agent.models.as_bytes()),
-        ("auth.json", agent.auth.as_bytes()),
-        ("gh.yml", side.map(|side| side.gh).unwrap_or_default().as_bytes()),
-        ("summary.json", summary.to_string().as_bytes()),
-        ("exchange", &exchange.unwrap_or_default()),
-    ] {
-        fs::write(out.join(name), bytes).unwrap();
-    }
 }

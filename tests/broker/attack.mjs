@@ -146,9 +146,9 @@ const upgrading = (protocol) => (it, tag) =>
 	text(it, tag).replace("connection: close", `connection: upgrade, http2-settings\r\nupgrade: ${protocol}\r\nhttp2-settings: AAMAAABkAARAAAAAAAIAAAAA`);
 raw("HTTP/2 by upgrade", "anthropic", upgrading("h2c"), "harmless");
 raw("HTTP/2 by upgrade at ChatGPT", "codex", upgrading("h2c"), "harmless");
-raw("TLS by upgrade", "anthropic", upgrading("tls/1.0"));
-raw("a websocket by POST", "anthropic", upgrading("websocket"));
-raw("a websocket by POST at ChatGPT", "codex", upgrading("websocket"));
+raw("TLS by upgrade", "anthropic", upgrading("tls/1.0"), "harmless");
+raw("a websocket by POST", "anthropic", upgrading("websocket"), "harmless");
+raw("a websocket by POST at ChatGPT", "codex", upgrading("websocket"), "harmless");
 raw("a websocket where there is none", "anthropic", (it, tag) => socket(it, tag, it.path, "websocket"));
 raw("a websocket elsewhere at ChatGPT", "codex", (it, tag) => socket(it, tag, it.path.replace("/codex/responses", "/conversation"), "websocket"));
 raw("another protocol at ChatGPT", "codex", (it, tag) => socket(it, tag, it.path, "tls/1.0"));

@@ -49,7 +49,7 @@ function streaming() {
 	console.log(`     ${JSON.stringify(result)}`);
 	say(result.direct.chunks === 600 && result.through.chunks === 600, "every chunk arrived");
 	say(result.added < 5, `a chunk is ${result.added.toFixed(2)} ms later through the broker (median of ${result.through.chunks})`);
-	say(result.together.through <= result.together.direct + 3, "chunks do not wait for each other");
+	say(result.together.through - result.together.direct <= 30, "chunks do not wait for each other");
 }
 
 function attacks() {
@@ -62,7 +62,7 @@ function attacks() {
 	for (const { at, name, expect, control, statuses, said } of tried) {
 		const controlled = control === "200" && of(`control-${at}`).some((one) => JSON.stringify(one.headers).includes("secret"));
 		const arrived = of(`attempt-${at}`);
-		const clean = arrived.every((one) => allowed.test(`${one.method} ${one.path}`) && !foreign.test(JSON.stringify(one.headers)));
+		const clean = arrived.every((one) => allowed.test(`${one.method} ${one.path}`) && !foreign.test(JSON.stringify(one.headers)) && !(one.method === "POST" && one.headers.upgrade));
 		const refused = arrived.length === 0 && !statuses.includes(101) && statuses.every((status, n) => status >= 400 || n === 0 && statuses.length > 1);
 		say(controlled && clean && (expect === "harmless" || refused), `${expect}: ${name}: ${statuses.join(" ") || "closed"}${controlled ? "" : ` (control: ${control})`} ${refused || expect === "harmless" ? "" : JSON.stringify(said)}`);
 	}
@@ -83,5 +83,22 @@ function faults() {
 	say(/^broker anthropic POST api.anthropic.com 401 \d+ \d+ --$/m.test(text("faults.log")), "a key that the provider refuses can be told from the log");
 }
 
-({ turns, streaming, attacks, exchange, faults })[part]();
+function github() {
+	for (const { name, want, got, said } of lines(`${scenario}.out`)) say(want === got, `${want}: ${name}${want === got ? "" : ` (${got}) ${said}`}`);
+	const seen = lines(`${scenario}.seen`);
+	const token = JSON.parse(text(`${scenario}/user.json`)).github.token;
+	const basic = `Basic ${Buffer.from(`x-access-token:${token}`).toString("base64")}`;
+	const write = token.startsWith("github_pat_");
+	const reading = /^(GET \/me\/proj(\.git)?\/info\/refs\?service=git-upload-pack|POST \/me\/proj(\.git)?\/git-upload-pack|GET \/(user)?|GET \/repos\/me\/proj(\/.*)?)$/;
+	const writing = /^(GET \/me\/proj(\.git)?\/info\/refs\?service=git-receive-pack|POST \/me\/proj(\.git)?\/git-receive-pack|POST \/repos\/me\/proj\/issues|POST \/graphql)$/;
+	for (const one of seen) {
+		const what = `${one.method} ${one.path}`;
+		const keyed = one.headers.host === "github.com" ? one.headers.authorization === basic : one.headers.authorization === `token ${token}`;
+		if (!keyed || !(reading.test(what) || (write && writing.test(what)))) say(false, `${what} arrived: ${JSON.stringify(one.headers)}`);
+	}
+	say(seen.length > 0 && !JSON.stringify(seen).includes("07070707"), `${seen.length} requests arrived, each on the list, with the token and without the placeholder`);
+	quiet(`${scenario}.log`);
+}
+
+({ turns, github, streaming, attacks, exchange, faults })[part]();
 process.exitCode = bad === 0 ? 0 : 1;

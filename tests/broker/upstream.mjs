@@ -6,6 +6,7 @@ import { appendFileSync, readFileSync } from "node:fs";
 import http from "node:http";
 import https from "node:https";
 import { zstdDecompressSync } from "node:zlib";
+import { api, git, prepare } from "./git.mjs";
 import { answer, hasResult, responses, shapeOf } from "./shapes.mjs";
 
 const LOG = process.env.UPSTREAM_LOG;
@@ -19,6 +20,8 @@ function listen(request, response) {
 		const bytes = Buffer.concat(body);
 		const text = (request.headers["content-encoding"] === "zstd" ? zstdDecompressSync(bytes) : bytes).toString();
 		note({ method: request.method, path: request.url, headers: request.headers, raw: request.rawHeaders, sni: request.socket.servername, body: text.length });
+		if (request.headers.host === "github.com") return git(request, response, bytes);
+		if (request.headers.host === "api.github.com") return api(request, response);
 		if (request.headers["x-want-status"]) {
 			response.writeHead(Number(request.headers["x-want-status"]), { "content-type": "application/json" });
 			return response.end(JSON.stringify({ error: { message: "the key is refused" } }));
@@ -93,6 +96,7 @@ function framed(text) {
 	return Buffer.concat([head, bytes]);
 }
 
+prepare();
 const tls = { key: readFileSync("host.key"), cert: readFileSync("host.pem") };
 for (const [server, port] of [[https.createServer(tls, listen), 443], [http.createServer(listen), 80]]) {
 	server.on("upgrade", upgrade);
