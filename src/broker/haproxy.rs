@@ -179,6 +179,8 @@ fn head(place: &Place<'_>) -> Vec<String> {
         "    log global",
         &format!("    log-format '{LOG} %[var(txn.route)] %HM %[var(txn.host)] %ST %B %Ta %ts'"),
         "    option dontlognull",
+        // When the agent gives up, the provider stops too.
+        "    option abortonclose",
         // Else two chunks of an answer travel together, the first of them late.
         "    option http-no-delay",
         "    timeout connect 10s",
@@ -208,7 +210,10 @@ fn error(status: u16, text: &str) -> String {
 
 /// A refusal with a text that tells the user whose it is.
 fn deny(status: u16, text: &str, condition: &str) -> String {
-    format!("    http-request deny status {status} content-type text/plain string 'pi: {text}' {condition}")
+    let line = format!(
+        "    http-request deny status {status} content-type text/plain string 'pi: {text}' {condition}"
+    );
+    line.trim_end().to_owned()
 }
 
 fn frontend(listen: SocketAddrV4, routes: &[Route]) -> Vec<String> {

@@ -26,4 +26,8 @@ await ask("a name that nobody knows", 502, "nowhere", "/v1/chat/completions");
 await ask("a certificate for someone else", 503, "unsigned", "/v1/chat/completions");
 await ask("plain HTTP that the user wrote down", 200, "plain", "/v1/chat/completions");
 await ask("a private address that the user wrote down, where nobody listens", 503, "private", "/v1/chat/completions");
+await fetch(`http://${broker}/anthropic/api.anthropic.com/v1/messages`, {
+	method: "POST", body: "{}", headers: { "x-api-key": placeholder, "x-want-silence": "1" }, signal: AbortSignal.timeout(400),
+}).catch(() => {});
+await new Promise((done) => setTimeout(done, 600));
 await ask("the provider still answers", 200, "anthropic", "/v1/messages");

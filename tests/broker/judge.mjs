@@ -79,6 +79,8 @@ function exchange() {
 
 function faults() {
 	for (const { name, want, status, ms, said } of lines("faults.out")) say(status === want, `${name}: ${status} in ${ms} ms: ${said}`);
+	const gaveUp = lines("faults.seen").map((one) => one.gaveUp).find((ms) => ms !== undefined);
+	say(gaveUp < 1000, `a request that the agent gives up ends at the provider too, after ${gaveUp} ms`);
 	quiet("faults.log");
 	say(/^broker anthropic POST api.anthropic.com 401 \d+ \d+ --$/m.test(text("faults.log")), "a key that the provider refuses can be told from the log");
 }

@@ -26,6 +26,7 @@ function listen(request, response) {
 			response.writeHead(Number(request.headers["x-want-status"]), { "content-type": "application/json" });
 			return response.end(JSON.stringify({ error: { message: "the key is refused" } }));
 		}
+		if (request.headers["x-want-silence"]) return silence(response);
 		if (request.headers["x-want-chunks"]) return chunks(response, Number(request.headers["x-want-chunks"]));
 		const shape = shapeOf(request.method, request.headers.host.startsWith("radius") ? `${request.url}?radius` : request.url);
 		if (!shape) {
@@ -44,6 +45,12 @@ function listen(request, response) {
 
 // In an answer to the tool's call, which host asked for it.
 const command = (host) => `echo "turn of ${host}" >> turns.txt`;
+
+// A model that thinks for ever: notes when nobody waits for it any more.
+function silence(response) {
+	const begun = Date.now();
+	response.on("close", () => note({ method: "", path: "", headers: {}, gaveUp: Date.now() - begun }));
+}
 
 async function chunks(response, count) {
 	response.writeHead(200, { "content-type": "text/event-stream" });
