@@ -1,4 +1,4 @@
-//! What can be said on the command line, and to whom: to the launcher, to one of its verbs, or to the agent.
+//! The command line: options of the launcher, its verbs, and words for the agent.
 
 mod split;
 
@@ -6,7 +6,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 
-use crate::{image::variant::Lang, report::Usage};
+use crate::{lang::Lang, report::Hinted};
 
 use self::split::Split;
 
@@ -22,8 +22,8 @@ use self::split::Split;
        pi [OPTIONS] -- AGENT_ARGS...    the same; everything after -- reaches the agent untouched
        pi [OPTIONS] AGENT_COMMAND ...   install remove uninstall update list config auth mcp: the agent's own
        pi VERB ...                      the launcher's own verbs, below",
-    after_help = "The agent's own flags (`pi -p \"fix it\"`, `pi -c`, `pi --model M`) need no `--`; `pi -- --help` shows \
-                  them all. Options of the launcher stand before the first word for the agent.\n\n\
+    after_help = "The agent's own flags (`pi -p \"fix it\"`, `pi -c`, `pi --model M`) need no `--`; `pi -- --help` lists \
+                  them. Put options of the launcher before the first word for the agent.\n\n\
                   Exit status: the agent's own; 128+n when signal n ended the run; 125 when the launcher failed; 2 for a \
                   usage error."
 )]
@@ -34,16 +34,13 @@ struct Parsed {
     verb: Option<Verb>,
 }
 
-/// Options of a session; the same for `pi` and `pi shell`.
+/// Options of a session, for `pi` and `pi shell`.
 #[derive(Debug, Clone, Default, Args)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "these are the flags as they are typed; `Config` has the policies"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "these are the flags as typed; `Config` has the policies")]
 pub(crate) struct Options {
     /// Image variant: base, go, php, php8.4, php8.5 or auto
     ///
-    /// `auto`, the default, looks for `go.mod`, then for `composer.json`. `php` is the newest one. Config key: `lang`.
+    /// `auto`, the default, looks for `go.mod`, then for `composer.json`. `php` is the newest PHP. Config key: `lang`.
     #[arg(long, value_name = "LANG")]
     pub(crate) lang: Option<Lang>,
     /// Rebuild every image, then run
@@ -70,25 +67,25 @@ pub(crate) struct Options {
     pub(crate) no_network: bool,
     /// Mount a file or directory of the host (can be repeated)
     ///
-    /// DST is SRC when it is left out; `:ro` makes it read-only. Config key: `mounts`.
+    /// Without DST, the target is SRC. `:ro` mounts read-only. Config key: `mounts`.
     #[arg(long, value_name = "SRC[:DST][:ro]")]
     pub(crate) mount: Vec<OsString>,
     /// Pass a variable to the agent, or set it (can be repeated)
     ///
-    /// `NAME` alone takes the value from here. Config key: `env`.
+    /// `NAME` alone passes the value from your environment. Config key: `env`.
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<OsString>,
     /// Publish a port of the container on 127.0.0.1 (can be repeated)
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) publish: Vec<u16>,
-    /// Limit the memory, swap included, as in `512m` or `4g`; 0 is no limit
+    /// Limit memory and swap together, such as `512m` or `4g`; 0 is no limit
     ///
     /// Default: 4g. Config key: `memory`.
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
-    /// Limit the processors; 0 is no limit
+    /// Limit the number of processors; 0 is no limit
     ///
-    /// Default: 2, or what the machine has. Config key: `cpus`.
+    /// Default: 2, or 1 if the machine has no more. Config key: `cpus`.
     #[arg(long, value_name = "N")]
     pub(crate) cpus: Option<f64>,
     /// Limit the number of processes; 0 is no limit
@@ -104,35 +101,35 @@ pub(crate) struct Options {
     /// Name the session for `pi ps`, `pi stop`, `pi shell --session`
     #[arg(long, value_name = "NAME")]
     pub(crate) session_name: Option<String>,
-    /// Read this file instead of the user's config
+    /// Read settings from FILE
     ///
     /// Default: `~/.config/pi/config.toml`.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Print each docker command before it is run
+    /// Print each docker command before running it
     #[arg(long)]
     pub(crate) verbose: bool,
     /// Print errors only
     #[arg(long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// Print what would be run, as a shell script or as JSON, and run nothing
+    /// Print the commands as a shell script, or the plan as JSON, and run nothing
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "script")]
     pub(crate) dry_run: Option<DryRun>,
 }
 
-/// How a dry run is shown.
+/// The output of a dry run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DryRun {
-    /// A shell script that does what `pi` would do.
+    /// A shell script that does the same as `pi`.
     Script,
-    /// The plan as data.
+    /// The plan.
     Json,
 }
 
 /// The launcher's own verbs.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Verb {
-    /// Open a shell, or run CMD, in exactly the sandbox that `pi` would build
+    /// Open a shell, or run CMD, in the same sandbox as the agent
     #[command(override_usage = "pi shell [OPTIONS] [-- CMD...]\n       pi shell --session NAME [-- CMD...]")]
     Shell {
         /// Enter a running session instead
@@ -141,67 +138,70 @@ pub(crate) enum Verb {
         #[arg(last = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
-    /// Build the image that this repository needs, without running it
+    /// Build the image for this repository without running it
     Build {
         /// Build every variant
         #[arg(long)]
         all: bool,
     },
-    /// Show a whole session with a scripted model: no key, no internet
+    /// Run a session with a scripted model, without a key and without internet
     Demo,
-    /// Allow hosts in a running session, or read the edited allowlist again
+    /// Allow hosts in a running session, or reload its allowlist
     Allow {
-        /// Entries of the allowlist: a domain, `*.domain` or `host:port`
+        /// Entries to allow: a domain, `*.domain` or `host:port`
         #[arg(value_name = "DOMAIN")]
         entries: Vec<String>,
-        /// The session; needed only when several are running here
+        /// Name or id of the session; needed only if several run here
         #[arg(long, value_name = "NAME")]
         session: Option<String>,
         /// Also append the entries to the allowlist file
         #[arg(long)]
         save: bool,
     },
-    /// Show what the restricted network refused, in a running or the last session
+    /// List the hosts that the proxy refused, in a running session or the last one
     Blocked {
-        /// The session; needed only when several are running here
+        /// Name or id of the session; needed only if several run here
         #[arg(long, value_name = "NAME")]
         session: Option<String>,
-        /// Print data instead of a table
+        /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
     },
-    /// Say whether the allowlist admits an address, and by which line
+    /// Check whether the allowlist allows an address, and show the entry
     Check {
-        /// What the agent would ask for
+        /// Addresses as the agent would request them
         #[arg(value_name = "URL|HOST[:PORT]", required = true)]
         targets: Vec<String>,
     },
-    /// List the running sessions
+    /// List running sessions
     Ps {
-        /// Print data instead of a table
+        /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
     },
-    /// Show what a session's proxy has logged
+    /// Show the proxy's log, of a running session or the last one
     Logs {
-        /// Name or id, as `pi ps` shows it
+        /// Name or id of the session; needed only if several run here
         #[arg(value_name = "NAME")]
-        session: String,
+        session: Option<String>,
+        /// Follow the log until the session ends
+        #[arg(short, long)]
+        follow: bool,
     },
     /// Stop a running session
     Stop {
-        /// Name or id, as `pi ps` shows it
+        /// Name or id of the session, from `pi ps`
         #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
         session: Option<String>,
-        /// Stop every session of yours
+        /// Stop all your sessions
         #[arg(long)]
         all: bool,
     },
-    /// Remove what sessions that did not end properly have left behind
+    /// Remove leftovers of sessions that did not end properly
     ///
-    /// With `--dry-run`, before or after the verb, only say what would be removed.
+    /// With `--dry-run`, only list what would be removed.
     Clean {
-        /// Also remove the images that no configuration in use needs
+        /// Also remove images that the current settings do not need
         #[arg(long)]
         images: bool,
         /// Also remove the caches of Go, npm and composer
@@ -215,18 +215,18 @@ pub(crate) enum Verb {
     },
 }
 
-/// What a session runs beside itself, with its directory, to be taken down when its launcher is killed; no verb for
-/// people, so the grammar and the completions do not have it.
+/// The watcher's verb, with the session's directory as its argument. The launcher itself runs it, so help and
+/// completions do not list it.
 pub(crate) const WATCH: &str = "__watch";
 
-/// A command line, understood.
+/// A parsed command line.
 #[derive(Debug, Clone)]
 pub(crate) struct Cli {
     pub(crate) options: Options,
     pub(crate) action: Action,
 }
 
-/// What is to be done.
+/// What the launcher should do.
 #[derive(Debug, Clone)]
 pub(crate) enum Action {
     /// Run the agent with these arguments.
@@ -237,15 +237,12 @@ pub(crate) enum Action {
     Help(String),
     /// Print the versions of the launcher and of the agent.
     Version,
-    /// Keep watch over the session that has this directory.
+    /// Watch the session in this directory.
     Watch(PathBuf),
 }
 
 impl Cli {
-    /// Understands the arguments behind the program's name.
-    ///
-    /// # Errors
-    /// A [`Usage`] error which says what to type instead.
+    /// Parses the arguments after the program's name. A usage error says what to type instead.
     pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Self> {
         let args: Vec<OsString> = args.into_iter().collect();
         if let [word, directory] = args.as_slice()
@@ -278,13 +275,13 @@ impl Cli {
         Ok(Self { options: parsed.options, action })
     }
 
-    /// The whole grammar, for completions.
+    /// The grammar, for completions.
     pub(crate) fn grammar() -> clap::Command {
         Parsed::command()
     }
 }
 
-/// Refuses an option that a verb would not heed: to have `--dry-run` ignored by `pi stop` would be worse than an error.
+/// Refuses an option that the verb would ignore: `pi stop --dry-run` must not stop anything.
 fn check_honoured(name: &str, verb: Option<&Verb>, given: &[String]) -> anyhow::Result<()> {
     let heeds: &[&str] = match verb {
         None | Some(Verb::Shell { session: None, .. }) => return Ok(()),
@@ -299,8 +296,8 @@ fn check_honoured(name: &str, verb: Option<&Verb>, given: &[String]) -> anyhow::
     match given.iter().find(|option| !always.contains(&option.as_str()) && !heeds.contains(&option.as_str()))
     {
         None => Ok(()),
-        Some(option) => Err(Usage::hinted(
-            format!("`--{option}` has no meaning for `pi {name}` as it stands here"),
+        Some(option) => Err(Hinted::usage_hinted(
+            format!("`--{option}` has no effect on this `pi {name}`"),
             format!("nothing was done; leave it out, or see `pi {name} --help`"),
         )),
     }
@@ -331,10 +328,10 @@ fn refused(error: &clap::Error, verb: Option<&str>) -> anyhow::Result<Cli> {
         (
             Some(verb),
             UnknownArgument | InvalidSubcommand | TooManyValues | InvalidValue | ValueValidation,
-        ) => Usage::hinted(
+        ) => Hinted::usage_hinted(
             format!("`pi {verb}`: {message}"),
             if verb == "shell" {
-                "a command stands after `--`, as in `pi shell -- ls`".to_owned()
+                "put the command after `--`, as in `pi shell -- ls`".to_owned()
             } else {
                 format!(
                     "`{verb}` is a verb of the launcher; to say this to the agent, quote it or write `pi -- …`"
@@ -342,9 +339,9 @@ fn refused(error: &clap::Error, verb: Option<&str>) -> anyhow::Result<Cli> {
             },
         ),
         (Some(verb), _) => {
-            Usage::hinted(format!("`pi {verb}`: {message}"), format!("see `pi {verb} --help`"))
+            Hinted::usage_hinted(format!("`pi {verb}`: {message}"), format!("see `pi {verb} --help`"))
         }
-        (None, _) => Usage::hinted(message, "see `pi --help`"),
+        (None, _) => Hinted::usage_hinted(message, "see `pi --help`"),
     })
 }
 
@@ -354,7 +351,7 @@ mod tests {
 
     fn refusal(args: &[&str]) -> String {
         let error = Cli::parse(args.iter().map(OsString::from)).unwrap_err();
-        assert!(error.is::<Usage>(), "{error:?}");
+        assert_eq!(crate::report::code(&error), crate::report::USAGE, "{error:?}");
         format!("{error:#}")
     }
 
@@ -367,7 +364,7 @@ mod tests {
     fn an_option_that_comes_too_late_is_refused() {
         assert_eq!(
             refusal(&["fix it", "--proxy"]),
-            "`--proxy` stands after the first word for the agent, where it would have no effect"
+            "`--proxy` comes after the first word for the agent, so it would have no effect"
         );
     }
 

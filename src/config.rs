@@ -1,4 +1,4 @@
-//! What was meant: the layers of settings, and the one function that resolves them.
+//! The settings: their layers, and the one function that resolves them.
 
 mod file;
 mod place;
@@ -8,32 +8,34 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use toml::Spanned;
 
 use self::{
-    file::{Cpus, Layer, Values, layer, project_lang, read},
+    file::{Cpus, ImagesLayer, Layer, Values, layer, project_lang, read},
     value::{PROCESSORS, processes, runtime, session_name, size},
 };
+pub(crate) use crate::inside::Access;
 use crate::{
+    agent_dir::entry::Persist,
     cli::Options,
-    host::{Host, hex},
-    image::variant::Lang,
+    host::Host,
+    lang::Lang,
+    report::{Hinted, one_line},
 };
 
-/// The commented default, which is also the documentation of every key.
+/// The default settings. Their comments document every key.
 pub(crate) const DEFAULTS: &str = include_str!("../assets/config.toml");
 
-/// The file by which a repository may choose its language, and nothing else.
+/// In this file a repository may choose its language, and nothing else.
 pub(crate) const PROJECT_FILE: &str = ".pi/sandbox.toml";
 
-/// Settings with every question answered.
+/// The resolved settings.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Config {
     pub(crate) lang: Lang,
     pub(crate) network: Network,
-    /// The allowlist file, and whether the user named it.
     pub(crate) allowed_domains: PathBuf,
+    /// False if the user named the allowlist.
     pub(crate) allowed_domains_is_default: bool,
     pub(crate) allow: Vec<String>,
     pub(crate) lan: Vec<String>,
@@ -44,48 +46,40 @@ pub(crate) struct Config {
     pub(crate) packages: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) runtime: Option<String>,
-    pub(crate) agent_dir: AgentDir,
+    pub(crate) persist: Vec<Persist>,
     pub(crate) docker: String,
     pub(crate) session_name: Option<String>,
     pub(crate) images: Images,
-    /// A hash of the user's file as it was read.
-    pub(crate) digest: String,
 }
 
-/// What the agent may reach.
+/// The network that the agent can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Network {
-    /// What the host's containers can reach.
+    /// The same as any container of the host.
     Open,
-    /// The allowlist, through the sidecar.
+    /// The hosts of the allowlist, through the sidecar.
     Proxy,
     /// Nothing.
     None,
-}
-
-/// How much of `~/.pi/agent` a session may change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum AgentDir {
-    Guarded,
-    Shared,
+    /// The scripted model of `pi demo`.
+    Demo,
 }
 
 /// Limits of a container; `None` is no limit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Limits {
-    /// As docker takes it, such as `4g`; swap included.
+    /// Memory and swap together, as docker takes it, such as `4g`.
     pub(crate) memory: Option<String>,
     pub(crate) cpus: Option<f64>,
     pub(crate) pids: Option<u32>,
 }
 
-/// A mount that the user asked for, not yet looked at.
+/// A mount that the user asked for, unchecked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MountSpec {
     pub(crate) source: PathBuf,
     pub(crate) target: Option<PathBuf>,
-    pub(crate) read_only: bool,
+    pub(crate) access: Access,
 }
 
 /// Where the images come from; see `assets/config.toml`.
@@ -102,7 +96,7 @@ pub(crate) struct Images {
     pub(crate) pull: Pull,
 }
 
-/// Whether an explicit build asks the registry for newer bases.
+/// Whether a build of everything pulls newer base images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Pull {
@@ -111,76 +105,58 @@ pub(crate) enum Pull {
 }
 
 impl Config {
-    /// Reads the files and resolves them with what was typed.
-    ///
-    /// # Errors
-    /// A file cannot be read, or says something unknown: the error names file, line and what is allowed.
+    /// Reads the files and resolves them with the command line. An error names the file, the line and the allowed
+    /// values.
     pub(crate) fn load(options: &Options, host: &Host, project: Option<&Path>) -> anyhow::Result<Self> {
         let path = Self::path(options, host);
-        let text = read(&path)?;
-        let digest = hex(&Sha256::digest(text.as_deref().unwrap_or_default()));
-        let user = match text {
+        let user = match read(&path)? {
             Some(text) => layer(&path, &text)?,
             None if options.config.is_none() => Layer::default(),
             None => bail!("there is no config file `{}`", path.display()),
         };
-        let chosen = match project {
-            Some(root) => project_lang(&root.join(PROJECT_FILE), &Self::path(options, host))?,
-            None => None,
-        };
-        Ok(Self { digest, ..resolve(options, host, chosen, user)? })
+        let project = project.map(|root| project_lang(&root.join(PROJECT_FILE), &path)).transpose()?;
+        resolve(options, host, project.flatten(), user)
     }
 
-    /// The user's file of settings, whether it exists or not.
+    /// The settings of `pi demo`, without the user's mounts and variables.
+    pub(crate) fn for_demo(self) -> Self {
+        Self {
+            network: Network::Demo,
+            mounts: vec![],
+            env: vec![],
+            persist: vec![],
+            session_name: Some("demo".to_owned()),
+            ..self
+        }
+    }
+
+    /// The user's settings file, even if it does not exist.
     pub(crate) fn path(options: &Options, host: &Host) -> PathBuf {
         options.config.as_ref().map_or_else(|| host.config_file(), |path| host.cwd.join(path))
     }
 }
 
-/// The one resolver: command line over repository over user over defaults.
+/// The one resolver: the command line wins over the repository, the repository over the user, the user over the
+/// defaults.
 fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -> anyhow::Result<Config> {
-    let base: Layer =
-        toml::from_str(DEFAULTS).expect("the defaults are a file of ours, and a test reads them");
+    let base: Layer = toml::from_str(DEFAULTS).expect("the defaults are our own file, and a test reads them");
     let limits = limits(options, host, &user, &base)?;
-    let proxy = match (options.proxy, options.no_proxy) {
-        (_, true) => false,
-        (true, _) => true,
-        _ if options.allowed_domains.is_some() || !options.allow.is_empty() => true,
-        _ => user.proxy.or(base.proxy).unwrap_or_default(),
-    };
-    let network = match (options.no_network, proxy) {
-        (true, _) => Network::None,
-        (false, true) => Network::Proxy,
-        (false, false) => Network::Open,
-    };
-    if network != Network::Open && !options.publish.is_empty() {
-        bail!(crate::report::Usage::error(
-            "`--publish` needs the open network: nothing can reach into a restricted one"
-        ));
-    }
+    let network = network(options, user.proxy.or(base.proxy).unwrap_or_default())?;
     let (allowed_domains, allowed_domains_is_default) = match (&options.allowed_domains, user.allowed_domains)
     {
         (Some(path), _) => (host.cwd.join(path), false),
         (None, Some(path)) if !path.get_ref().is_empty() => (host.expand(path.get_ref()), false),
         _ => (host.home.join(".agents/proxy_allowed_domains.txt"), true),
     };
-    let mut mounts = Vec::new();
-    for text in values(user.mounts, base.mounts) {
-        mounts.push(MountSpec::parse(&text, host)?);
-    }
+    let mut mounts = values(user.mounts, base.mounts);
     for text in &options.mount {
         let text = text.to_str().with_context(|| format!("the mount `{}` is not UTF-8", text.display()))?;
-        mounts.push(MountSpec::parse(text, host)?);
+        mounts.push(text.to_owned());
     }
     let mut env = values(user.env, base.env);
     for text in &options.env {
         env.push(text.to_str().context("a value of `--env` is not UTF-8")?.to_owned());
     }
-    let images = user.images;
-    let fallback = base.images;
-    let text = |mine: Option<Spanned<String>>, theirs: Option<Spanned<String>>| {
-        mine.or(theirs).map(Spanned::into_inner).unwrap_or_default()
-    };
     Ok(Config {
         lang: options.lang.or(project).or(user.lang).or(base.lang).unwrap_or(Lang::Auto),
         network,
@@ -189,117 +165,140 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         allow: options.allow.clone(),
         lan: values(user.lan, base.lan),
         dns: values(user.dns, base.dns),
-        mounts,
+        mounts: mounts.iter().map(|text| MountSpec::parse(text, host)).collect::<anyhow::Result<_>>()?,
         env,
         publish: options.publish.clone(),
         packages: values(user.packages, base.packages),
         limits,
         runtime: match &options.runtime {
-            Some(typed) => {
-                runtime(typed).map_err(|error| crate::report::Usage::error(error.to_string()))?;
-                Some(typed.clone())
-            }
-            None => user.runtime.or(base.runtime).map(Spanned::into_inner).filter(|name| !name.is_empty()),
+            Some(typed) => Some(usage(runtime(typed)).map(|()| typed.clone())?),
+            None => Some(text(user.runtime, base.runtime)).filter(|name| !name.is_empty()),
         },
-        agent_dir: user.agent_dir.or(base.agent_dir).unwrap_or(AgentDir::Guarded),
+        persist: persist(user.persist),
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,
-        images: Images {
-            base: text(images.base, fallback.base),
-            go: text(images.go, fallback.go),
-            proxy: text(images.proxy, fallback.proxy),
-            php_apt: text(images.php_apt, fallback.php_apt),
-            agent_package: text(images.agent_package, fallback.agent_package),
-            agent_version: text(images.agent_version, fallback.agent_version),
-            acli: images.acli.or(fallback.acli).unwrap_or_default(),
-            ca_certificates: images
-                .ca_certificates
-                .filter(|path| !path.get_ref().is_empty())
-                .map(|path| host.expand(path.get_ref())),
-            pull: images.pull.or(fallback.pull).unwrap_or(Pull::Always),
-        },
-        digest: String::new(),
+        images: images(user.images, base.images, host),
     })
+}
+
+/// The network that the options ask for; `proxy` is the setting.
+fn network(options: &Options, proxy: bool) -> anyhow::Result<Network> {
+    let listed = options.allowed_domains.is_some() || !options.allow.is_empty();
+    let network = if options.no_network {
+        Network::None
+    } else if !options.no_proxy && (options.proxy || listed || proxy) {
+        Network::Proxy
+    } else {
+        Network::Open
+    };
+    if network != Network::Open && !options.publish.is_empty() {
+        bail!(Hinted::usage("`--publish` needs the open network: nothing can reach into a restricted one"));
+    }
+    Ok(network)
 }
 
 /// The limits of the agent's container.
 fn limits(options: &Options, host: &Host, user: &Layer, base: &Layer) -> anyhow::Result<Limits> {
-    Ok(Limits {
-        memory: match &options.memory {
-            Some(typed) => Some(size(typed).map_err(|error| crate::report::Usage::error(error.to_string()))?),
-            None => user.memory.clone().or_else(|| base.memory.clone()),
-        }
-        .filter(|size| size != "0"),
-        cpus: match options.cpus {
-            Some(0.0) => None,
-            Some(typed) if PROCESSORS.contains(&typed) => Some(typed),
-            Some(typed) => {
-                bail!(crate::report::Usage::error(format!("`--cpus {typed}` is not a number of processors")))
-            }
-            None => match user.cpus.or(base.cpus) {
-                Some(Cpus(Some(n))) => Some(n).filter(|n| *n > 0.0),
-                #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 processors")]
-                Some(Cpus(None)) | None => Some(host.cpus.min(2) as f64),
-            },
+    let memory = match &options.memory {
+        Some(typed) => Some(usage(size(typed))?),
+        None => user.memory.as_ref().or(base.memory.as_ref()).cloned(),
+    };
+    let cpus = match options.cpus {
+        Some(typed) if typed == 0.0 || PROCESSORS.contains(&typed) => typed,
+        Some(typed) => bail!(Hinted::usage(format!("`--cpus {typed}` is not a number of processors"))),
+        None => match user.cpus.or(base.cpus) {
+            Some(Cpus(Some(n))) => n,
+            #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 processors")]
+            Some(Cpus(None)) | None => host.cpus.min(2) as f64,
         },
-        pids: match options.pids {
-            Some(typed) => {
-                processes(typed).map_err(|error| crate::report::Usage::error(error.to_string()))?;
-                Some(typed)
-            }
-            None => user.pids.as_ref().or(base.pids.as_ref()).map(|n| *n.get_ref()),
-        }
-        .filter(|n| *n > 0),
+    };
+    let pids = match options.pids {
+        Some(typed) => usage(processes(typed)).map(|()| Some(typed))?,
+        None => user.pids.as_ref().or(base.pids.as_ref()).map(|n| *n.get_ref()),
+    };
+    Ok(Limits {
+        memory: memory.filter(|size| size != "0"),
+        cpus: Some(cpus).filter(|n| *n > 0.0),
+        pids: pids.filter(|n| *n > 0),
     })
 }
 
-fn values(mine: Values, theirs: Values) -> Vec<String> {
-    mine.or(theirs).into_iter().flatten().map(Spanned::into_inner).collect()
+fn images(user: ImagesLayer, base: ImagesLayer, host: &Host) -> Images {
+    let ca_certificates = text(user.ca_certificates, base.ca_certificates);
+    Images {
+        base: text(user.base, base.base),
+        go: text(user.go, base.go),
+        proxy: text(user.proxy, base.proxy),
+        php_apt: text(user.php_apt, base.php_apt),
+        agent_package: text(user.agent_package, base.agent_package),
+        agent_version: text(user.agent_version, base.agent_version),
+        acli: user.acli.or(base.acli).unwrap_or_default(),
+        ca_certificates: (!ca_certificates.is_empty()).then(|| host.expand(&ca_certificates)),
+        pull: user.pull.or(base.pull).unwrap_or(Pull::Always),
+    }
+}
+
+fn values(user: Values, base: Values) -> Vec<String> {
+    user.or(base).into_iter().flatten().map(Spanned::into_inner).collect()
+}
+
+fn text(user: Option<Spanned<String>>, base: Option<Spanned<String>>) -> String {
+    user.or(base).map(Spanned::into_inner).unwrap_or_default()
+}
+
+/// The file's reader has refused what cannot be one of these.
+fn persist(user: Values) -> Vec<Persist> {
+    let mut all: Vec<Persist> = values(user, None).iter().flat_map(|name| Persist::parse(name)).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// Blames the command line for a bad value.
+fn usage<T>(outcome: anyhow::Result<T>) -> anyhow::Result<T> {
+    outcome.map_err(|error| Hinted::usage(error.to_string()))
 }
 
 impl MountSpec {
-    /// `SRC[:DST][:ro]`; a colon within a path is written `\:`, and a backslash before a colon or another one `\\`.
+    /// `SRC[:DST][:ro]`. A colon in a path is written `\:`, and a backslash before a colon or a backslash `\\`.
     fn parse(text: &str, host: &Host) -> anyhow::Result<Self> {
-        let (source, target, read_only) =
-            Self::split(text).map_err(|error| crate::report::Usage::error(error.to_string()))?;
-        Ok(Self { source: host.expand(&source), target: target.map(PathBuf::from), read_only })
+        let (source, target, access) = usage(Self::split(text))?;
+        Ok(Self { source: host.expand(&source), target: target.map(PathBuf::from), access })
     }
 
-    fn split(text: &str) -> anyhow::Result<(String, Option<String>, bool)> {
+    fn split(text: &str) -> anyhow::Result<(String, Option<String>, Access)> {
         let mut parts = fields(text);
         let last = if parts.len() > 1 { parts.last().map(String::as_str) } else { None };
-        let read_only = last == Some("ro");
+        let access = if last == Some("ro") { Access::ReadOnly } else { Access::ReadWrite };
         if matches!(last, Some("ro" | "rw")) {
             parts.pop();
         }
         let mut parts = parts.into_iter();
         let (source, target) = (parts.next().unwrap_or_default(), parts.next());
-        let shown = crate::report::one_line(text);
+        let shown = one_line(text);
         if parts.next().is_some() {
             bail!(
-                "the mount `{shown}` has more parts than `SRC[:DST][:ro]`; a colon within a path is written `\\:`"
+                "the mount `{shown}` has more parts than `SRC[:DST][:ro]`; write a colon in a path as `\\:`"
             );
         }
         if source.is_empty() || target.as_ref().is_some_and(|target| !target.starts_with('/')) {
             bail!("the mount `{shown}` is not `SRC[:DST][:ro]` with an absolute DST");
         }
-        Ok((source, target, read_only))
+        Ok((source, target, access))
     }
 }
 
-/// What stands between the colons, escaped ones not counted.
+/// Splits at colons that have no backslash before them.
 fn fields(text: &str) -> Vec<String> {
-    let mut fields = Vec::new();
-    let mut field = String::new();
+    let mut fields = vec![String::new()];
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
-        match c {
-            ':' => fields.push(std::mem::take(&mut field)),
-            '\\' => field.push(chars.next_if(|next| matches!(next, ':' | '\\')).unwrap_or(c)),
-            _ => field.push(c),
+        let escaped = if c == '\\' { chars.next_if(|next| matches!(next, ':' | '\\')) } else { None };
+        match fields.last_mut() {
+            Some(field) if c != ':' => field.push(escaped.unwrap_or(c)),
+            _ => fields.push(String::new()),
         }
     }
-    fields.push(field);
     fields
 }
 

@@ -1,82 +1,36 @@
-//! The only module that knows docker's flags: a command as a value, how it is rendered, and how it is run.
+//! The only module that knows docker's flags and messages: commands as values, how they run, and their outcomes.
 //!
-//! Every flag here is known to CLI 20.10.
+//! Every flag here exists in CLI 20.10.
 
-mod container;
 mod failure;
+mod outcome;
 mod program;
+mod render;
+mod script;
 
 use std::{
     collections::BTreeMap,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fmt::{self, Display},
     path::Path,
 };
 
 use serde::{Serialize, Serializer};
 
+use crate::{plan::Streams, record::SessionId, report::quote, secret::Secret};
+
 pub(crate) use self::{
-    container::{Access, Attachment, Container, Mount, NetworkSpec, Privileges, Role, Source, Streams},
-    failure::Failure,
+    failure::build_failure,
+    outcome::{Created, Ended, Shown},
     program::Docker,
+    script::script,
 };
-
-/// A value that must never be seen: not in an argv, not in a log, not in a dry run.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(OsString);
-
-impl Secret {
-    pub(crate) fn new(value: OsString) -> Self {
-        Self(value)
-    }
-
-    fn expose(&self) -> &OsStr {
-        &self.0
-    }
-
-    /// For writing it into a file that nobody else reads.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.0.as_encoded_bytes()
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str("[redacted]")
-    }
-}
-
-/// What a variable of a container holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub(crate) enum Value {
-    Plain(String),
-    Secret(Secret),
-}
-
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        Self::Plain(text.to_owned())
-    }
-}
-
-impl From<String> for Value {
-    fn from(text: String) -> Self {
-        Self::Plain(text)
-    }
-}
 
 /// A docker command that has not been run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a command does nothing until a `Docker` runs it"]
 pub(crate) struct Cmd {
-    /// What it is for, to go behind "could not".
+    /// Its purpose, for messages: "could not …".
     pub(crate) purpose: String,
     args: Vec<OsString>,
     secrets: BTreeMap<OsString, Secret>,
@@ -100,19 +54,19 @@ impl Cmd {
         self.arg(flag).arg(value)
     }
 
-    /// Whether something exists afterwards that did not before.
+    /// Whether it creates something.
     fn makes_something(&self) -> bool {
         self.args.iter().take(2).any(|arg| arg == "create")
     }
 
-    /// What docker is called with, the program left out.
+    /// The arguments, without the program.
     #[cfg(test)]
     pub(crate) fn args(&self) -> &[OsString] {
         &self.args
     }
 }
 
-/// As a shell would take it; secrets are not part of it.
+/// The command as a line for a shell, without secrets.
 impl Display for Cmd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("docker")?;
@@ -132,29 +86,25 @@ impl Serialize for Cmd {
     }
 }
 
-/// `text` as one word of a POSIX shell.
-pub(crate) fn quote(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
+/// The commands that take a session down. They need only its id, and can run again.
+pub(crate) fn down(id: &SessionId) -> [Cmd; 3] {
+    [remove_containers(&id.containers()), remove_network(&id.network()), remove_volume(&id.home())]
 }
 
-/// Removes containers, whatever they are doing; those that do not exist are no failure.
+/// Removes containers, even running ones. Missing ones are no failure.
 pub(crate) fn remove_containers(names: &[String]) -> Cmd {
     let mut cmd = Cmd::new("remove the session's containers", &["rm", "--force", "--volumes"]);
     cmd.args.extend(names.iter().map(OsString::from));
     cmd
 }
 
-/// Ids of all containers of a session, nameless ones included.
+/// The ids of all containers of a session, even of nameless ones.
 pub(crate) fn containers_of(session: &str) -> Cmd {
     Cmd::new("list the session's containers", &["ps", "--all", "--quiet", "--no-trunc"])
         .pair("--filter", format!("label=pi.session={session}"))
 }
 
-pub(crate) fn remove_network(name: &str) -> Cmd {
+fn remove_network(name: &str) -> Cmd {
     Cmd::new("remove the session's network", &["network", "rm", name])
 }
 
@@ -167,9 +117,9 @@ pub(crate) fn stop(name: &str) -> Cmd {
     Cmd::new("stop the agent", &["stop", "-t", "5", name])
 }
 
-/// What became of a container since `since`, oldest first, a line each: `NAME ACTION STATUS`. The engine remembers its last
-/// events, and takes the name for the beginning of one, so others' events come along.
-pub(crate) fn events(name: &str, since: &str, until: &str) -> Cmd {
+/// The events of a container since `since`, oldest first, with a line of `NAME ACTION STATUS` each. The engine also
+/// returns events of containers whose names begin like this one.
+fn events(name: &str, since: &str, until: &str) -> Cmd {
     Cmd::new("ask the engine how the agent ended", &["events"])
         .pair("--since", since)
         .pair("--until", until)
@@ -183,14 +133,15 @@ pub(crate) fn exec(name: &str, streams: Streams, workdir: &Path, command: &[Stri
     cmd = match streams {
         Streams::Tty => cmd.arg("--interactive").arg("--tty"),
         Streams::Pipe => cmd.arg("--interactive"),
-        Streams::Output => cmd,
+        Streams::Output | Streams::Silent => cmd,
     };
     cmd = cmd.arg("--detach-keys=ctrl-^,ctrl-@").pair("--workdir", workdir).arg(name);
     cmd.args.extend(command.iter().map(OsString::from));
     cmd
 }
 
-/// Names (`NAME<tab>LABEL`) of a kind of object that carry a label; `kind` is `container`, `network` or `volume`.
+/// The objects of a kind that have a label, with a line of `NAME<tab>VALUE` each. `kind` is `container`, `network` or
+/// `volume`.
 pub(crate) fn list(kind: &str, label: &str, value_of: &str) -> Cmd {
     let mut cmd = Cmd::new(format!("list the {kind}s of sessions"), &[kind, "ls"]);
     if kind == "container" {
@@ -201,7 +152,7 @@ pub(crate) fn list(kind: &str, label: &str, value_of: &str) -> Cmd {
         .pair("--format", format!("{name}\t{{{{.Label \"{value_of}\"}}}}"))
 }
 
-/// Tags of our images: all of a name, or of one user.
+/// The tags of our images, of all users or of one.
 pub(crate) fn list_images(reference: &str, user: Option<u32>) -> Cmd {
     let cmd = Cmd::new("list images", &["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"])
         .pair("--filter", format!("reference={reference}"));
@@ -222,23 +173,38 @@ pub(crate) fn image_label(tag: &str, label: &str) -> Cmd {
         .arg(tag)
 }
 
-pub(crate) fn image_exists(tag: &str) -> Cmd {
+/// The engine's own time.
+fn clock() -> Cmd {
+    Cmd::new("ask the engine for its time", &["info", "--format", "{{.SystemTime}}"])
+}
+
+fn is_running(name: &str) -> Cmd {
+    Cmd::new(
+        "look at the session's container",
+        &["container", "inspect", "--format", "{{.State.Running}}", name],
+    )
+}
+
+fn image_exists(tag: &str) -> Cmd {
     Cmd::new(format!("look for the image `{tag}`"), &["image", "inspect", "--format", "{{.Id}}", tag])
 }
 
-/// Asks for an image from its registry.
+/// Pulls an image from its registry.
 pub(crate) fn pull(image: &str) -> Cmd {
     Cmd::new(format!("pull the image `{image}`"), &["pull", image])
 }
 
-/// Builds an image from a directory.
+/// Builds an image from a directory, and writes its id into a file.
 pub(crate) fn build(
     tag: &str,
+    id: &Path,
     context: &Path,
     args: &BTreeMap<&str, String>,
     labels: &[(&str, &str)],
 ) -> Cmd {
-    let mut cmd = Cmd::new(format!("build the image `{tag}`"), &["build", "--force-rm"]).pair("--tag", tag);
+    let mut cmd = Cmd::new(format!("build the image `{tag}`"), &["build", "--force-rm"])
+        .pair("--tag", tag)
+        .pair("--iidfile", id);
     for (key, value) in args {
         cmd = cmd.pair("--build-arg", format!("{key}={value}"));
     }
@@ -249,24 +215,4 @@ pub(crate) fn build(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_has_no_face() {
-        let secret = Value::Secret(Secret::new("hunter2".into()));
-        assert_eq!(format!("{secret:?}"), "Secret([redacted])");
-        assert_eq!(serde_json::to_string(&secret).unwrap(), "\"[redacted]\"");
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn a_printed_command_survives_a_shell(words in proptest::collection::vec("[^\0]{0,12}", 1..6)) {
-            let cmd = Cmd::new("x", &words.iter().map(String::as_str).collect::<Vec<_>>());
-            let line = cmd.to_string().replacen("docker", "printf '%s\\0'", 1);
-            let out = std::process::Command::new("sh").arg("-c").arg(line).output().unwrap();
-            let got: Vec<_> = String::from_utf8_lossy(&out.stdout).split_terminator('\0').map(str::to_owned).collect();
-            proptest::prop_assert_eq!(got, words);
-        }
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! The restricted network's configuration: which files and words make up the allowlist, and what of it the sidecar gets.
+//! The restricted network's configuration: the sources of the allowlist, and the sidecar's files.
 
 use std::{
     fs,
@@ -8,52 +8,86 @@ use std::{
 };
 
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     config::Config,
-    docker::Secret,
     domain::{self, Allowlist, Problems, Source, upstream::Upstream},
-    files::small_bytes,
+    files::{private_dir, small_bytes},
     host::Host,
-    plan::Text,
-    report::{self, Hinted, Usage},
-    session,
+    report::{self, Hinted},
+    secret::{Secret, Value},
 };
 
-/// How messages call the list that holds where there is no file yet.
+/// The name of the default list in messages, before there is a file.
 const BUILT_IN: &str = "the built-in list";
 
-/// What is said below every list with bad entries.
+/// The hint for a list with bad entries.
 const FORMS: &str = "an entry is `example.com`, `*.example.com` or `host:port`";
 
 const TEMPLATE: &str = include_str!("../proxy/tinyproxy.conf");
 
-/// Where a session's allowlist comes from; kept with its record, so that it can be read again while the session runs.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// The sources of a session's allowlist. The launcher keeps them, to read the list again while the session runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Sources {
     pub(crate) file: PathBuf,
     /// From `--allow`, and from `pi allow`.
     pub(crate) allow: Vec<String>,
     /// From `lan` in the config.
     pub(crate) lan: Vec<String>,
-    /// What the file held when it was read: the agent may be able to write the file itself.
-    #[serde(default)]
+    /// The text of the file when it was read. Later the agent may have changed the file.
     pub(crate) text: Option<String>,
 }
 
-/// What the sidecar reads.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the sidecar is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Rendered {
-    /// A secret where it names the host's own proxy, whose address may hold a password.
-    pub(crate) conf: Text,
+    /// A secret if it has the address of the host's own proxy, which may hold a password.
+    pub(crate) conf: Value,
     pub(crate) filter: String,
     pub(crate) lan: String,
+    /// This machine's own addresses, public ones too: no name may lead to them.
     pub(crate) closed: String,
 }
 
+/// The sidecar takes no longer file, in bytes.
+const LONGEST_FILE: usize = 2 << 20;
+
+impl Rendered {
+    /// The files from which routes are laid, once.
+    fn routes(&self) -> [(&'static str, &[u8]); 2] {
+        [("lan", self.lan.as_bytes()), ("closed", self.closed.as_bytes())]
+    }
+
+    /// The files that change with the rules.
+    fn rules(&self) -> [(&'static str, &[u8]); 2] {
+        [("tinyproxy.conf", self.conf.bytes()), ("filter", self.filter.as_bytes())]
+    }
+
+    /// Everything, as a new sidecar reads it from its stdin.
+    pub(crate) fn first_words(&self) -> Vec<u8> {
+        [words(&self.routes(), "routes"), self.new_rules()].concat()
+    }
+
+    /// The rules, as a running sidecar reads them.
+    pub(crate) fn new_rules(&self) -> Vec<u8> {
+        words(&self.rules(), "apply")
+    }
+}
+
+/// For each file `file NAME LENGTH` and its bytes, then a word.
+fn words(files: &[(&str, &[u8])], word: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, text) in files {
+        bytes.extend(format!("file {name} {}\n", text.len()).bytes());
+        bytes.extend_from_slice(text);
+    }
+    bytes.extend(format!("{word}\n").bytes());
+    bytes
+}
+
 impl Sources {
-    /// What this configuration names.
+    /// The sources that this configuration names.
     pub(crate) fn of(config: &Config) -> Self {
         Self {
             file: config.allowed_domains.clone(),
@@ -63,25 +97,23 @@ impl Sources {
         }
     }
 
-    /// Writes the commented default file where the user has none and has named none.
-    ///
-    /// # Errors
-    /// The user named a file that is not there.
+    /// Writes the commented default file if the user has none and named none. It fails if the user named a missing
+    /// file.
     pub(crate) fn provide_file(&self, config: &Config) -> anyhow::Result<()> {
         if self.file.exists() {
             return Ok(());
         }
         let path = self.file.display();
-        if !config.allowed_domains_is_default {
+        if !config.allowed_domains_is_default || self.file != config.allowed_domains {
             return Err(self.missing());
         }
         if let Some(dir) = self.file.parent() {
-            session::private_dir(dir)?;
+            private_dir(dir)?;
         }
         if self.file.is_symlink() {
             return Err(Hinted::error(
-                format!("the allowlist `{path}` is a link which leads nowhere"),
-                "correct the link, or remove it to have a commented default written",
+                format!("the allowlist `{path}` is a link to a missing file"),
+                "correct the link, or remove it: then `pi` writes a commented default",
             ));
         }
         self.write_default().with_context(|| format!("could not write `{path}`"))?;
@@ -89,7 +121,7 @@ impl Sources {
         Ok(())
     }
 
-    /// Writes the whole file or none: half of it would be a list by which nearly everything is refused.
+    /// Writes the whole file or nothing: half a list would refuse nearly everything.
     fn write_default(&self) -> io::Result<()> {
         let dir = self.file.parent().unwrap_or(Path::new("/"));
         let mut file = tempfile::Builder::new()
@@ -97,7 +129,7 @@ impl Sources {
             .permissions(fs::Permissions::from_mode(0o666))
             .tempfile_in(dir)?;
         file.as_file_mut().write_all(domain::DEFAULT.as_bytes())?;
-        // A disk that turns out to be full at a later moment says so here.
+        // Some disks report only here that they are full.
         file.as_file().sync_all()?;
         file.persist(&self.file)?;
         Ok(())
@@ -106,61 +138,65 @@ impl Sources {
     fn missing(&self) -> anyhow::Error {
         Hinted::error(
             format!("there is no allowlist `{}`", self.file.display()),
-            "write it, one domain a line; without `--allowed-domains` a commented default is used",
+            "write it with one domain a line; without `--allowed-domains`, `pi` uses a commented default",
         )
     }
 
-    /// Reads and checks every entry.
-    ///
-    /// # Errors
-    /// All bad entries at once, each with file, line and reason.
+    /// Reads and checks every entry. The error names all bad entries, each with file, line and reason.
     pub(crate) fn read(&mut self, default_if_missing: bool) -> anyhow::Result<Allowlist> {
-        let (name, text) = match small_bytes(&self.file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && default_if_missing => {
-                (BUILT_IN.to_owned(), domain::DEFAULT.as_bytes().to_vec())
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.missing()),
-            other => (
-                self.file.display().to_string(),
-                other.with_context(|| format!("could not read the allowlist `{}`", self.file.display()))?,
-            ),
+        let path = self.file.display().to_string();
+        let (name, text) = match self.text()? {
+            Some(text) => (path.as_str(), text),
+            None if default_if_missing => (BUILT_IN, domain::DEFAULT.as_bytes().to_vec()),
+            None => return Err(self.missing()),
         };
-        let list = self.parse(&name, &text).map_err(|problems| {
+        self.keep(name, &text, |problems| {
             if problems.are_of_the_command_line() {
-                return Usage::hinted(problems.to_string(), FORMS);
+                return Hinted::usage_hinted(problems.to_string(), FORMS);
             }
             Hinted::error(format!("the allowlist has entries that cannot be used\n{problems}"), FORMS)
-        })?;
-        self.text = Some(String::from_utf8_lossy(&text).into_owned());
-        Ok(list)
+        })
     }
 
-    /// Reads the file once more, for a session that has begun with it.
-    ///
-    /// # Errors
-    /// It is gone or has bad entries: then the session keeps its list.
+    /// Reads the file again while the session runs. If it is gone or has bad entries, the session keeps its list.
     pub(crate) fn reread(&mut self) -> anyhow::Result<Allowlist> {
-        let path = self.file.display();
-        let text = match small_bytes(&self.file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Hinted::error(
-                    format!("the allowlist `{path}` is gone; the session keeps what it held"),
-                    "write the file again and then `pi allow`, or name entries with `pi allow DOMAIN`",
-                ));
-            }
-            other => other.with_context(|| format!("could not read the allowlist `{path}`"))?,
-        };
-        let list = self.parse(&path.to_string(), &text).map_err(|problems| {
+        let path = self.file.display().to_string();
+        let text = self.text()?.ok_or_else(|| {
             Hinted::error(
-                format!("the allowlist has entries that cannot be used\n{problems}"),
-                format!("{FORMS}; until they are corrected, the session keeps the list that it has"),
+                format!("the allowlist `{path}` is gone; the session keeps its entries"),
+                "write the file again and run `pi allow`, or name entries with `pi allow DOMAIN`",
             )
         })?;
-        self.text = Some(String::from_utf8_lossy(&text).into_owned());
+        self.keep(&path, &text, |problems| {
+            Hinted::error(
+                format!("the allowlist has entries that cannot be used\n{problems}"),
+                format!("{FORMS}; the session keeps its list until you correct them"),
+            )
+        })
+    }
+
+    /// The bytes of the file, unless there is none.
+    fn text(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        match small_bytes(&self.file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other
+                .map(Some)
+                .with_context(|| format!("could not read the allowlist `{}`", self.file.display())),
+        }
+    }
+
+    fn keep(
+        &mut self,
+        name: &str,
+        text: &[u8],
+        explain: impl FnOnce(Problems) -> anyhow::Error,
+    ) -> anyhow::Result<Allowlist> {
+        let list = self.parse(name, text).map_err(explain)?;
+        self.text = Some(String::from_utf8_lossy(text).into_owned());
         Ok(list)
     }
 
-    /// Checks every entry of what was read before.
+    /// Checks every entry of the text that was read before.
     pub(crate) fn again(&self) -> anyhow::Result<Allowlist> {
         let name = self.file.display().to_string();
         Ok(self.parse(&name, self.text.as_deref().unwrap_or_default().as_bytes())?)
@@ -174,15 +210,24 @@ impl Sources {
     }
 }
 
-/// Renders an allowlist for the sidecar, behind the host's own proxy where it has one.
+/// Renders an allowlist for the sidecar, which uses the host's own proxy if there is one.
 pub(crate) fn render(list: &Allowlist, host: &Host) -> anyhow::Result<Rendered> {
     let upstream = upstream(host)?;
     let lan = list.lan() + &upstream.as_ref().map(Upstream::lan).unwrap_or_default();
     let conf = domain::upstream::conf(TEMPLATE, list, upstream.as_ref());
-    let conf = if upstream.is_some() { Text::Secret(Secret::new(conf.into())) } else { Text::Plain(conf) };
+    let conf = if upstream.is_some() { Value::Secret(Secret::new(conf.into())) } else { Value::Plain(conf) };
     let closed =
         host.addresses.iter().fold(String::new(), |lines, address| lines + &address.to_string() + "\n");
-    Ok(Rendered { closed, conf, filter: list.filter(), lan })
+    let rendered = Rendered { closed, conf, filter: list.filter(), lan };
+    for (name, text) in rendered.routes().iter().chain(&rendered.rules()) {
+        if text.len() > LONGEST_FILE {
+            return Err(Hinted::error(
+                format!("the allowlist is too long: the proxy takes no `{name}` of more than 2 MiB"),
+                "name whole zones, such as `*.example.com`, instead of every host",
+            ));
+        }
+    }
+    Ok(rendered)
 }
 
 fn upstream(host: &Host) -> anyhow::Result<Option<Upstream>> {
@@ -190,5 +235,5 @@ fn upstream(host: &Host) -> anyhow::Result<Option<Upstream>> {
     let Some(proxy) = var("HTTPS_PROXY") else { return Ok(None) };
     Upstream::parse(proxy, var("NO_PROXY").unwrap_or_default())
         .map(Some)
-        .map_err(|why| anyhow::anyhow!("the proxy that `HTTPS_PROXY` names cannot be used: {why}"))
+        .map_err(|why| anyhow::anyhow!("cannot use the proxy in `HTTPS_PROXY`: {why}"))
 }

@@ -1,11 +1,11 @@
-//! Files that somebody else may have written, may be exchanging at this moment or may hold locked: used without being led
-//! astray, made to wait or filled with endless text.
+//! Safe use of files that others may write, exchange or lock: no link leads astray, no pipe blocks, no text is endless.
 
 use std::{
-    fs::{File, TryLockError},
+    ffi::OsStr,
+    fs::{self, File, TryLockError},
     io::{self, Read as _},
-    os::unix::fs::MetadataExt as _,
-    path::{Component, Path},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    path::{Component, Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -14,10 +14,10 @@ use anyhow::{Context as _, bail};
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
-/// Files of settings and of git's own are smaller than this.
+/// Settings and git's own files are smaller than this.
 const SMALL: u64 = 1 << 20;
 
-/// What a path leads to at one moment: the file system's device and the number of the file on it.
+/// The file at a path: its device and its inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Identity {
     pub(crate) device: u64,
@@ -25,12 +25,13 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// What `path` leads to now, links followed.
+    /// The file at `path` now; links are followed.
     pub(crate) fn of(path: &Path) -> Option<Self> {
         path.metadata().ok().map(|meta| Self::from(&meta))
     }
 
-    /// What a path without links leads to now; nothing where somebody has put a link on the way since it was resolved.
+    /// The file at `path` now. There is none if the path has a link, which somebody may have added since it was
+    /// resolved.
     pub(crate) fn at(path: &Path) -> Option<Self> {
         #[cfg(target_os = "linux")]
         {
@@ -55,17 +56,14 @@ impl From<&std::fs::Metadata> for Identity {
     }
 }
 
-/// Whether a link in the last place is followed.
+/// Whether to follow a link in the last place of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Links {
     Follow,
     Refuse,
 }
 
-/// Opens a regular file of moderate size; a pipe does not make this wait.
-///
-/// # Errors
-/// As the system has it, or `InvalidData` for what is no such file.
+/// Opens a regular file of at most 1 MiB; any other is `InvalidData`. It never waits for a pipe.
 pub(crate) fn open_small(path: &Path, links: Links, write: bool) -> io::Result<File> {
     let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
     let follow = if links == Links::Refuse { OFlags::NOFOLLOW } else { OFlags::empty() };
@@ -78,19 +76,13 @@ pub(crate) fn open_small(path: &Path, links: Links, write: bool) -> io::Result<F
     Ok(file)
 }
 
-/// The text of a small file; `None` where there is none.
-///
-/// # Errors
-/// It is no small regular file, or not UTF-8.
+/// The text of a small file, if it exists. It must be UTF-8.
 pub(crate) fn read_small(path: &Path) -> anyhow::Result<Option<String>> {
     let Some(bytes) = read_small_bytes(path)? else { return Ok(None) };
     String::from_utf8(bytes).map(Some).with_context(|| format!("could not read `{}`", path.display()))
 }
 
-/// The same, whatever stands in it.
-///
-/// # Errors
-/// It is no small regular file.
+/// The bytes of a small file, if it exists.
 pub(crate) fn read_small_bytes(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     match small_bytes(path) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -100,10 +92,7 @@ pub(crate) fn read_small_bytes(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     }
 }
 
-/// The bytes of a small file.
-///
-/// # Errors
-/// As the system has it, or `InvalidData` for what is no small regular file.
+/// The bytes of a small file, with the system's own error.
 pub(crate) fn small_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open_small(path, Links::Follow, false)?.take(SMALL + 1).read_to_end(&mut bytes)?;
@@ -113,10 +102,49 @@ pub(crate) fn small_bytes(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Takes a lock that another process may hold, within a time, and asks in between whether to go on.
-///
-/// # Errors
-/// The time is over, locks do not work here, or `go_on` said so.
+/// Makes a directory and its parents for this user only.
+pub(crate) fn private_dir(path: &Path) -> anyhow::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("could not create `{}`", path.display()))
+}
+
+/// Replaces a file at once: a reader sees the old one or the new one.
+pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    // Each process has its own file: several sessions may end at once.
+    let next = path.with_extension(format!("next-{}", std::process::id()));
+    let written = fs::write(&next, text).and_then(|()| set_mode(&next, 0o644));
+    written.and_then(|()| fs::rename(&next, path)).inspect_err(|_| drop(fs::remove_file(&next)))
+}
+
+/// Whether this is the name of a temporary file of [`replace`].
+pub(crate) fn is_temporary(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.contains(".next-"))
+}
+
+/// Sets the permissions of a file.
+pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// The mount points that this process sees. There are none on a system without `/proc`.
+pub(crate) fn mount_points() -> impl Iterator<Item = PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points: Vec<_> = table.lines().filter_map(|line| line.split(' ').nth(4).map(unescaped)).collect();
+    points.into_iter()
+}
+
+/// Decodes a path of the kernel's table, where blanks, tabs, newlines and backslashes are three octal digits.
+fn unescaped(path: &str) -> PathBuf {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(path.to_owned(), |path, (written, meant)| path.replace(written, meant))
+        .into()
+}
+
+/// Takes a lock that another process may hold. It gives up when `patience` is over or `go_on` fails.
 pub(crate) fn lock_within(
     file: &File,
     patience: Duration,
@@ -130,7 +158,7 @@ pub(crate) fn lock_within(
             Err(TryLockError::WouldBlock) => go_on()?,
         }
         if begun.elapsed() > patience {
-            bail!("another `pi` has held it for {} s", patience.as_secs());
+            bail!("another `pi` has held the lock for {} s", patience.as_secs());
         }
         thread::sleep(Duration::from_millis(5));
     }

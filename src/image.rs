@@ -1,8 +1,7 @@
-//! Images: the build contexts that the binary carries, what a variant is made of, and tags that are hashes of what goes
-//! in.
+//! Images: their build contexts, which the binary carries, their layers, and tags that are hashes of the inputs.
 
 pub(crate) mod build;
-pub(crate) mod variant;
+pub(crate) mod known;
 
 use std::collections::BTreeMap;
 
@@ -14,15 +13,14 @@ use crate::{
     config::Images,
     files::read_small_bytes,
     host::{Owner, hex},
+    lang::Variant,
     report::Hinted,
 };
-
-use self::variant::Variant;
 
 static CONTEXTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/images");
 static PROXY: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/proxy");
 
-/// An image and what it is made of, bottom first.
+/// An image as a stack of layers, bottom first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Image {
     layers: Vec<Layer>,
@@ -34,7 +32,7 @@ struct Layer {
     /// A directory of `images`, or `proxy`.
     context: &'static str,
     args: BTreeMap<&'static str, String>,
-    /// Images of a registry that it begins with or copies from.
+    /// Images of a registry that this layer begins with or copies from.
     sources: Vec<String>,
     labels: Vec<(&'static str, String)>,
 }
@@ -60,38 +58,26 @@ impl Image {
             vec![images.base.clone()],
             ca,
         );
-        let mut layers = vec![base];
-        let below = layers[0].tag.clone();
-        match variant {
-            Variant::Base => {}
-            Variant::Go => layers.push(Layer::new(
-                "pi-layer:go",
-                "go",
-                [("LAYER", below), ("GO_IMAGE", images.go.clone())],
-                vec![images.go.clone()],
-                ca,
-            )),
-            Variant::Php84 | Variant::Php85 => {
-                // Debian 13 has 8.4 itself; only what it has not comes from elsewhere.
-                let (version, apt) = match variant {
-                    Variant::Php84 => ("8.4", String::new()),
-                    _ => ("8.5", images.php_apt.clone()),
-                };
-                layers.push(Layer::new(
-                    if variant == Variant::Php84 { "pi-layer:php8.4" } else { "pi-layer:php8.5" },
-                    "php",
-                    [("LAYER", below), ("PHP_VERSION", version.to_owned()), ("PHP_APT", apt)],
-                    vec![],
-                    ca,
-                ));
+        let below = || ("LAYER", base.tag.clone());
+        let php = |name, version: &str, apt: &str| {
+            let args = [below(), ("PHP_VERSION", version.to_owned()), ("PHP_APT", apt.to_owned())];
+            Layer::new(name, "php", args, vec![], ca)
+        };
+        let language = match variant {
+            Variant::Base => None,
+            Variant::Go => {
+                let args = [below(), ("GO_IMAGE", images.go.clone())];
+                Some(Layer::new("pi-layer:go", "go", args, vec![images.go.clone()], ca))
             }
-        }
-        let below = layers.last().map(|layer| layer.tag.clone()).unwrap_or_default();
+            // Debian 13 has PHP 8.4 itself.
+            Variant::Php84 => Some(php("pi-layer:php8.4", "8.4", "")),
+            Variant::Php85 => Some(php("pi-layer:php8.5", "8.5", &images.php_apt)),
+        };
         let mut user = Layer::new(
             &format!("pi-agent:{}", variant.name()),
             "user",
             [
-                ("LAYER", below),
+                ("LAYER", language.as_ref().unwrap_or(&base).tag.clone()),
                 ("PACKAGES", packages.join(" ")),
                 ("UID", owner.uid.to_string()),
                 ("GID", owner.gid.to_string()),
@@ -100,8 +86,7 @@ impl Image {
             ca,
         );
         user.labels = vec![("pi.image", format!("{}-{}-{}", variant.name(), owner.uid, owner.gid))];
-        layers.push(user);
-        Self { layers }
+        Self { layers: [Some(base), language, Some(user)].into_iter().flatten().collect() }
     }
 
     /// The sidecar's image.
@@ -117,17 +102,17 @@ impl Image {
         Self { layers: vec![layer] }
     }
 
-    /// What a container is created from.
+    /// The tag for containers.
     pub(crate) fn tag(&self) -> &str {
         self.layers.last().map_or("", |layer| &layer.tag)
     }
 
-    /// Every tag that this image needs to stay.
+    /// The tags of all its layers.
     pub(crate) fn tags(&self) -> impl Iterator<Item = &str> {
         self.layers.iter().map(|layer| layer.tag.as_str())
     }
 
-    /// Its label, by which an older one of the same kind is found.
+    /// The label that older images of the same kind also have.
     fn kind(&self) -> &str {
         self.layers.last().and_then(|layer| layer.labels.first()).map_or("", |(_, value)| value)
     }
@@ -162,34 +147,35 @@ impl Layer {
     }
 }
 
-/// The files of a build context, by name; notes for readers do not go into an image.
+/// The files of a build context by name, without notes for readers.
 fn files(context: &str) -> Vec<(String, &'static [u8])> {
     let dir = if context == "proxy" { Some(&PROXY) } else { CONTEXTS.get_dir(context) };
+    // What the gate and the sidecar must agree on.
+    let shared = CONTEXTS.get_dir("shared").filter(|_| ["user", "proxy"].contains(&context));
     let mut found = Vec::new();
-    let mut pending: Vec<_> = dir.into_iter().collect();
-    while let Some(next) = pending.pop() {
-        pending.extend(next.dirs());
-        for file in next.files().filter(|file| file.path().extension().is_none_or(|kind| kind != "md")) {
-            let path = file.path().strip_prefix(context).unwrap_or(file.path());
-            found.push((path.to_string_lossy().into_owned(), file.contents()));
+    for top in dir.into_iter().chain(shared) {
+        let mut pending = vec![top];
+        while let Some(next) = pending.pop() {
+            pending.extend(next.dirs());
+            for file in next.files().filter(|file| file.path().extension().is_none_or(|kind| kind != "md")) {
+                let path = file.path().strip_prefix(top.path()).unwrap_or(file.path());
+                found.push((path.to_string_lossy().into_owned(), file.contents()));
+            }
         }
     }
     found.sort_unstable();
     found
 }
 
-/// Certificates that the user's config names; empty for none.
-///
-/// # Errors
-/// The file cannot be read or holds no certificate.
+/// The certificates that the user's config names; empty for none.
 pub(crate) fn certificates(images: &Images) -> anyhow::Result<Vec<u8>> {
     let Some(path) = &images.ca_certificates else { return Ok(vec![]) };
-    let hint = "`ca_certificates` under `[images]` in the settings names a file of certificates, such as your company's";
+    let hint = "set `ca_certificates` under `[images]` to a file of certificates, such as your company's";
     let bytes = read_small_bytes(path)
         .and_then(|bytes| bytes.context("there is no such file"))
         .map_err(|error| Hinted::error(format!("could not read `{}`: {error:#}", path.display()), hint))?;
     if !bytes.windows(27).any(|window| window == b"-----BEGIN CERTIFICATE-----") {
-        return Err(Hinted::error(format!("`{}` holds no certificate in PEM form", path.display()), hint));
+        return Err(Hinted::error(format!("`{}` has no certificate in PEM format", path.display()), hint));
     }
     Ok(bytes)
 }
@@ -225,5 +211,15 @@ mod tests {
         for context in ["base", "go", "php", "user", "proxy"] {
             assert!(files(context).iter().any(|(path, _)| path == "Dockerfile"), "{context}");
         }
+    }
+
+    #[test]
+    fn the_gate_and_the_sidecar_share_a_file() {
+        let shared = |context| {
+            files(context).into_iter().find(|(path, _)| path == "sandbox.pl").map(|(_, bytes)| bytes)
+        };
+        assert!(shared("user").is_some());
+        assert_eq!(shared("user"), shared("proxy"));
+        assert_eq!(shared("base"), None);
     }
 }

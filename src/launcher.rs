@@ -1,26 +1,31 @@
-//! What every verb starts from: the options, the machine, the settings, the engine.
+//! The common start of all verbs: the options, the machine, the settings, the engine.
 
-use std::{ffi::OsStr, fs, path::PathBuf, sync::Mutex, time::SystemTime};
+use std::{ffi::OsStr, fs, time::SystemTime};
 
 use crate::{
     agent,
+    agent_dir::{laid::Place, notice::Notice, take_back::untold},
     cli::Options,
-    config::{Config, Network},
-    docker::{Access, Docker, Mount},
+    config::{Access, Config, Network},
+    docker::Docker,
     egress::{self, Sources},
     facts::{self, Facts},
-    host::{Host, Owner},
+    files::private_dir,
+    host::{Host, Owner, seconds},
     image::{
         self, Image,
         build::{Builder, Effort},
-        variant::Variant,
+        known::Known,
     },
-    plan::{Inputs, Plan, Program, ProxyFiles, Reach, session::SessionId, subnet::Subnet},
-    report::{self, Hinted},
-    session::{self, Naming, Needs, Signals},
-    sweep,
+    lang::Variant,
+    plan::{Choices, Inputs, Mount, Plan, Reach},
+    purpose::{Program, Purpose},
+    record::{self, Naming, SessionId},
+    report::{self, Finding, Hinted},
+    session::{self, Needs, Sweep},
+    signals::Signals,
     workspace::Workspace,
-    written::Written,
+    written::{Written, real},
 };
 
 /// The options and the machine.
@@ -30,72 +35,90 @@ pub(crate) struct Launcher {
     pub(crate) signals: Signals,
 }
 
-/// All that is decided about a session before there is a plan.
+/// The decisions about a session before its plan.
 pub(crate) struct Prepared {
     pub(crate) workspace: Workspace,
     pub(crate) config: Config,
     pub(crate) facts: Facts,
     pub(crate) who: Owner,
+    pub(crate) program: Program,
     pub(crate) image: Image,
     pub(crate) proxy: Image,
     pub(crate) ca: Vec<u8>,
-    pub(crate) sources: Option<Sources>,
     pub(crate) reach: Reach,
 }
 
+impl Prepared {
+    fn naming(&self) -> Naming {
+        match &self.config.session_name {
+            Some(name) => Naming::Chosen(name.clone()),
+            None => Naming::Repository(self.workspace.name()),
+        }
+    }
+
+    /// The first choices. An image that is not built yet has its tag instead of its id.
+    fn choices(&self, name: &str, host: &Host) -> Choices {
+        let known = Known::of(host);
+        let image = |image: &Image| known.id(image.tag()).unwrap_or_else(|| image.tag().to_owned());
+        Choices {
+            name: name.to_owned(),
+            attempt: 0,
+            agent_image: image(&self.image),
+            sidecar_image: image(&self.proxy),
+            laid: None,
+        }
+    }
+}
+
 impl Launcher {
-    /// Settings for verbs that are not about a repository.
+    /// Reads the machine, and listens for signals from now on.
+    pub(crate) fn new(options: Options) -> anyhow::Result<Self> {
+        Ok(Self { options, host: Host::read()?, signals: Signals::watch()? })
+    }
+
+    /// The settings, for verbs without a repository.
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
         self.trusted(Config::load(&self.options, &self.host, None)?)
     }
 
-    /// Settings that no agent can have changed: they decide what runs on this machine.
+    /// Refuses settings that an agent may have changed: they decide what runs on this machine.
     fn trusted(&self, config: Config) -> anyhow::Result<Config> {
         let path = Config::path(&self.options, &self.host);
-        let written = Written::load(&self.host);
+        let written = Written::load(&self.host).and_around(&self.host);
         let why = match written.follow(&path) {
             Err(astray) => astray.to_string(),
             Ok(real) => match written.holds(&real).filter(|_| real.exists()) {
                 None => return Ok(config),
-                Some(dir) => {
-                    format!(
-                        "the settings `{}` lie in `{}`, where agents can write",
-                        path.display(),
-                        dir.display()
-                    )
-                }
+                Some(dir) => format!(
+                    "the settings file `{}` is in `{}`, where agents can write",
+                    path.display(),
+                    dir.display()
+                ),
             },
         };
-        if Written::knows_settings(&self.host, &path, &config.digest) {
-            return Ok(config);
-        }
-        Err(Hinted::error(
-            format!("{why}, and are not what they were when the session there began"),
-            "look at them, and keep them in a place of their own, such as `~/.config/pi/config.toml`",
-        ))
+        Err(Hinted::error(why, "check it, and move it elsewhere, such as to `~/.config/pi/config.toml`"))
     }
 
     /// The docker program for a session of this repository.
     pub(crate) fn docker(&self, prepared: &Prepared) -> anyhow::Result<Docker> {
-        let Workspace { root, git_dirs, .. } = &prepared.workspace;
-        let own = std::iter::once(root).chain(git_dirs).map(PathBuf::as_path);
-        let written = Written::load(&self.host).and(own).and_around(&self.host);
+        let written = Written::load(&self.host).and(prepared.workspace.dirs()).and_around(&self.host);
         Docker::find(&prepared.config.docker, &self.host, &written)
     }
 
-    /// Looks at the repository and decides what its session is made from.
-    pub(crate) fn prepare(&self) -> anyhow::Result<Prepared> {
+    /// Reads the repository, and decides everything about its session before the plan.
+    pub(crate) fn prepare(&self, program: Program) -> anyhow::Result<Prepared> {
         self.host.engine.check()?;
         let workspace = Workspace::find(&self.host)?;
         let config = self.trusted(Config::load(&self.options, &self.host, Some(&workspace.root))?)?;
-        let (who, warning) = facts::who(&self.host, &workspace);
-        let facts = Facts::gather(&config, &self.host, &workspace, who)?;
-        for warning in workspace.warnings.iter().chain(&warning).chain(&facts.warnings) {
-            report::warn(warning);
-        }
+        let config = if program.purpose == Purpose::Demo { config.for_demo() } else { config };
+        let (who, as_root) = facts::who(&self.host, &workspace);
+        let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose)?;
+        let findings = workspace.findings.iter().chain(&as_root).chain(&facts.findings);
+        findings.for_each(Finding::warn);
+        self.tell(&facts)?;
         for name in config.env.iter().filter(|text| !text.contains('=')) {
             if agent::unfit(name).is_none() && !self.host.env.contains_key(OsStr::new(name)) {
-                report::warn(format_args!("`{name}` is not set here, so the agent does not have it"));
+                report::warn(format_args!("`{name}` is not set, so the agent does not get it"));
             }
         }
         let (variant, chosen_by) = config.lang.variant(&workspace.cwd, &workspace.root);
@@ -105,105 +128,88 @@ impl Launcher {
         let ca = image::certificates(&config.images)?;
         let image = Image::agent(variant, &config.images, &config.packages, who, &ca);
         let proxy = Image::proxy(&config.images, &ca);
-        let (sources, reach) = self.reach(&config, &proxy)?;
-        Ok(Prepared { workspace, config, facts, who, image, proxy, ca, sources, reach })
+        let reach = self.reach(&config)?;
+        Ok(Prepared { workspace, config, facts, who, program, image, proxy, ca, reach })
     }
 
-    fn reach(&self, config: &Config, proxy: &Image) -> anyhow::Result<(Option<Sources>, Reach)> {
-        Ok(match config.network {
-            Network::Open => (None, Reach::Open),
-            Network::None => (None, Reach::None),
-            Network::Proxy => {
-                let mut sources = Sources::of(config);
-                let list = sources.read(config.allowed_domains_is_default)?;
-                for warning in list.warnings() {
-                    report::warn(warning);
-                }
-                if !self.host.filters_sources {
-                    // A fact of the machine, which nobody wants to read at each start.
-                    let first =
-                        self.options.dry_run.is_none() && is_first_time(&self.host, "told-of-rp-filter");
-                    let tell = if first { report::warn } else { report::detail };
-                    tell(
-                        "rp_filter is 0 on this machine: an agent can send single UDP datagrams to its listeners, without \
-                         an answer; `sysctl net.ipv4.conf.all.rp_filter=2` closes that",
-                    );
-                }
-                let egress::Rendered { conf, filter, lan, closed } = egress::render(&list, &self.host)?;
-                (
-                    Some(sources),
-                    Reach::Proxy(ProxyFiles { conf, filter, lan, closed, image: proxy.tag().to_owned() }),
-                )
-            }
-        })
+    /// Tells what the session does not have of the agent's directory; most of it once on this machine.
+    fn tell(&self, facts: &Facts) -> anyhow::Result<()> {
+        let notices = facts.layout.notices.clone();
+        let fresh = match self.options.dry_run {
+            Some(_) => notices,
+            None => untold(notices, &real(&self.host.state_dir()))?,
+        };
+        fresh.iter().for_each(Notice::say);
+        Ok(())
+    }
+
+    fn reach(&self, config: &Config) -> anyhow::Result<Reach> {
+        let mut sources = match config.network {
+            Network::Open => return Ok(Reach::Open),
+            Network::None => return Ok(Reach::None),
+            Network::Demo => return Ok(Reach::Demo),
+            Network::Proxy => Sources::of(config),
+        };
+        let list = sources.read(config.allowed_domains_is_default)?;
+        for warning in list.warnings() {
+            report::warn(warning);
+        }
+        if !self.host.filters_sources {
+            // Nobody wants to read about the machine at each start.
+            let first = self.options.dry_run.is_none() && is_first_time(&self.host, "told-of-rp-filter");
+            let tell = if first { report::warn } else { report::detail };
+            tell(
+                "rp_filter is 0 on this machine: an agent can send single UDP datagrams to its listeners, but gets \
+                 no answer; `sysctl net.ipv4.conf.all.rp_filter=2` prevents that",
+            );
+        }
+        Ok(Reach::Proxy(Box::new(egress::render(&list, &self.host)?), sources))
     }
 
     /// Plans a session.
-    pub(crate) fn plan(
-        &self,
-        prepared: &Prepared,
-        id: &SessionId,
-        program: &Program,
-        attempt: u32,
-    ) -> anyhow::Result<Plan> {
-        let Prepared { workspace, config, facts, who, image, sources, reach, .. } = prepared;
-        let mut plan = Plan::new(Inputs {
+    fn plan(&self, prepared: &Prepared, id: &SessionId, choices: &Choices) -> anyhow::Result<Plan> {
+        let Prepared { workspace, config, facts, image, who, program, reach, .. } = prepared;
+        Plan::new(Inputs {
             id,
+            choices,
             config,
             host: &self.host,
             workspace,
             facts,
-            who: *who,
             image: image.tag(),
+            who: *who,
             program,
             reach,
-            subnet: Subnet::choose(id, attempt, &self.host),
-            now: session::seconds(SystemTime::now()),
-        })?;
-        plan.record.allowlist.clone_from(sources);
-        Ok(plan)
+            state: &record::directory(&self.host, id),
+            now: seconds(SystemTime::now()),
+        })
+    }
+
+    /// Plans a session for a dry run.
+    pub(crate) fn dry_plan(&self, prepared: &Prepared) -> anyhow::Result<Plan> {
+        let naming = prepared.naming();
+        self.plan(prepared, &SessionId::random()?, &prepared.choices(naming.plain(), &self.host))
     }
 
     /// Runs a session from beginning to end.
-    pub(crate) fn run(&self, prepared: &Prepared, program: &Program) -> anyhow::Result<u8> {
-        self.run_session(prepared, program, None)
-    }
-
-    /// The same, keeping what the agent prints.
-    pub(crate) fn run_capturing(
-        &self,
-        prepared: &Prepared,
-        program: &Program,
-        into: &Mutex<Vec<u8>>,
-    ) -> anyhow::Result<u8> {
-        self.run_session(prepared, program, Some(into))
-    }
-
-    fn run_session(
-        &self,
-        prepared: &Prepared,
-        program: &Program,
-        capture: Option<&Mutex<Vec<u8>>>,
-    ) -> anyhow::Result<u8> {
+    pub(crate) fn run(&self, prepared: &Prepared) -> anyhow::Result<u8> {
         let docker = self.docker(prepared)?;
         if self.options.build {
             self.build_everything(prepared, &docker)?;
         }
         self.signals.check()?;
         let id = SessionId::random()?;
-        let plan = self.plan(prepared, &id, program, 0)?;
-        // The repository of a demonstration does not last.
-        if !prepared.workspace.root.starts_with(self.host.cache_dir()) {
+        let naming = prepared.naming();
+        let choices = prepared.choices(naming.plain(), &self.host);
+        // The demo's repository is removed afterwards.
+        if prepared.program.purpose != Purpose::Demo {
+            let plan = self.plan(prepared, &id, &choices)?;
             let writable = plan.agent.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
-            let settings = Config::path(&self.options, &self.host);
-            Written::remember(
-                &self.host,
-                writable.filter_map(Mount::path),
-                &settings,
-                &prepared.config.digest,
-            )?;
+            // Its own files are gone with the session.
+            let paths = writable.filter_map(Mount::path).filter(|path| !path.starts_with(&plan.state));
+            Written::remember(&self.host, paths)?;
         }
-        if let Some(sources) = &prepared.sources {
+        if let Reach::Proxy(_, sources) = &prepared.reach {
             sources.provide_file(&prepared.config)?;
         }
         let builder = self.builder(prepared, &docker);
@@ -211,22 +217,32 @@ impl Launcher {
             host: &self.host,
             docker: &docker,
             signals: &self.signals,
-            replan: &|attempt| self.plan(prepared, &id, program, attempt),
+            plan: &|choices| self.plan(prepared, &id, choices),
+            lay_out: &|| {
+                let place = Place {
+                    session: &real(&record::directory(&self.host, &id)),
+                    live: &prepared.facts.agent_dir,
+                    root: &prepared.workspace.root,
+                    owner: (self.host.uid == 0 && prepared.who.uid != 0).then_some(prepared.who),
+                };
+                session::lay_out(&prepared.facts.layout, place)
+            },
             agent_image: &|| builder.ensure(&prepared.image, Effort::Missing),
             sidecar_image: &|| builder.ensure(&prepared.proxy, Effort::Missing),
-            naming: match self.options.session_name {
-                Some(_) => Naming::Chosen,
-                None => Naming::Repository,
+            naming: &naming,
+            sources: match &prepared.reach {
+                Reach::Proxy(_, sources) => Some(sources),
+                _ => None,
             },
-            capture,
+            list: self.options.allowed_domains.as_deref(),
         };
-        std::thread::scope(|scope| {
-            scope.spawn(|| sweep::sweep(&self.host, &docker));
-            session::run(&needs, plan)
-        })
+        let sweep = Sweep::start(&self.host, &docker);
+        let outcome = session::run(&needs, &id, &choices);
+        sweep.settle(&self.signals);
+        outcome
     }
 
-    /// Builds every variant and the sidecar's image, on the newest bases there are.
+    /// Builds every variant and the sidecar's image, on the newest bases.
     pub(crate) fn build_everything(&self, prepared: &Prepared, docker: &Docker) -> anyhow::Result<()> {
         let builder = self.builder(prepared, docker);
         let Prepared { config, who, ca, proxy, .. } = prepared;
@@ -249,12 +265,12 @@ impl Launcher {
     }
 }
 
-/// Whether this was never asked before on this machine, which is remembered; also where it cannot be.
+/// True the first time on this machine, and whenever that cannot be recorded.
 fn is_first_time(host: &Host, what: &str) -> bool {
     let dir = host.state_dir();
     let path = dir.join(what);
     !path.exists() && {
-        let _ = session::private_dir(&dir).map(|()| fs::File::create_new(&path));
+        let _ = private_dir(&dir).map(|()| fs::File::create_new(&path));
         true
     }
 }

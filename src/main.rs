@@ -1,5 +1,5 @@
-//! `pi` starts the pi coding agent in a locked-down Docker container for the repository you stand in, and leaves nothing
-//! behind.
+//! `pi` starts the pi coding agent in a locked-down Docker container for the repository you stand in, and leaves
+//! nothing behind.
 //!
 //! # How it flows
 //!
@@ -11,58 +11,72 @@
 //! home ──────────► facts::Facts ──┘                          └──► docker::Docker, a subprocess each time
 //! ```
 //!
-//! Decide, then do: everything that is read is read first, [`plan::Plan::new`] turns it into a value that names every
-//! container, network, volume, mount and variable, and [`session::run`] carries that out. The dry run prints the same
-//! value. Teardown needs the session's id and nothing else, so one function serves the normal end, every failure, every
-//! signal, and what is found after a crash.
+//! Decide, then do. The launcher reads everything first. [`plan::Plan::new`] turns it into a value that names every
+//! container, network, volume, mount and variable, and [`session::run`] carries that out. A dry run prints the same
+//! value. The name, the addresses and the images can change later: they are inputs, and a change makes a new plan.
+//! Teardown needs only the session's id, so one function serves the normal end, failures, signals, and leftovers of a
+//! crash.
 //!
 //! # Where things are
 //!
-//! | module | knows |
+//! A module imports only from the floors below its own; `floors.rs` tests that.
+//!
+//! | floor | subjects of its modules |
 //! |---|---|
-//! | [`cli`], [`agent`] | what can be said, to the launcher and to the agent |
-//! | [`config`] | what was meant: layers of settings, one resolver |
-//! | [`host`], [`workspace`], [`facts`], [`files`], [`written`] | what is so: the process, the repository, what of the home goes along; files that others may exchange; where agents could write |
-//! | [`domain`], [`egress`], [`refused`] | the allowlist's language, what the sidecar gets, what it refused |
-//! | [`image`] | variants, build contexts, tags, how an image comes to exist |
-//! | [`plan`] | what a session consists of |
-//! | [`docker`] | docker's flags, and how its program is run |
-//! | [`session`], [`sweep`], [`scratch`] | the life of a session, and what those that ended badly have left |
-//! | [`launcher`], `verb` | the way from options to a session, and the launcher's own verbs |
-//! | [`report`] | what is said on stderr, and the exit status |
+//! | `main` | parse, run, report, exit code |
+//! | `verb` | the launcher's own verbs, a module each |
+//! | `launcher` | from options to a session |
+//! | `session`, `image` | the life of a session; building images |
+//! | `docker` | docker's flags, messages and outcomes |
+//! | `plan` | everything that a session consists of, as a value |
+//! | `facts` | the parts of the host that a session gets |
+//! | `written`, `control` | places where agents can write; requests from verbs to a session's launcher |
+//! | `record`, `egress` | a session's id, directory, lock and record; the sources of an allowlist |
+//! | `config` | layers of settings, and one resolver |
+//! | `agent_dir`, `cli`, `workspace`, `scratch` | a session's own agent directory; the command line; the repository; scratch directories |
+//! | `host`, `lang`, `purpose`, `refused`, `signals` | the machine and the process; languages; purposes of a session; refused destinations; signals |
+//! | `agent`, `domain`, `files`, `inside`, `report`, `secret` | the agent's command line; the allowlist's language; files that others may exchange; paths in the sandbox; stderr and stdout; secret values |
 //!
 //! # What always holds
 //!
-//! - `plan` does no input or output.
-//! - Only `docker` knows docker's flags; only `host` reads the process's state.
-//! - Every container is born in [`docker::Container::create`], and there is no way to ask it for an unhardened one.
-//! - A secret is a [`docker::Secret`]: it never reaches an argv, a log, a dry run or a `Debug`.
-//! - Whatever `up` makes, [`plan::down`] can name.
-//! - A session that could not be proven safe does not start: `images/user/entry` looks from inside before it lets the
-//!   agent run.
-//! - `main` alone turns an error into a code.
+//! - `plan` does no input or output, and nobody changes a plan.
+//! - Only `docker` knows docker's flags and words; only `host` reads the process's state.
+//! - One function of `docker` creates every container, and cannot create an unhardened one.
+//! - A secret is a [`secret::Secret`]: it never reaches an argv, a log, a dry run or a `Debug`.
+//! - [`docker::down`] can name everything that `up` creates.
+//! - An unsafe session does not start: `images/user/entry` checks the sandbox from inside before it runs the agent.
+//! - Only `main` turns an error into an exit status.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod agent;
+mod agent_dir;
 #[cfg_attr(not(test), expect(dead_code, reason = "the launcher does not ask for it yet"))]
 mod broker;
 mod cli;
 mod config;
+mod control;
 mod docker;
 mod domain;
 mod egress;
 mod facts;
 mod files;
+#[cfg(test)]
+mod floors;
 mod host;
 mod image;
+mod inside;
+mod lang;
 mod launcher;
 mod plan;
+mod purpose;
+mod record;
 mod refused;
 mod report;
 mod scratch;
+mod secret;
 mod session;
-mod sweep;
+mod signals;
 mod verb;
 mod workspace;
 mod written;
@@ -71,9 +85,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use crate::{
     cli::{Action, Cli, Verb},
-    host::Host,
     launcher::Launcher,
-    session::Signals,
 };
 
 fn main() -> ExitCode {
@@ -83,35 +95,31 @@ fn main() -> ExitCode {
 fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
     let Cli { options, action } = Cli::parse(args)?;
     report::set_verbosity(options.verbose, options.quiet);
+    let launcher = || Launcher::new(options);
     match action {
-        Action::Help(text) => return report::data(text).map(|()| 0),
-        Action::Verb(Verb::Completions { shell }) => return verb::completions::run(shell),
-        _ => {}
-    }
-    let host = Host::read()?;
-    let signals = Signals::watch()?;
-    let launcher = Launcher { options, host, signals };
-    match action {
-        Action::Help(_) | Action::Verb(Verb::Completions { .. }) => Ok(0),
-        Action::Version => verb::version::run(&launcher),
-        Action::Agent(args) => verb::run::agent(&launcher, &args),
-        Action::Verb(Verb::Shell { session: None, command }) => verb::run::shell(&launcher, &command),
+        Action::Help(text) => report::data(text).map(|()| 0),
+        Action::Verb(Verb::Completions { shell }) => verb::completions::run(shell),
+        Action::Version => verb::version::run(&launcher()?),
+        Action::Agent(args) => verb::run::agent(&launcher()?, &args),
+        Action::Verb(Verb::Shell { session: None, command }) => verb::run::shell(&launcher()?, &command),
         Action::Verb(Verb::Shell { session: Some(name), command }) => {
-            verb::run::enter(&launcher, &name, &command)
+            verb::run::enter(&launcher()?, &name, &command)
         }
-        Action::Verb(Verb::Build { all }) => verb::build::run(&launcher, all),
-        Action::Verb(Verb::Demo) => verb::demo::run(&launcher),
+        Action::Verb(Verb::Build { all }) => verb::build::run(&launcher()?, all),
+        Action::Verb(Verb::Demo) => verb::demo::run(&launcher()?),
         Action::Verb(Verb::Allow { entries, session, save }) => {
-            verb::allow::run(&launcher, &entries, session.as_deref(), save)
+            verb::allow::run(&launcher()?, &entries, session.as_deref(), save)
         }
         Action::Verb(Verb::Blocked { session, json }) => {
-            verb::blocked::run(&launcher, session.as_deref(), json)
+            verb::blocked::run(&launcher()?, session.as_deref(), json)
         }
-        Action::Verb(Verb::Check { targets }) => verb::check::run(&launcher, &targets),
-        Action::Verb(Verb::Ps { json }) => verb::ps::run(&launcher, json),
-        Action::Verb(Verb::Logs { session }) => verb::ps::logs(&launcher, &session),
-        Action::Verb(Verb::Stop { session, all: _ }) => verb::stop::run(&launcher, session.as_deref()),
-        Action::Verb(Verb::Clean { images, caches }) => verb::clean::run(&launcher, images, caches),
-        Action::Watch(directory) => verb::watch::run(&launcher, &directory),
+        Action::Verb(Verb::Check { targets }) => verb::check::run(&launcher()?, &targets),
+        Action::Verb(Verb::Ps { json }) => verb::ps::run(&launcher()?, json),
+        Action::Verb(Verb::Logs { session, follow }) => {
+            verb::logs::run(&launcher()?, session.as_deref(), follow)
+        }
+        Action::Verb(Verb::Stop { session, all: _ }) => verb::stop::run(&launcher()?, session.as_deref()),
+        Action::Verb(Verb::Clean { images, caches }) => verb::clean::run(&launcher()?, images, caches),
+        Action::Watch(directory) => verb::watch::run(&launcher()?, &directory),
     }
 }

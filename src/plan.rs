@@ -1,36 +1,39 @@
 //! From decisions to a value that names every container, network, volume, mount, file and variable of a session. Pure:
-//! nothing here looks at the machine or changes it.
+//! nothing here looks at the machine or changes it, and nobody changes a plan: what varies is an input.
 
 mod environment;
 mod mounts;
-mod script;
-pub(crate) mod session;
-pub(crate) mod subnet;
+mod noun;
+mod subnet;
 
 use std::{
     collections::BTreeMap,
-    ffi::OsStr,
     net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     agent,
-    config::{Config, Limits},
-    docker::{self, Access, Attachment, Container, Mount, NetworkSpec, Privileges, Role, Secret, Streams},
+    agent_dir::{entry::LOGINS, laid::Laid},
+    config::{Access, Config, Limits},
+    egress::{Rendered, Sources},
     facts::Facts,
     host::{Host, Owner, hex},
+    inside,
+    purpose::{Program, Purpose},
+    record::{Record, SessionId},
     workspace::Workspace,
 };
 
+pub(crate) use self::noun::{
+    Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Source, Streams,
+};
 use self::{
     environment::{environment, no_proxies},
-    mounts::{AgentDirAccess, agent_mounts, unique, workspace_mounts},
-    session::{Record, SessionId},
+    mounts::{agent_mounts, needed, unique, workspace_mounts},
     subnet::Subnet,
 };
 
@@ -43,9 +46,6 @@ const MODEL: &str = include_str!("../assets/demo/model.mjs");
 /// What the scripted model has the agent run.
 const CHECK: &str = include_str!("../assets/demo/check.sh");
 
-/// Where the agent lives inside its container.
-const HOME: &str = "/home/pi";
-
 /// How many files a process of a container may open, unless the machine allows fewer: an engine cannot give more than
 /// it has itself.
 const OPEN_FILES: u64 = 65_536;
@@ -53,66 +53,16 @@ const OPEN_FILES: u64 = 65_536;
 /// Where the sidecar listens on its network.
 const PROXY_PORT: u16 = 8888;
 
-/// A directory that must exist on the host before the session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Directory {
-    pub(crate) path: PathBuf,
-    pub(crate) owner: Option<Owner>,
-}
-
-/// A file that is written for the session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct File {
-    pub(crate) path: PathBuf,
-    pub(crate) text: Text,
-    pub(crate) keep: Keep,
-    pub(crate) owner: Option<Owner>,
-}
-
-/// What a file holds; a secret one is never shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub(crate) enum Text {
-    Plain(String),
-    Secret(Secret),
-}
-
-impl Text {
-    /// For writing it, and for nothing else.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Plain(text) => text.as_bytes(),
-            Self::Secret(secret) => secret.bytes(),
-        }
-    }
-}
-
-/// Whether a file that exists already is left alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Keep {
-    /// It is the session's own, readable by its containers.
-    Session,
-    /// It is the user's: private, and never overwritten.
-    Existing,
-}
-
-/// What runs inside.
-#[derive(Debug, Clone)]
-pub(crate) enum Program {
-    /// The agent, with these arguments.
-    Agent(Vec<String>),
-    /// A command of the user's.
-    Command(Vec<String>),
-}
+/// By this name containers reach the machine that they run on.
+const MACHINE: &str = "host.docker.internal";
 
 /// What the agent may reach, with all that is needed to make it so.
 #[derive(Debug, Clone)]
 pub(crate) enum Reach {
     Open,
     None,
-    /// The allowlist, rendered for the sidecar.
-    Proxy(ProxyFiles),
+    /// The allowlist, rendered for the sidecar, and where it came from.
+    Proxy(Box<Rendered>, Sources),
     /// The scripted model and nothing else.
     Demo,
 }
@@ -123,7 +73,7 @@ impl Reach {
         match self {
             Self::Open => "open",
             Self::None => "none",
-            Self::Proxy(_) => "proxy",
+            Self::Proxy(..) => "proxy",
             Self::Demo => "demo",
         }
     }
@@ -132,43 +82,33 @@ impl Reach {
         match self {
             Self::Open => Attachment::Bridge { publish: config.publish.clone(), dns: vec![] },
             Self::None => Attachment::None,
-            Self::Proxy(_) | Self::Demo => {
+            Self::Proxy(..) | Self::Demo => {
                 Attachment::Internal { network: id.network(), address: subnet.agent() }
             }
         }
     }
 
     /// Names that the agent's container knows without a resolver.
-    fn hosts(&self, subnet: Subnet) -> Vec<String> {
+    fn hosts(&self, subnet: Subnet) -> BTreeMap<&'static str, Named> {
         match self {
-            Self::Open => vec!["host.docker.internal:host-gateway".to_owned()],
-            Self::Demo => vec![format!("model:{}", subnet.model())],
-            Self::None | Self::Proxy(_) => vec![],
+            Self::Open => BTreeMap::from([(MACHINE, Named::Machine)]),
+            Self::Demo => BTreeMap::from([("model", Named::Address(subnet.model()))]),
+            Self::None | Self::Proxy(..) => BTreeMap::new(),
         }
     }
 }
 
-/// The sidecar's configuration.
+/// What may turn out otherwise while a session comes up, and then is planned anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ProxyFiles {
-    pub(crate) conf: Text,
-    pub(crate) filter: String,
-    pub(crate) lan: String,
-    /// This machine's own addresses, the public ones among them included: nothing of it may be reached by a name.
-    pub(crate) closed: String,
-    pub(crate) image: String,
-}
-
-impl ProxyFiles {
-    fn files(&self, dir: &Path) -> [File; 4] {
-        let path = dir.join("tinyproxy.conf");
-        [
-            File { path, text: self.conf.clone(), keep: Keep::Session, owner: None },
-            File::session(&dir.join("filter"), &self.filter),
-            File::session(&dir.join("lan"), &self.lan),
-            File::session(&dir.join("closed"), &self.closed),
-        ]
-    }
+pub(crate) struct Choices {
+    pub(crate) name: String,
+    /// How often the engine has found the session's addresses taken.
+    pub(crate) attempt: u32,
+    /// The image's id, or its tag while it has none.
+    pub(crate) agent_image: String,
+    pub(crate) sidecar_image: String,
+    /// What was laid out as the agent's own directory; `None` before that.
+    pub(crate) laid: Option<Vec<Laid>>,
 }
 
 /// Everything that a session consists of.
@@ -177,12 +117,14 @@ pub(crate) struct Plan {
     pub(crate) record: Record,
     /// The session's own directory on the host.
     pub(crate) state: PathBuf,
-    pub(crate) directories: Vec<Directory>,
+    pub(crate) needed: Vec<Needed>,
     pub(crate) files: Vec<File>,
-    pub(crate) network: Option<NetworkSpec>,
+    pub(crate) network: Option<Network>,
     pub(crate) sidecar: Option<Container>,
     /// The sidecar's address on the session's network.
     pub(crate) sidecar_address: Option<Ipv4Addr>,
+    /// What the sidecar is told on its stdin, and nowhere else.
+    pub(crate) rules: Option<Rendered>,
     pub(crate) model: Option<Container>,
     pub(crate) agent: Container,
 }
@@ -191,17 +133,31 @@ pub(crate) struct Plan {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Inputs<'a> {
     pub(crate) id: &'a SessionId,
+    pub(crate) choices: &'a Choices,
     pub(crate) config: &'a Config,
     pub(crate) host: &'a Host,
     pub(crate) workspace: &'a Workspace,
     pub(crate) facts: &'a Facts,
-    pub(crate) who: Owner,
+    /// What people call the agent's image.
     pub(crate) image: &'a str,
+    pub(crate) who: Owner,
     pub(crate) program: &'a Program,
     pub(crate) reach: &'a Reach,
-    pub(crate) subnet: Subnet,
+    /// Where the session has its directory.
+    pub(crate) state: &'a Path,
     /// Seconds since 1970.
     pub(crate) now: u64,
+}
+
+impl Inputs<'_> {
+    fn subnet(&self) -> Subnet {
+        Subnet::choose(self.id, self.choices.attempt, self.host)
+    }
+
+    /// Who the agent is, where it is not who we are.
+    fn other_owner(&self) -> Option<Owner> {
+        (self.host.uid == 0 && self.who.uid != 0).then_some(self.who)
+    }
 }
 
 impl Plan {
@@ -210,88 +166,113 @@ impl Plan {
     /// # Errors
     /// The user asked for a variable that cannot be given.
     pub(crate) fn new(inputs: Inputs<'_>) -> anyhow::Result<Self> {
-        let Inputs { id, config, host, workspace, facts, who, image, program, reach, subnet, now } = inputs;
-        let state = host.state_dir().join("sessions").join(id.as_str());
-        let access = AgentDirAccess::of(config, program);
+        let Inputs { id, choices, host, workspace, reach, state, .. } = inputs;
         let seccomp = state.join("seccomp.json");
         let labels = labels(id, host, workspace);
-        let streams = match (host.terminal.stdin, host.terminal.stdout) {
-            (true, true) => Streams::Tty,
-            (true, false) => Streams::Output,
-            (false, _) => Streams::Pipe,
-        };
+        let subnet = inputs.subnet();
         let mut files = vec![File::session(&seccomp, SECCOMP)];
-        let mut directories = Vec::new();
-        let owner = (host.uid == 0 && who.uid != 0).then_some(who);
-        let mut mounts = agent_mounts(facts, access, host, &mut directories, &mut files, owner);
-        mounts.extend(workspace_mounts(&inputs, access, &labels));
-        let mounts = unique(mounts);
-        let agent = Container {
-            name: id.agent(),
-            role: Role::Agent,
-            image: image.to_owned(),
-            labels: labels.clone(),
-            user: Some(who),
-            privileges: Privileges::None,
-            network: reach.attachment(id, config, subnet),
-            env: environment(&inputs, &mounts)?,
-            mounts,
-            limits: config.limits.clone(),
-            files: host.files.min(OPEN_FILES),
-            tmp: "1g",
-            seccomp: seccomp.clone(),
-            runtime: config.runtime.clone(),
-            streams,
-            hosts: reach.hosts(subnet),
-            workdir: Some(match access {
-                AgentDirAccess::SetUp => PathBuf::from(HOME),
-                _ => workspace.cwd.clone(),
-            }),
-            entrypoint: None,
-            command: command(&inputs, access),
-        };
-        let network = matches!(reach, Reach::Proxy(_) | Reach::Demo).then(|| NetworkSpec {
+        let agent = agent_container(&inputs, &labels, &seccomp)?;
+        let network = matches!(reach, Reach::Proxy(..) | Reach::Demo).then(|| Network {
             name: id.network(),
             subnet: subnet.cidr(),
             labels: labels.clone(),
         });
         let companion = |name, role, image: &str| companion(name, role, image, &labels, &seccomp, &inputs);
-        let (mut sidecar, mut model) = (None, None);
+        let (mut sidecar, mut rules, mut model) = (None, None, None);
         match reach {
             Reach::Open | Reach::None => {}
-            Reach::Proxy(proxy) => {
-                let etc = state.join("proxy");
-                files.extend(proxy.files(&etc));
+            Reach::Proxy(rendered, _) => {
+                rules = Some((**rendered).clone());
                 sidecar = Some(Container {
                     privileges: Privileges::RoutesThenNone,
-                    network: Attachment::Bridge { publish: vec![], dns: config.dns.clone() },
-                    mounts: vec![Mount::bind(etc, "/etc/pi", Access::ReadOnly)],
-                    hosts: vec!["host.docker.internal:host-gateway".to_owned()],
-                    ..companion(id.sidecar(), Role::Proxy, &proxy.image)
+                    network: Attachment::Bridge { publish: vec![], dns: inputs.config.dns.clone() },
+                    hosts: BTreeMap::from([(MACHINE, Named::Machine)]),
+                    // Old and new rules at once.
+                    tmp: "8m",
+                    command: vec![PROXY_PORT.to_string()],
+                    ..companion(id.sidecar(), Role::Proxy, &choices.sidecar_image)
                 });
             }
             Reach::Demo => {
                 let demo = state.join("demo");
                 files.push(File::session(&demo.join("model.mjs"), MODEL));
                 files.push(File::session(&demo.join("check.sh"), CHECK));
-                model = Some(demo_model(companion(id.model(), Role::Model, image), demo, &inputs));
+                let plain = companion(id.model(), Role::Model, &choices.agent_image);
+                model = Some(demo_model(plain, demo, &inputs));
             }
         }
-        let record = Record {
-            id: id.clone(),
-            name: config.session_name.clone().unwrap_or_else(|| default_name(workspace)),
-            engine: host.engine.address.clone(),
-            repository: workspace.root.clone(),
-            directory: workspace.cwd.clone(),
-            image: image.to_owned(),
-            network: reach.name().to_owned(),
-            started: now,
-            allowlist: None,
-            login: facts.agent_dir.join("auth.json"),
-        };
         let sidecar_address = sidecar.is_some().then(|| subnet.sidecar());
-        Ok(Self { record, state, directories, files, network, sidecar, sidecar_address, model, agent })
+        let state = state.to_owned();
+        Ok(Self {
+            record: record(&inputs),
+            state,
+            needed: needed(&inputs),
+            files,
+            network,
+            sidecar,
+            sidecar_address,
+            rules,
+            model,
+            agent,
+        })
     }
+}
+
+fn record(inputs: &Inputs<'_>) -> Record {
+    let Inputs { id, choices, host, workspace, facts, image, reach, now, .. } = inputs;
+    Record {
+        id: (*id).clone(),
+        name: choices.name.clone(),
+        engine: host.engine.address.clone(),
+        repository: workspace.root.clone(),
+        directory: workspace.cwd.clone(),
+        image: (*image).to_owned(),
+        network: reach.name().to_owned(),
+        started: *now,
+        allowlist: match reach {
+            Reach::Proxy(_, sources) => Some(sources.file.clone()),
+            _ => None,
+        },
+        login: facts.agent_dir.join(LOGINS),
+    }
+}
+
+fn agent_container(
+    inputs: &Inputs<'_>,
+    labels: &BTreeMap<String, String>,
+    seccomp: &Path,
+) -> anyhow::Result<Container> {
+    let Inputs { id, choices, config, host, workspace, who, program, reach, .. } = inputs;
+    let mut mounts = agent_mounts(inputs);
+    mounts.extend(workspace_mounts(inputs, labels));
+    let mounts = unique(mounts);
+    Ok(Container {
+        name: id.agent(),
+        role: Role::Agent,
+        image: choices.agent_image.clone(),
+        labels: labels.clone(),
+        user: Some(*who),
+        privileges: Privileges::None,
+        network: reach.attachment(id, config, inputs.subnet()),
+        env: environment(inputs, &mounts)?,
+        mounts,
+        limits: config.limits.clone(),
+        files: host.files.min(OPEN_FILES),
+        tmp: "1g",
+        seccomp: seccomp.to_owned(),
+        runtime: config.runtime.clone(),
+        streams: match program.purpose {
+            // Nobody watches: the table at the end says it.
+            Purpose::Demo => Streams::Silent,
+            _ => Streams::of(host.terminal.stdin, host.terminal.stdout),
+        },
+        hosts: reach.hosts(inputs.subnet()),
+        workdir: Some(match program.purpose {
+            Purpose::SetUp if !program.reads_the_repository() => PathBuf::from(inside::HOME),
+            _ => workspace.cwd.clone(),
+        }),
+        command: command(inputs),
+    })
 }
 
 /// A container beside the agent, as little as it can be.
@@ -313,47 +294,31 @@ fn companion(
         network: Attachment::None,
         mounts: vec![],
         env: no_proxies(),
-        limits: Limits { memory: Some("128m".to_owned()), cpus: None, pids: Some(320) },
+        limits: Limits { memory: Some("128m".to_owned()), cpus: Some(1.0), pids: Some(320) },
         files: inputs.host.files.min(OPEN_FILES),
         tmp: "4m",
         seccomp: seccomp.to_owned(),
         runtime: inputs.config.runtime.clone(),
         streams: Streams::Pipe,
-        hosts: vec![],
+        hosts: BTreeMap::new(),
         workdir: None,
-        entrypoint: None,
         command: vec![],
     }
 }
 
 fn demo_model(plain: Container, demo: PathBuf, inputs: &Inputs<'_>) -> Container {
-    let Inputs { id, host, subnet, .. } = inputs;
+    let Inputs { id, host, .. } = inputs;
     let mut env = plain.env.clone();
     env.insert("PI_BOX_DEMO_HOME".to_owned(), host.home.to_string_lossy().into_owned().into());
     Container {
         user: Some(Owner { uid: 65534, gid: 65534 }),
-        network: Attachment::Internal { network: id.network(), address: subnet.model() },
+        network: Attachment::Internal { network: id.network(), address: inputs.subnet().model() },
         mounts: vec![Mount::bind(demo, "/demo", Access::ReadOnly)],
         env,
-        limits: Limits { memory: Some("512m".to_owned()), cpus: None, pids: Some(64) },
+        limits: Limits { memory: Some("512m".to_owned()), cpus: Some(1.0), pids: Some(64) },
         streams: Streams::Output,
         command: vec!["node".to_owned(), "/demo/model.mjs".to_owned()],
         ..plain
-    }
-}
-
-/// What takes a session down, from its id alone; all of it may be run again.
-pub(crate) fn down(id: &SessionId) -> [docker::Cmd; 3] {
-    [
-        docker::remove_containers(&id.containers()),
-        docker::remove_network(&id.network()),
-        docker::remove_volume(&id.home()),
-    ]
-}
-
-impl File {
-    fn session(path: &Path, text: &str) -> Self {
-        Self { path: path.to_owned(), text: Text::Plain(text.to_owned()), keep: Keep::Session, owner: None }
     }
 }
 
@@ -374,24 +339,13 @@ pub(crate) fn state_hash(host: &Host) -> String {
     hex(&Sha256::digest(host.state_dir().as_os_str().as_encoded_bytes()))[..12].to_owned()
 }
 
-fn default_name(workspace: &Workspace) -> String {
-    let name = workspace.root.file_name().unwrap_or_else(|| OsStr::new("session")).to_string_lossy();
-    let clean: String = name
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' })
-        .take(40)
-        .collect();
-    let clean = clean.trim_start_matches(['.', '_', '-']);
-    if clean.is_empty() { "session".to_owned() } else { clean.to_owned() }
-}
-
 /// Where the agent is, told to the model.
 fn briefing(reach: &Reach) -> String {
     let network = match reach {
         Reach::Open => "The network is open.",
         Reach::None => "There is no network.",
         Reach::Demo => "There is no network but the model.",
-        Reach::Proxy(_) => {
+        Reach::Proxy(..) => {
             "The network is restricted to an allowlist, through the HTTP proxy that the environment names; any other \
              connection and DNS fail. When a host is refused (403 from the proxy), do not look for a way around: ask \
              your user to run `pi allow HOST` in another terminal on their machine, then try again."
@@ -399,48 +353,32 @@ fn briefing(reach: &Reach) -> String {
     };
     format!(
         "You run inside a locked-down container: no root, no capabilities, a read-only system. You can write the \
-         repository, your home directory and /tmp; only the repository, the agent's login and transcripts and the \
-         caches of packages outlast the session. The user's other files, the container engine and `sudo` are not \
+         repository, your home directory and /tmp; only the repository, the agent's settings, logins and transcripts, \
+         and the caches of packages outlast the session. The user's other files, the container engine and `sudo` are not \
          there. {network}"
     )
 }
 
-fn command(inputs: &Inputs<'_>, access: AgentDirAccess) -> Vec<String> {
+fn command(inputs: &Inputs<'_>) -> Vec<String> {
     let Inputs { program, reach, facts, config, .. } = inputs;
-    match program {
-        Program::Command(words) => words.clone(),
-        Program::Agent(args) => {
-            let mut words = vec!["pi".to_owned()];
-            if agent::runs_a_model(args, &config.images.agent_version) {
-                // The flag replaces the user's own file, so that is passed along, unless the user's flags do the same.
-                let own = facts.agent_entries.iter().any(|entry| entry.name == "APPEND_SYSTEM.md");
-                if own && !args.iter().any(|arg| arg == "--append-system-prompt") {
-                    words.push("--append-system-prompt".to_owned());
-                    words.push(format!("{HOME}/.pi/agent/APPEND_SYSTEM.md"));
-                }
-                words.push("--append-system-prompt".to_owned());
-                words.push(briefing(reach));
-            }
-            words.extend(args.iter().cloned());
-            if access == AgentDirAccess::SetUpFromRepository {
-                words.push(agent::WITHOUT_PROJECT.to_owned());
-            }
-            words
-        }
+    let args = &program.words;
+    if program.purpose == Purpose::Shell {
+        return args.clone();
     }
+    let mut words = vec!["pi".to_owned()];
+    if agent::runs_a_model(args, &config.images.agent_version) {
+        // The flag replaces the user's own file, so that is passed along, unless the user's flags do the same.
+        let own = facts.layout.read.iter().any(|entry| entry.name == "APPEND_SYSTEM.md");
+        if own && !args.iter().any(|arg| arg == "--append-system-prompt") {
+            words.push("--append-system-prompt".to_owned());
+            words.push(format!("{}/APPEND_SYSTEM.md", inside::AGENT_DIR));
+        }
+        words.push("--append-system-prompt".to_owned());
+        words.push(briefing(reach));
+    }
+    words.extend(args.iter().cloned());
+    if program.reads_the_repository() {
+        words.push(agent::WITHOUT_PROJECT.to_owned());
+    }
+    words
 }
-
-/// Words for the agent as text: a container's command is JSON.
-///
-/// # Errors
-/// A word is not UTF-8.
-pub(crate) fn words(args: &[std::ffi::OsString]) -> anyhow::Result<Vec<String>> {
-    args.iter()
-        .map(|arg| {
-            arg.to_str().map(str::to_owned).with_context(|| format!("`{}` is not UTF-8", arg.display()))
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests;

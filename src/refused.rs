@@ -1,39 +1,45 @@
-//! What the proxy refused: reads the log of tinyproxy, which repeats what the agent sent.
+//! Refused destinations, from tinyproxy's log.
 //!
-//! The agent chooses these bytes and a person will see them on a terminal. So a line counts only if its whole shape is
-//! right, and of what the agent named only letters, digits and `. _ : [ ] -` survive; all else becomes [`ODD`].
+//! The log repeats bytes that the agent chose, and users see them on a terminal. So a line counts only if its whole
+//! form is right. A destination may have letters, digits and `. _ : [ ] -`; any other becomes [`ODD`].
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use crate::domain::Entry;
+use crate::{
+    domain::Entry,
+    report::{self, quote},
+};
 
 /// Stands for a destination that is not safe to show.
 pub(crate) const ODD: &str = "<non-printable>";
 
-/// Stands for all destinations after the first [`DISTINCT`].
+/// Stands for all destinations after the first [`DISTINCT`] ones.
 pub(crate) const OTHERS: &str = "<others>";
 
-/// An agent that asks for ever new names must not fill the launcher's memory.
+/// This limit keeps an agent from filling the launcher's memory with new names.
 const DISTINCT: usize = 1000;
 
 /// The longest host and port: 253, a colon and five digits; an address in brackets is shorter.
 const LONGEST: usize = 260;
 
-/// tinyproxy cuts its lines at about 800 bytes. What is longer was not written by it.
+/// tinyproxy cuts its lines at about 800 bytes, so it has not written a longer one.
 const LONGEST_LINE: usize = 4096;
 
-/// Where the agent goes unasked, for news of itself and of models: no news for a user. The tools for which it would
-/// ask GitHub are in the image, so a refused GitHub is somebody's wish.
+/// The agent itself asks these hosts for news about itself and models, so users need not hear of them. It would also
+/// fetch tools from GitHub, but the image has them: a refused GitHub is part of a task.
 const UNASKED: [&str; 2] = ["pi.dev:443", "radius.pi.dev:443"];
 
-/// How often one destination was refused, and when for the first time.
+/// How often a destination was refused, and when first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Count {
     pub(crate) times: u64,
-    /// Seconds since 1970, by the launcher's clock: the line's own has no year and no zone.
+    /// Seconds since 1970, by the launcher's clock: the log has no year and no time zone.
     pub(crate) first: u64,
 }
 
@@ -43,8 +49,8 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    /// Takes one line of the log, without or with its end. Returns the destination if it is the first time that this
-    /// one was refused, so that a caller can write it down.
+    /// Counts one line of the log, with or without its line end. It returns a destination that was refused for the
+    /// first time, for the caller to save.
     pub(crate) fn line(&mut self, line: &[u8], now: SystemTime) -> Option<&str> {
         let destination = destination(line).filter(|destination| !is_made_up(destination))?;
         let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -68,21 +74,22 @@ impl Refused {
         self.counts.iter().map(|(destination, count)| (destination.as_str(), *count))
     }
 
-    /// What the agent was refused on somebody's behalf, for the line at the exit; most often refused first.
+    /// The destinations to mention at the exit, without those that the agent asks for by itself; the most frequent
+    /// first.
     pub(crate) fn asked(&self) -> Vec<(&str, Count)> {
         let mut asked: Vec<_> = self.all().filter(|(destination, _)| !is_unasked(destination)).collect();
         asked.sort_by_key(|(_, count)| std::cmp::Reverse(count.times));
         asked
     }
 
-    /// For a file: what [`Refused::restore`] reads. A line is `FIRST TIMES DESTINATION`.
+    /// Text for [`Refused::restore`], with lines of `FIRST TIMES DESTINATION`.
     pub(crate) fn save(&self) -> String {
         let line =
             |(destination, Count { times, first }): (&str, Count)| format!("{first} {times} {destination}\n");
         self.all().map(line).collect::<Vec<_>>().concat()
     }
 
-    /// Reads a saved file; what another hand may have put there is held to the same rules.
+    /// Reads saved text, with the same rules: others may have changed it.
     pub(crate) fn restore(text: &str) -> Refused {
         let mut counts = BTreeMap::new();
         for line in text.lines() {
@@ -101,13 +108,13 @@ impl Refused {
     }
 }
 
-/// Whether the agent asks for this by itself and not for a task.
+/// Whether the agent asks for this by itself, and not for a task.
 pub(crate) fn is_unasked(destination: &str) -> bool {
     UNASKED.contains(&destination)
 }
 
-/// Whether it is one of the names by which gate and sidecar find out that the rules hold: the top-level domain `invalid`
-/// exists nowhere, so nobody misses it here.
+/// Whether it is one of the random names that gate and sidecar use to test the rules. They end in `.invalid`, a
+/// top-level domain that does not exist.
 fn is_made_up(destination: &str) -> bool {
     destination.strip_suffix(":443").is_some_and(|host| {
         host.strip_suffix(".invalid")
@@ -115,17 +122,17 @@ fn is_made_up(destination: &str) -> bool {
     })
 }
 
-/// How a refused destination can be allowed.
+/// How to allow a refused destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// By this word to `pi allow`, while the session runs.
+    /// With this word for `pi allow`, while the session runs.
     Live(String),
-    /// By this value of `pi --allow`, for a session to come: it needs a route, which is laid at the start.
+    /// With this value of `pi --allow`, in a new session: it needs a route from the start.
     AtStart(String),
 }
 
-/// What to type to have it allowed, if there is anything: not for what cannot be shown, and not for the addresses where
-/// a cloud tells a machine its own secrets.
+/// How to allow a destination. There is no suggestion for an unprintable one, and none for an address where a cloud
+/// gives a machine its secrets.
 pub(crate) fn suggestion(destination: &str) -> Option<Way> {
     let (host, _) = destination.rsplit_once(':')?;
     if is_of_a_cloud(host) {
@@ -133,6 +140,49 @@ pub(crate) fn suggestion(destination: &str) -> Option<Way> {
     }
     let entry = Entry::parse(destination).ok()?;
     Some(if entry.is_lan() { Way::AtStart(entry.to_string()) } else { Way::Live(entry.to_string()) })
+}
+
+/// How many destinations the line at the exit names.
+const NAMED: usize = 3;
+
+/// Prints one line with the refused destinations and how to allow them. `list` is the allowlist that the user named, if
+/// any.
+pub(crate) fn say_at_exit(refused: &Refused, list: Option<&Path>) {
+    let asked = refused.asked();
+    if asked.is_empty() {
+        return;
+    }
+    let mut names: Vec<String> = asked
+        .iter()
+        .take(NAMED)
+        .map(|(destination, count)| format!("{destination} ({}×)", count.times))
+        .collect();
+    if asked.len() > NAMED {
+        names.push(format!("{} more, see `pi blocked`", asked.len() - NAMED));
+    }
+    let next = next(list, asked.iter().take(NAMED).map(|(destination, _)| *destination));
+    report::note(format_args!("refused: {}{next}", names.join(", ")));
+}
+
+/// The commands that allow these destinations.
+fn next<'a>(list: Option<&Path>, destinations: impl Iterator<Item = &'a str>) -> String {
+    let (mut live, mut at_start) = (String::new(), String::new());
+    for way in destinations.filter_map(suggestion) {
+        match way {
+            Way::Live(entry) => live = live + " " + &entry,
+            Way::AtStart(entry) => at_start = at_start + " --allow " + &entry,
+        }
+    }
+    let list =
+        list.map(|list| format!(" --allowed-domains {}", quote(&list.to_string_lossy()))).unwrap_or_default();
+    match (live.as_str(), at_start.as_str()) {
+        ("", "") => String::new(),
+        (_, "") => format!("; allow with `pi{list} allow --save{live}`"),
+        ("", _) => format!("; allow in a new session with `pi{list}{at_start}`"),
+        _ => {
+            format!("; allow with `pi{list} allow --save{live}`, in a new session with `pi{list}{at_start}`")
+        }
+    }
 }
 
 fn is_of_a_cloud(host: &str) -> bool {
@@ -146,7 +196,7 @@ fn is_of_a_cloud(host: &str) -> bool {
 /// Seconds since 1970 as `2025-11-21T19:40:22Z`.
 pub(crate) fn utc(seconds: u64) -> impl fmt::Display {
     let (days, rest) = (seconds / 86400, seconds % 86400);
-    // Years are counted from a March: then the leap day is the last of its year, and months have a formula.
+    // Years begin in March here: then the leap day is the last day, and a formula gives the month.
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year_of_era = (day - day / 1460 + day / 36524 - day / 146_096) / 365;
@@ -159,14 +209,14 @@ pub(crate) fn utc(seconds: u64) -> impl fmt::Display {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// `NOTICE    Nov 21 19:40:22.528 [1]: Proxying refused on filtered url "evil.test:443"`, and no other line.
+/// Reads `NOTICE    Nov 21 19:40:22.528 [1]: Proxying refused on filtered url "evil.test:443"`, and no other line.
 fn destination(line: &[u8]) -> Option<String> {
     if line.len() > LONGEST_LINE {
         return None;
     }
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    // The words before the bracket are tinyproxy's own: no byte of a client stands before them.
+    // tinyproxy writes the words before the bracket; no client can put anything there.
     let rest = line.strip_prefix(b"NOTICE ")?;
     let at = rest.iter().position(|&b| b == b'[')?;
     if !rest[..at].iter().all(|&b| b.is_ascii_alphanumeric() || b" :.".contains(&b)) {
@@ -175,13 +225,12 @@ fn destination(line: &[u8]) -> Option<String> {
     let rest = &rest[at + 1..];
     let end = rest.iter().position(|&b| !b.is_ascii_digit())?;
     let quoted = rest[end..].strip_prefix(b"]: Proxying refused on filtered url \"")?;
-    // A long request is cut off, and its closing quote with it.
+    // A long request is cut off and has no closing quote.
     let named = quoted.strip_suffix(b"\"").unwrap_or(b"");
     Some(authority(named).unwrap_or_else(|| ODD.to_owned()))
 }
 
-/// `HOST:PORT` of a tunnel or of a plain request. Of the latter only the host is kept: path and query are the agent's
-/// business and may be secrets.
+/// `HOST:PORT` of a tunnel or of a plain request. Path and query are dropped: they may be secrets.
 fn authority(named: &[u8]) -> Option<String> {
     let (named, port) = match named.get(..7) {
         Some(scheme) if scheme.eq_ignore_ascii_case(b"http://") => {
@@ -209,174 +258,4 @@ fn is_safe(named: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn at(seconds: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    fn line(named: &str) -> String {
-        format!("NOTICE    Nov 21 19:40:22.528 [1]: Proxying refused on filtered url \"{named}\"\n")
-    }
-
-    fn one(named: &str) -> String {
-        destination(line(named).as_bytes()).unwrap()
-    }
-
-    #[test]
-    fn refusals_are_counted_with_the_time_of_the_first() {
-        let mut refused = Refused::default();
-        assert_eq!(refused.line(line("b.example:443").as_bytes(), at(5)), Some("b.example:443"));
-        assert_eq!(refused.line(line("B.example:443").as_bytes(), at(6)), None);
-        assert_eq!(refused.line(line("a.example:22").as_bytes(), at(7)), Some("a.example:22"));
-        assert_eq!(refused.line(line("pi.dev:443").as_bytes(), at(8)), Some("pi.dev:443"));
-        let expected = [
-            ("a.example:22", Count { times: 1, first: 7 }),
-            ("b.example:443", Count { times: 2, first: 5 }),
-            ("pi.dev:443", Count { times: 1, first: 8 }),
-        ];
-        assert_eq!(refused.all().collect::<Vec<_>>(), expected);
-        assert_eq!(refused.asked(), [expected[1], expected[0]]);
-        assert_eq!(Refused::restore(&refused.save()), refused);
-    }
-
-    #[test]
-    fn the_names_that_gate_and_sidecar_make_up_are_no_refusals() {
-        let mut refused = Refused::default();
-        assert_eq!(refused.line(line("qwrshbhrsmdamlkcgedf.invalid:443").as_bytes(), at(1)), None);
-        assert!(refused.is_empty());
-        assert_eq!(refused.line(line("other.invalid:443").as_bytes(), at(1)), Some("other.invalid:443"));
-    }
-
-    #[test]
-    fn of_a_plain_request_only_host_and_port_are_kept() {
-        assert_eq!(one("http://a.example/secret?token=1"), "a.example:80");
-        assert_eq!(one("HTTP://A.example:8080?x"), "a.example:8080");
-        assert_eq!(one("http://user:password@a.example/"), ODD);
-        assert_eq!(one("http://[fd00::1]/"), "[fd00::1]:80");
-        assert_eq!(one("[fd00::1]:443"), "[fd00::1]:443");
-        assert_eq!(one("a.example"), "a.example:443");
-    }
-
-    #[test]
-    fn what_is_odd_is_counted_but_not_shown() {
-        for odd in
-            ["a\u{1b}]0;x\u{7}:443", "a\"b:443", "a b:443", "", "bücher:443", "a\rb:443", &"a".repeat(261)]
-        {
-            assert_eq!(one(odd), ODD, "{odd:?}");
-        }
-        let cut = line("a.example:443").replace("\"\n", "");
-        assert_eq!(destination(cut.as_bytes()).unwrap(), ODD);
-    }
-
-    #[test]
-    fn a_line_that_is_not_the_refusal_itself_is_not_taken_for_one() {
-        let refusal = line("evil.example:443");
-        for other in [
-            format!("CONNECT   Nov 21 19:40:22.528 [1]: Request (file descriptor 4): {refusal}"),
-            format!(
-                "CONNECT   Nov 21 19:40:22.528 [1]: Request (file descriptor 4): GET x [1]: {}",
-                &refusal[35..]
-            ),
-            refusal.replace("NOTICE", "notice"),
-            refusal.replace("[1]", "[x]"),
-            refusal.replace("url", "domain"),
-            format!("{}{refusal}", "NOTICE    ".repeat(500)),
-            String::new(),
-            "NOTICE ".to_owned(),
-        ] {
-            assert_eq!(destination(other.as_bytes()), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn ever_new_names_do_not_fill_the_memory() {
-        let mut refused = Refused::default();
-        for n in 0..3000 {
-            refused.line(line(&format!("h{n}.example:443")).as_bytes(), at(1));
-        }
-        assert_eq!(refused.all().count(), DISTINCT + 1);
-        assert_eq!(refused.all().find(|(name, _)| *name == OTHERS).unwrap().1.times, 2000);
-        assert_eq!(Refused::restore(&refused.save()), refused);
-    }
-
-    #[test]
-    fn a_suggestion_is_what_pi_allow_takes_or_what_a_new_session_is_given() {
-        let live = |text: &str| Some(Way::Live(text.to_owned()));
-        assert_eq!(suggestion("a.example:443"), live("a.example"));
-        assert_eq!(suggestion("a.example:8443"), live("a.example:8443"));
-        for route in
-            ["10.0.0.1:80", "[fd00::7]:443", "host.docker.internal:11434", "host.docker.internal:443"]
-        {
-            assert_eq!(suggestion(route), Some(Way::AtStart(route.to_owned())));
-        }
-        for nothing in [
-            ODD,
-            OTHERS,
-            "[::1]:443",
-            "a..b:443",
-            "0x7f.1:443",
-            "a.example:99999",
-            "169.254.169.254:80",
-            "100.100.100.200:80",
-            "[fd00:ec2::254]:80",
-            "[fe80::1]:80",
-        ] {
-            assert_eq!(suggestion(nothing), None, "{nothing}");
-        }
-    }
-
-    #[test]
-    fn times_are_told_as_a_calendar_does() {
-        for (seconds, expected) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_763_754_022, "2025-11-21T19:40:22Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-            (1_735_689_599, "2024-12-31T23:59:59Z"),
-        ] {
-            assert_eq!(utc(seconds).to_string(), expected);
-        }
-    }
-
-    const LINES_A_CASE: usize = 16;
-
-    /// As in `domain`: `PI_TEST_CASES=1000000` for a million lines.
-    fn cases() -> u32 {
-        let lines = std::env::var("PI_TEST_CASES")
-            .ok()
-            .and_then(|lines| lines.parse::<usize>().ok())
-            .unwrap_or(16_384);
-        u32::try_from(lines.div_ceil(LINES_A_CASE)).unwrap()
-    }
-
-    fn any_line() -> impl Strategy<Value = Vec<u8>> {
-        let bytes = || prop::collection::vec(prop_oneof![3 => 32..127u8, 1 => any::<u8>()], 0..40);
-        let named = bytes()
-            .prop_map(|named| [line("").trim_end_matches("\"\n").as_bytes(), &named, b"\"\n"].concat());
-        prop_oneof![4 => named, 1 => bytes(), 1 => "[a-z.]{1,9}:[0-9]{1,5}".prop_map(|named| line(&named).into_bytes())]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn whatever_is_logged_only_plain_letters_come_out(lines in prop::collection::vec(any_line(), LINES_A_CASE)) {
-            let mut refused = Refused::default();
-            for line in &lines {
-                refused.line(line, at(1));
-            }
-            for (shown, _) in refused.all() {
-                let plain = shown.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:[]-".contains(&b));
-                prop_assert!(shown == ODD || (plain && shown.len() <= LONGEST + 4), "{shown:?}");
-            }
-            prop_assert_eq!(Refused::restore(&refused.save()), refused);
-        }
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! The only writer to stderr: what the launcher says, and how an error becomes sentences and a code.
+//! The launcher's messages on stderr, its data on stdout, and its exit status. Only this module writes to them.
 
 use std::{
     fmt::Display,
@@ -7,9 +7,11 @@ use std::{
     sync::atomic::{AtomicU8, Ordering},
 };
 
-/// The launcher itself failed; the same number that `docker run` and `timeout` use for it.
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// The launcher itself failed. `docker run` and `timeout` use the same number.
 pub(crate) const FAILED: u8 = 125;
-/// The command line could not be understood.
+/// The command line is wrong.
 pub(crate) const USAGE: u8 = 2;
 
 const QUIET: u8 = 0;
@@ -18,7 +20,7 @@ const VERBOSE: u8 = 2;
 
 static VERBOSITY: AtomicU8 = AtomicU8::new(NORMAL);
 
-/// Sets how much is said for the rest of the process: `--verbose` wins over `--quiet`.
+/// Sets the verbosity of the process. `--verbose` wins over `--quiet`.
 pub(crate) fn set_verbosity(verbose: bool, quiet: bool) {
     let level = match (verbose, quiet) {
         (true, _) => VERBOSE,
@@ -33,74 +35,73 @@ pub(crate) fn is_quiet() -> bool {
     VERBOSITY.load(Ordering::Relaxed) == QUIET
 }
 
-/// Whether docker commands are to be shown before they run.
+/// Whether to print docker commands before they run.
 pub(crate) fn is_verbose() -> bool {
     VERBOSITY.load(Ordering::Relaxed) == VERBOSE
 }
 
-/// Says one line that is neither a warning nor an error.
+/// Prints a line that is neither a warning nor an error.
 pub(crate) fn note(message: impl Display) {
     if !is_quiet() {
         line("pi: ", &message);
     }
 }
 
-/// Says that something is not as the user may think, and goes on.
+/// Prints a warning.
 pub(crate) fn warn(message: impl Display) {
     if !is_quiet() {
         line("pi: warning: ", &message);
     }
 }
 
-/// Says what went wrong where no error value can travel to `main`, as in a teardown.
+/// Prints an error that cannot be returned to `main`, as in a teardown.
 pub(crate) fn complain(message: impl Display) {
     line("pi: error: ", &message);
 }
 
-/// The same, with what to do next.
-pub(crate) fn warn_hinted(message: impl Display, next: impl Display) {
-    if !is_quiet() {
-        warn(message);
-        hint(next);
-    }
-}
-
-/// Names the next command for what was said before.
+/// Prints what to do about the message before.
 fn hint(message: impl Display) {
     line("pi: hint: ", &message);
 }
 
-/// Says what only those want to know who asked for `--verbose`.
+/// Prints a line with `--verbose` only.
 pub(crate) fn detail(message: impl Display) {
     if is_verbose() {
         line("pi: ", &message);
     }
 }
 
-/// Shows a docker command before it runs; only with `--verbose`.
+/// Prints a docker command with `--verbose` only.
 pub(crate) fn trace(command: impl Display) {
     if is_verbose() {
         line("+ ", &command);
     }
 }
 
-/// Hands a chunk of a child's own progress through, as it is.
+/// Passes on a child's output unchanged.
 pub(crate) fn progress(bytes: &[u8]) {
-    // A closed terminal must not end a teardown, so failures to write are dropped here and below.
+    // A closed terminal must not end a teardown, so this module ignores failures to write to stderr.
     let _ = io::stderr().lock().write_all(bytes);
 }
 
-/// Writes data that was asked for to stdout, where nothing else of ours ever goes.
+/// Prints the requested data to stdout. Nothing else goes there.
 pub(crate) fn data(text: impl Display) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {
-        // A reader such as `head` may have seen enough.
+        // A reader such as `head` stops early.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|error| anyhow::anyhow!("could not write to stdout: {error}")),
     }
 }
 
-/// A value as JSON, in which nothing stands that a terminal would obey: JSON has another way to write it.
+/// Whether stdout is a pipe without a reader.
+pub(crate) fn nobody_reads() -> bool {
+    let stdout = io::stdout();
+    let mut ask = [PollFd::new(&stdout, PollFlags::empty())];
+    poll(&mut ask, Some(&Timespec::default())).is_ok() && ask[0].revents().contains(PollFlags::ERR)
+}
+
+/// A value as JSON. Characters that control a terminal are escaped.
 pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
     use std::fmt::Write as _;
 
@@ -116,7 +117,7 @@ pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
     Ok(plain + "\n")
 }
 
-/// Asks a person; only to be called where stdin and stderr are terminals. Anything but a clear yes is a no.
+/// Asks the user; stdin and stderr must be terminals. Only a clear yes is a yes.
 pub(crate) fn ask(question: &str) -> bool {
     let mut answer = String::new();
     let _ = write!(io::stderr().lock(), "{}", printable(question) + " ");
@@ -124,7 +125,7 @@ pub(crate) fn ask(question: &str) -> bool {
     matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
-/// Turns the outcome of the program into its exit status, saying the error where there is one.
+/// Prints the program's error, if any, and returns its exit status.
 pub(crate) fn exit(outcome: anyhow::Result<u8>) -> ExitCode {
     ExitCode::from(match outcome {
         Ok(code) => code,
@@ -133,24 +134,32 @@ pub(crate) fn exit(outcome: anyhow::Result<u8>) -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error) -> u8 {
-    if let Some(Interrupted(signal)) = error.downcast_ref() {
-        return 128 + signal;
+    let code = code(error);
+    if error.is::<Interrupted>() {
+        return code;
     }
     line("pi: error: ", &format!("{error:#}"));
-    if let Some(usage) = error.downcast_ref::<Usage>() {
-        if let Some(text) = &usage.hint {
-            hint(text);
-        }
-        return USAGE;
+    match hinted(error) {
+        Some(hinted) => hinted.hint().iter().for_each(hint),
+        None if error.chain().any(is_full_disk) => hint(MAKE_ROOM),
+        None => {}
     }
-    if let Some(hinted) = error.chain().find_map(|cause| cause.downcast_ref::<Hinted>()) {
-        hint(&hinted.hint);
-    } else if error.chain().any(is_full_disk) {
-        hint(
-            "make room on that disk; `pi clean --images --caches` and `docker system prune` remove what can be made again",
-        );
+    code
+}
+
+/// The hint for a full disk.
+pub(crate) const MAKE_ROOM: &str = "make room on that disk; `pi clean --images --caches` and `docker system prune` remove what can be rebuilt";
+
+fn hinted(error: &anyhow::Error) -> Option<&Hinted> {
+    error.chain().find_map(|cause| cause.downcast_ref())
+}
+
+/// The exit status for an error.
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref() {
+        Some(Interrupted(signal)) => 128 + signal,
+        None => hinted(error).map_or(FAILED, |hinted| hinted.code),
     }
-    FAILED
 }
 
 fn is_full_disk(cause: &(dyn std::error::Error + 'static)) -> bool {
@@ -160,12 +169,12 @@ fn is_full_disk(cause: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn line(prefix: &str, message: &dyn Display) {
-    // What others wrote may stand in a message; indented, no line of it can pass for one of ours.
+    // A message may quote text of others. Indented lines of it cannot look like our own messages.
     let text = printable(&message.to_string()).replace('\n', "\n  ");
     let _ = writeln!(io::stderr().lock(), "{prefix}{text}");
 }
 
-/// `text` without anything that a terminal would obey: what others wrote may stand in our messages.
+/// `text` without characters that control a terminal: messages may quote text of others.
 pub(crate) fn printable(text: &str) -> String {
     text.trim_end()
         .chars()
@@ -173,17 +182,53 @@ pub(crate) fn printable(text: &str) -> String {
         .collect()
 }
 
-/// Marks which make a terminal show text in another order than it has.
+/// Whether a terminal changes the order of text at this mark.
 fn turns_text(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `text` as one line of a table, whatever stands in it.
+/// `text` as one printable line.
 pub(crate) fn one_line(text: &str) -> String {
     printable(&text.replace(['\n', '\t'], "\u{fffd}"))
 }
 
-/// A signal asked the launcher to end; nothing more is to be said about it.
+/// `text` as one word of a POSIX shell.
+pub(crate) fn quote(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Something that the user should know, and what to do about it, if anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) what: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl Finding {
+    /// A fact without a hint.
+    pub(crate) fn plain(what: impl Into<String>) -> Self {
+        Self { what: what.into(), hint: None }
+    }
+
+    /// A fact with a hint.
+    pub(crate) fn hinted(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { what: what.into(), hint: Some(hint.into()) }
+    }
+
+    /// Prints it as a warning.
+    pub(crate) fn warn(&self) {
+        warn(&self.what);
+        if let Some(next) = self.hint.as_ref().filter(|_| !is_quiet()) {
+            hint(next);
+        }
+    }
+}
+
+/// A signal ended the launcher, which needs no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Interrupted(pub(crate) u8);
 
@@ -195,44 +240,33 @@ impl Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// A mistake in what the user typed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Usage {
-    message: String,
-    hint: Option<String>,
-}
-
-impl Usage {
-    /// An error about the command line.
-    pub(crate) fn error(message: impl Into<String>) -> anyhow::Error {
-        Self { message: message.into(), hint: None }.into()
-    }
-
-    /// An error about the command line, with the next thing to type.
-    pub(crate) fn hinted(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
-        Self { message: message.into(), hint: Some(hint.into()) }.into()
-    }
-}
-
-impl Display for Usage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Usage {}
-
-/// A failure for which a next command is known.
+/// An error with an exit status, and perhaps a hint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hinted {
     message: String,
-    hint: String,
+    hint: Option<String>,
+    code: u8,
 }
 
 impl Hinted {
-    /// An error with what to do next.
+    /// An error with a hint.
     pub(crate) fn error(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
-        Self { message: message.into(), hint: hint.into() }.into()
+        Self { message: message.into(), hint: Some(hint.into()), code: FAILED }.into()
+    }
+
+    /// A usage error.
+    pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
+        Self { message: message.into(), hint: None, code: USAGE }.into()
+    }
+
+    /// A usage error with a hint.
+    pub(crate) fn usage_hinted(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+        Self { message: message.into(), hint: Some(hint.into()), code: USAGE }.into()
+    }
+
+    /// What to do next.
+    pub(crate) fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 }
 
@@ -267,7 +301,7 @@ mod tests {
     #[test]
     fn an_interruption_wins_over_the_general_failure() {
         assert_eq!(fail(&Interrupted(15).into()), 143);
-        assert_eq!(fail(&Usage::error("no")), USAGE);
+        assert_eq!(fail(&Hinted::usage("no")), USAGE);
         assert_eq!(fail(&anyhow::anyhow!("no")), FAILED);
     }
 }

@@ -1,15 +1,20 @@
-//! Directories for a while: removed when they are dropped, and by the next start when the process was killed.
+//! Scratch directories. Dropping one removes it; after a crash, the next start does.
 
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context as _;
 
-use crate::{host::Host, report, session};
+use crate::{
+    files::{is_temporary, private_dir},
+    host::Host,
+    report,
+};
 
-/// A directory of the launcher's own; its lock says that somebody uses it.
+/// A scratch directory. Its lock shows that it is in use.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     dir: PathBuf,
@@ -17,10 +22,10 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one below the user's cache directory, which the virtual machines of some engines share with the rest of the home.
+    /// Makes one below the user's cache directory. Some engines run in a virtual machine that shares the home.
     pub(crate) fn new(host: &Host, prefix: &str) -> anyhow::Result<Self> {
-        let above = above(host);
-        session::private_dir(&above)?;
+        let above = host.cache_dir();
+        private_dir(&above)?;
         let dir = tempfile::Builder::new()
             .prefix(prefix)
             .tempdir_in(&above)
@@ -46,13 +51,9 @@ impl Drop for Scratch {
 
 const LOCK: &str = ".lock";
 
-fn above(host: &Host) -> PathBuf {
-    host.cache_dir()
-}
-
-/// Removes what killed processes have left. One that has not locked its directory yet is younger than a moment.
+/// Removes the directories of killed processes. A directory without its lock file is just being made, and stays.
 pub(crate) fn sweep(host: &Host) {
-    for entry in fs::read_dir(above(host)).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(host.cache_dir()).into_iter().flatten().flatten() {
         let dir = entry.path();
         if File::open(dir.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok())
             && let Err(error) = fs::remove_dir_all(&dir)
@@ -60,7 +61,20 @@ pub(crate) fn sweep(host: &Host) {
             report::warn(format_args!("could not remove `{}`: {error}", dir.display()));
         }
     }
+    let is_old = |entry: &fs::DirEntry| {
+        let age =
+            entry.metadata().and_then(|meta| meta.modified()).map(|then| then.elapsed().unwrap_or_default());
+        age.is_ok_and(|age| age > OLD)
+    };
+    for entry in fs::read_dir(host.state_dir()).into_iter().flatten().flatten() {
+        if is_temporary(&entry.file_name()) && is_old(&entry) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
+
+/// A temporary file that is older than this is a leftover.
+const OLD: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -71,7 +85,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let host = Host { home: home.path().to_owned(), ..Host::for_tests() };
         let used = Scratch::new(&host, "a-").unwrap();
-        let left = above(&host).join("b-left");
+        let left = host.cache_dir().join("b-left");
         fs::create_dir(&left).unwrap();
         File::create(left.join(LOCK)).unwrap();
         sweep(&host);

@@ -1,5 +1,5 @@
-//! Where agents of this user have been able to write. A link found there may lead anywhere, and a program found there
-//! may be an agent's.
+//! Directories that agents of this user could write. A link there may lead anywhere, and a program there may be an
+//! agent's.
 
 use std::{
     collections::VecDeque,
@@ -12,16 +12,16 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    files::read_small_bytes,
+    files::{read_small_bytes, replace},
     host::Host,
-    session::{directory_lock, replace_bytes},
+    record::directory_lock,
     workspace::unfit,
 };
 
 /// How many links one path may lead through; the kernel's own limit.
 const LINKS: usize = 40;
 
-/// At how many bytes the list forgets what does not exist any more.
+/// From this many bytes on, the list drops directories that no longer exist.
 const MANY: usize = 1 << 19;
 
 /// Directories in which an agent may have planted something.
@@ -46,7 +46,7 @@ impl fmt::Display for Astray {
 impl std::error::Error for Astray {}
 
 impl Written {
-    /// What sessions of this machine have had, and the agent's own directory, of which each session has a part.
+    /// Reads the directories that sessions on this machine could write. The agent's own directory is one of them.
     pub(crate) fn load(host: &Host) -> Self {
         let text = read_small_bytes(&host.state_dir().join(DIRS)).ok().flatten().unwrap_or_default();
         let mut dirs: Vec<PathBuf> = entries(&text).map(|path| OsStr::from_bytes(path).into()).collect();
@@ -54,8 +54,8 @@ impl Written {
         Self { dirs }
     }
 
-    /// The repositories around the current directory too, for what starts something there: no session has had them yet,
-    /// perhaps, but whoever wrote them could put the same things there.
+    /// Adds the repositories around the current directory. No session may have had them yet, but their author could have
+    /// put the same things there.
     pub(crate) fn and_around(mut self, host: &Host) -> Self {
         let Ok(cwd) = fs::canonicalize(&host.cwd) else { return self };
         let is_repository = |dir: &&Path| dir.join(".git").symlink_metadata().is_ok();
@@ -64,11 +64,10 @@ impl Written {
         self
     }
 
-    /// Where programs are looked for: the absolute parts of the `PATH` in which no agent could write. What docker and git
-    /// start themselves is found there as well.
+    /// The absolute entries of the `PATH` that no agent could write. Docker and git find their own helpers there, too.
     pub(crate) fn search_path(&self, host: &Host) -> OsString {
         let path = host.env.get(OsStr::new("PATH")).cloned().unwrap_or_default();
-        // From a relative entry, whoever writes the repository would choose the program.
+        // With a relative entry, the repository's author would choose the program.
         let dirs = std::env::split_paths(&path).filter(|dir| dir.is_absolute() && self.is_fit(dir));
         std::env::join_paths(dirs).unwrap_or_default()
     }
@@ -77,42 +76,43 @@ impl Written {
         self.follow(path).is_ok_and(|real| self.holds(&real).is_none())
     }
 
-    /// These too.
+    /// Adds these directories.
     pub(crate) fn and<'a>(mut self, dirs: impl IntoIterator<Item = &'a Path>) -> Self {
         self.dirs.extend(dirs.into_iter().map(Path::to_owned));
         self
     }
 
-    /// Notes that a session is about to have these, for good, and what the user's settings are before that.
-    pub(crate) fn remember<'a>(
-        host: &Host,
-        dirs: impl IntoIterator<Item = &'a Path>,
-        settings: &Path,
-        digest: &str,
-    ) -> anyhow::Result<()> {
-        let dirs: Vec<&Path> = dirs.into_iter().collect();
-        let written = Self::load(host).and(dirs.iter().copied());
-        let is_at_risk = written.follow(settings).map_or(true, |real| written.holds(&real).is_some());
-        if is_at_risk {
-            add(host, SETTINGS, &[settings_entry(settings, digest)])?;
+    /// Records that a session is about to have these directories. They are never forgotten while they exist.
+    pub(crate) fn remember<'a>(host: &Host, dirs: impl IntoIterator<Item = &'a Path>) -> anyhow::Result<()> {
+        let path = host.state_dir().join(DIRS);
+        let read = || read_small_bytes(&path).map(Option::unwrap_or_default);
+        let is_known = |text: &[u8], dir: &[u8]| entries(text).any(|one| one == dir);
+        let more: Vec<&[u8]> = dirs.into_iter().map(|dir| dir.as_os_str().as_bytes()).collect();
+        let text = read()?;
+        if more.iter().all(|dir| is_known(&text, dir)) {
+            return Ok(());
         }
-        let dirs: Vec<Vec<u8>> = dirs.iter().map(|dir| dir.as_os_str().as_bytes().to_vec()).collect();
-        add(host, DIRS, &dirs)
+        let _directory = directory_lock(host)?;
+        let mut text = read()?;
+        if text.len() > MANY {
+            let there = |path: &&[u8]| Path::new(OsStr::from_bytes(path)).exists();
+            text = entries(&text).filter(there).flat_map(|path| path.iter().chain(&[0])).copied().collect();
+        }
+        for dir in more {
+            if !is_known(&text, dir) {
+                text.extend_from_slice(dir);
+                text.push(0);
+            }
+        }
+        replace(&path, &text).with_context(|| format!("could not write `{}`", path.display()))
     }
 
-    /// Whether settings which lie where agents can write are what they were before a session could change them.
-    pub(crate) fn knows_settings(host: &Host, settings: &Path, digest: &str) -> bool {
-        let known = read_small_bytes(&host.state_dir().join(SETTINGS)).ok().flatten().unwrap_or_default();
-        let entry = settings_entry(settings, digest);
-        entries(&known).any(|one| one == entry)
-    }
-
-    /// The directory of these that holds a path without links.
+    /// The listed directory that holds a path without links.
     pub(crate) fn holds(&self, real: &Path) -> Option<&Path> {
         self.dirs.iter().map(PathBuf::as_path).find(|dir| real.starts_with(dir))
     }
 
-    /// Where a path leads, through links that no agent can have made; what does not exist keeps its name.
+    /// Resolves a path, but refuses links that an agent may have made. A part that does not exist keeps its name.
     pub(crate) fn follow(&self, path: &Path) -> Result<PathBuf, Astray> {
         let mut rest: VecDeque<OsString> = parts(path).collect();
         let mut real = PathBuf::from("/");
@@ -144,46 +144,23 @@ impl Written {
         Ok(real)
     }
 
-    /// A program on the `PATH`, or by its absolute path, that no agent can have put there.
+    /// Finds a program on the `PATH`, or by its absolute path, that no agent can have put there.
     pub(crate) fn program(&self, name: &str, host: &Host) -> Option<PathBuf> {
         let mut found = which::which_in_all(name, Some(self.search_path(host)), "/").ok()?;
         found.find(|program| self.is_fit(program))
     }
 }
 
-/// What these files hold ends with NUL each.
+/// Where a path of the launcher's own leads, be it there or not.
+pub(crate) fn real(path: &Path) -> PathBuf {
+    Written::default().follow(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The list; each entry ends with NUL.
 const DIRS: &str = "written";
-const SETTINGS: &str = "settings-seen";
 
 fn entries(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| *byte == 0).filter(|entry| !entry.is_empty())
-}
-
-fn settings_entry(path: &Path, digest: &str) -> Vec<u8> {
-    [digest.as_bytes(), b" ", path.as_os_str().as_bytes()].concat()
-}
-
-fn add(host: &Host, list: &str, more: &[Vec<u8>]) -> anyhow::Result<()> {
-    let path = host.state_dir().join(list);
-    let read = || read_small_bytes(&path).map(Option::unwrap_or_default);
-    let is_known = |text: &[u8], entry: &[u8]| entries(text).any(|one| one == entry);
-    let text = read()?;
-    if more.iter().all(|entry| is_known(&text, entry)) {
-        return Ok(());
-    }
-    let _directory = directory_lock(host)?;
-    let mut text = read()?;
-    if list == DIRS && text.len() > MANY {
-        let there = |path: &&[u8]| Path::new(OsStr::from_bytes(path)).exists();
-        text = entries(&text).filter(there).flat_map(|path| path.iter().chain(&[0])).copied().collect();
-    }
-    for entry in more {
-        if !is_known(&text, entry) {
-            text.extend_from_slice(entry);
-            text.push(0);
-        }
-    }
-    replace_bytes(&path, &text).with_context(|| format!("could not write `{}`", path.display()))
 }
 
 fn parts(path: &Path) -> impl Iterator<Item = OsString> {

@@ -1,13 +1,13 @@
-//! Where the launcher's words end and the agent's begin.
+//! Splits the command line into the launcher's words and the agent's.
 
 use std::ffi::OsString;
 
 use clap::CommandFactory as _;
 
 use super::Parsed;
-use crate::{agent, report::Usage};
+use crate::{agent, report::Hinted};
 
-/// The command line, cut into what clap understands and what is the agent's.
+/// The command line in parts: clap parses all of them but `agent`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Split {
     pub(super) options: Vec<OsString>,
@@ -21,83 +21,119 @@ impl Split {
     pub(super) fn of(args: Vec<OsString>) -> anyhow::Result<Self> {
         let grammar = Parsed::command();
         let mut split = Self::default();
-        let mut args = args.into_iter().peekable();
+        let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             let text = arg.to_string_lossy().into_owned();
             if text == "--" {
-                match split.verb {
-                    Some(_) => {
-                        split.verb_args.push(arg);
-                        split.verb_args.extend(args);
-                    }
-                    None => split.agent.extend(args),
+                if split.verb.is_some() {
+                    split.verb_args.push(arg);
+                    split.verb_args.extend(args);
+                } else {
+                    split.agent.extend(args);
                 }
                 return Ok(split);
             }
-            let own = split.verb.as_deref().and_then(|verb| grammar.find_subcommand(verb));
-            if let Some(option) = own.and_then(|verb| option_of(verb, &text)) {
+            let verb = split.verb.as_deref().and_then(|verb| grammar.find_subcommand(verb));
+            if let Some(option) = verb.and_then(|verb| option_of(verb, &text)) {
                 split.verb_args.push(arg);
                 if takes_next(option, &text) {
                     split.verb_args.extend(args.next());
                 }
-                continue;
-            }
-            if let Some(option) = option_of(&grammar, &text) {
+            } else if let Some(option) = option_of(&grammar, &text) {
                 split.options.push(arg);
                 if takes_next(option, &text) {
-                    let value = args
-                        .next()
-                        .ok_or_else(|| Usage::hinted(format!("`{text}` needs a value"), "see `pi --help`"))?;
+                    let value = args.next().ok_or_else(|| {
+                        Hinted::usage_hinted(format!("`{text}` needs a value"), "see `pi --help`")
+                    })?;
                     split.options.push(value);
                 }
-                continue;
-            }
-            if matches!(text.as_str(), "-h" | "--help") {
+            } else if split.verb.is_some() || matches!(text.as_str(), "-h" | "--help") {
                 split.verb_args.push(arg);
-                continue;
-            }
-            if split.verb.is_some() {
-                split.verb_args.push(arg);
-                continue;
-            }
-            if matches!(text.as_str(), "-v" | "-V" | "--version") {
+            } else if matches!(text.as_str(), "-v" | "-V" | "--version") {
                 split.version = true;
-                continue;
-            }
-            if text.len() > 1 && text.starts_with('-') {
-                if agent::flag(&text).is_none() {
-                    return Err(unknown_flag(&text, &grammar));
-                }
             } else if let Some((verb, instead)) = RESERVED.iter().find(|(verb, _)| *verb == text) {
-                return Err(Usage::hinted(
-                    format!("`pi {verb}` is not there yet"),
+                return Err(Hinted::usage_hinted(
+                    format!("`pi {verb}` does not exist yet"),
                     format!("{instead}; to say `{verb}` to the agent, write `pi -- {verb}`"),
                 ));
             } else if grammar.find_subcommand(&text).is_some() {
                 split.verb = Some(text);
-                continue;
-            } else if agent::COMMANDS.contains(&text.as_str()) {
-                split.agent.push(arg);
-                split.agent.extend(args);
+            } else {
+                split.agent = std::iter::once(arg).chain(args).collect();
+                if let Some(verb) = asks_for_help(&split.agent, &grammar) {
+                    split.agent.clear();
+                    split.verb = verb;
+                    split.verb_args.push("--help".into());
+                    return Ok(split);
+                }
+                check_lone_word(&split.agent, &grammar)?;
+                if !agent::COMMANDS.contains(&text.as_str()) {
+                    check_agent_words(&split.agent, &grammar)?;
+                }
                 return Ok(split);
             }
-            split.agent.push(arg);
-            split.agent.extend(args);
-            check_agent_words(&split.agent, &grammar)?;
-            return Ok(split);
         }
         Ok(split)
     }
 }
 
-/// Verbs that are spoken for, so that today's prompt never turns into tomorrow's verb.
+/// Verbs to come. They are refused now, so that no prompt changes its meaning later.
 const RESERVED: [(&str, &str); 3] = [
     ("login", "run `pi` and type /login"),
     ("models", "put them into `~/.pi/agent/models.json`"),
-    ("doctor", "`pi --verbose shell -- true` shows what docker is asked and what it answers"),
+    ("doctor", "`pi --verbose shell -- true` shows each docker command and its errors"),
 ];
 
-/// The option that `text` names, written as `--name` or `--name=value`.
+/// Whether the words are `help` or `help VERB`, and which verb that is.
+#[expect(clippy::option_option, reason = "help is for one verb, for the launcher, or not wanted")]
+fn asks_for_help(words: &[OsString], grammar: &clap::Command) -> Option<Option<String>> {
+    match words {
+        [help] if help == "help" => Some(None),
+        [help, verb] if help == "help" => {
+            let verb = verb.to_str().filter(|verb| grammar.find_subcommand(verb).is_some())?;
+            Some(Some(verb.to_owned()))
+        }
+        _ => None,
+    }
+}
+
+/// What people type to other programs, and what it is called here.
+const ELSEWHERE: [(&str, &str); 8] = [
+    ("version", "pi --version"),
+    ("upgrade", "pi update"),
+    ("exec", "pi shell --session NAME -- COMMAND"),
+    ("run", "pi PROMPT"),
+    ("start", "pi"),
+    ("attach", "pi shell --session NAME"),
+    ("kill", "pi stop NAME"),
+    ("log", "pi logs"),
+];
+
+/// Refuses a single word that is no verb but close to one: as a prompt it would go to a paid model.
+fn check_lone_word(words: &[OsString], grammar: &clap::Command) -> anyhow::Result<()> {
+    let [word] = words else { return Ok(()) };
+    let Some(word) = word.to_str().filter(|word| word.len() > 2 && !word.contains(char::is_whitespace))
+    else {
+        return Ok(());
+    };
+    let own = grammar.get_subcommands().map(clap::Command::get_name).chain(agent::COMMANDS.iter().copied());
+    let mut own = own.filter(|verb| *verb != word);
+    let most = if word.len() < 5 { 1 } else { 2 };
+    let meant = ELSEWHERE.iter().find(|(theirs, _)| *theirs == word).map(|(_, ours)| (*ours).to_owned());
+    let meant = meant.or_else(|| {
+        let near = own.find(|verb| verb.len() > 2 && strsim::osa_distance(word, verb) <= most)?;
+        Some(format!("pi {near}"))
+    });
+    match meant {
+        Some(meant) if !agent::COMMANDS.contains(&word) => Err(Hinted::usage_hinted(
+            format!("`{word}` is no verb of `pi`"),
+            format!("did you mean `{meant}`? To say it to the agent, write `pi -- {word}`"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The option that `text` names as `--name` or `--name=value`.
 fn option_of<'a>(grammar: &'a clap::Command, text: &str) -> Option<&'a clap::Arg> {
     let name = text.strip_prefix("--")?.split('=').next()?;
     grammar.get_arguments().find(|arg| arg.get_long() == Some(name))
@@ -107,8 +143,8 @@ fn takes_next(option: &clap::Arg, text: &str) -> bool {
     option.get_action().takes_values() && !option.is_require_equals_set() && !text.contains('=')
 }
 
-/// Refuses an option of the launcher, or a flag that nobody knows, among the words for the agent: a session that
-/// silently ignored `--proxy` would be worse than none.
+/// Refuses unknown flags and options of the launcher among the words for the agent: `pi "fix it" --proxy` must not start
+/// without the proxy.
 fn check_agent_words(words: &[OsString], grammar: &clap::Command) -> anyhow::Result<()> {
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -126,11 +162,11 @@ fn check_agent_words(words: &[OsString], grammar: &clap::Command) -> anyhow::Res
             Some(_) => {}
             None if option_of(grammar, &text).is_some() => {
                 let option = text.split('=').next().unwrap_or(&text);
-                return Err(Usage::hinted(
+                return Err(Hinted::usage_hinted(
                     format!(
-                        "`{option}` stands after the first word for the agent, where it would have no effect"
+                        "`{option}` comes after the first word for the agent, so it would have no effect"
                     ),
-                    format!("write `pi {option} …` with the words for the agent last"),
+                    format!("write `pi {option} …`, with the words for the agent last"),
                 ));
             }
             None => return Err(unknown_flag(&text, grammar)),
@@ -144,16 +180,16 @@ fn unknown_flag(text: &str, grammar: &clap::Command) -> anyhow::Error {
     let own: Vec<String> =
         grammar.get_arguments().filter_map(clap::Arg::get_long).map(|long| format!("--{long}")).collect();
     let own: Vec<&str> = own.iter().map(String::as_str).collect();
-    let force = format!("to pass it to the agent as it is, write `pi -- {name}`");
+    let force = format!("to pass it to the agent anyway, write `pi -- {name}`");
     if let Some((flag, value)) = text.split_once('=')
         && agent::flag(flag).is_some()
     {
-        return Usage::hinted(
-            format!("the agent takes the value of `{flag}` as the next word"),
+        return Hinted::usage_hinted(
+            format!("the agent expects the value of `{flag}` as the next word"),
             format!("write `{flag} {value}`"),
         );
     }
-    Usage::hinted(
+    Hinted::usage_hinted(
         format!("neither the launcher nor the agent knows the flag `{name}`"),
         match agent::nearest(name, &own) {
             Some(near) => format!("did you mean `{near}`? {force}"),
@@ -193,5 +229,27 @@ mod tests {
     #[test]
     fn a_command_of_the_agent_is_passed_verbatim() {
         assert_eq!(split(&["install", "npm:x", "--proxy"]).agent, ["install", "npm:x", "--proxy"]);
+    }
+
+    #[test]
+    fn a_single_word_that_is_close_to_a_verb_is_no_prompt() {
+        let parse = |args: &[&str]| Split::of(args.iter().map(OsString::from).collect());
+        for (word, meant) in [("sehll", "pi shell"), ("version", "pi --version"), ("stopp", "pi stop")] {
+            let error = parse(&[word]).unwrap_err();
+            let hint = error.downcast_ref::<Hinted>().and_then(Hinted::hint).unwrap_or_default().to_owned();
+            assert!(hint.starts_with(&format!("did you mean `{meant}`?")), "{word}: {hint}");
+        }
+        for words in [&["explain"][..], &["hi"], &["sehll the world"], &["sehll", "it"], &["list"]] {
+            assert_eq!(split(words).agent, words, "{words:?}");
+        }
+        assert_eq!(split(&["--", "sehll"]).agent, ["sehll"]);
+    }
+
+    #[test]
+    fn help_is_help() {
+        assert_eq!(split(&["help"]).verb_args, ["--help"]);
+        let of_verb = split(&["help", "allow"]);
+        assert_eq!((of_verb.verb.as_deref(), of_verb.verb_args), (Some("allow"), vec!["--help".into()]));
+        assert_eq!(split(&["help", "me"]).agent, ["help", "me"]);
     }
 }

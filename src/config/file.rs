@@ -1,8 +1,8 @@
-//! What a file of settings may say.
+//! Reads and checks a settings file.
 
-use std::{io, net::IpAddr, ops::Range, path::Path};
+use std::{net::IpAddr, ops::Range, path::Path};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{anyhow, bail};
 use serde::{
     Deserialize, Deserializer,
     de::{IntoDeserializer as _, value::StringDeserializer},
@@ -10,24 +10,25 @@ use serde::{
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    AgentDir, DEFAULTS, MountSpec, Pull,
+    DEFAULTS, MountSpec, Pull,
     place::{A_SETTING, Place, line_of},
     value::{
-        PROCESSORS, Relative, absolute, apt_source, image, npm_package, npm_version, package, processes,
-        runtime, size, variable,
+        PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, runtime, size,
+        variable,
     },
 };
 use crate::{
+    agent_dir::entry::Persist,
     domain::{Allowlist, Source},
-    files::{read_small, small_bytes},
-    image::variant::Lang,
+    files::{read_small, read_small_bytes},
+    lang::Lang,
     report::{self, Hinted},
 };
 
-/// Values which are checked after the file was read, and are then named by their place in it.
+/// Values with their place in the file: they are checked after parsing.
 pub(super) type Values = Option<Vec<Spanned<String>>>;
 
-/// One file of settings: whatever it does not say is left to the layer below.
+/// One settings file. The layer below fills in what is missing.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Layer {
@@ -46,8 +47,9 @@ pub(super) struct Layer {
     pub(super) cpus: Option<Cpus>,
     pub(super) pids: Option<Spanned<u32>>,
     pub(super) runtime: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "choice")]
-    pub(super) agent_dir: Option<AgentDir>,
+    pub(super) persist: Values,
+    /// Older releases had this; it is refused with what to use.
+    agent_dir: Option<Spanned<toml::Value>>,
     pub(super) docker: Option<String>,
     #[serde(default)]
     pub(super) images: ImagesLayer,
@@ -72,13 +74,7 @@ pub(super) struct ImagesLayer {
 pub(super) struct Cpus(pub(super) Option<f64>);
 
 pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
-    let bytes = match small_bytes(path) {
-        Ok(bytes) => bytes,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error).with_context(|| format!("could not read `{}`", path.display())),
-    };
+    let Some(bytes) = read_small_bytes(path)? else { return Ok(None) };
     String::from_utf8(bytes).map(Some).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = valid.split(|byte| *byte == b'\n').count();
@@ -87,32 +83,27 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
 }
 
 pub(super) fn layer(path: &Path, text: &str) -> anyhow::Result<Layer> {
-    let place = |span: &Range<usize>| Place::of(text, span);
     let at = |span: &Range<usize>| format!("{}:{}", path.display(), line_of(text, span));
     let layer: Layer = toml::from_str(text).map_err(|error| {
         let span = error.span().unwrap_or_default();
-        let said = said(&error);
-        match place(&span) {
-            Place::Value(key) => Hinted::error(format!("{}: `{key}`: {said}", at(&span)), key.comment()),
+        let (at, said) = (at(&span), said(&error));
+        match Place::of(text, &span) {
+            Place::Value(key) => Hinted::error(format!("{at}: `{key}`: {said}"), A_SETTING),
             Place::Key(key) => match key.nearest() {
-                Some(near) => Hinted::error(format!("{}: {said}", at(&span)), near),
-                None => anyhow!("{}: {said}", at(&span)),
+                Some(near) => Hinted::error(format!("{at}: {said}"), near),
+                None => anyhow!("{at}: {said}"),
             },
-            Place::Nowhere => Hinted::error(format!("{}: {said}", at(&span)), A_SETTING),
+            Place::Nowhere => Hinted::error(format!("{at}: {said}"), A_SETTING),
         }
     })?;
     check(&layer).map_err(|(span, error)| {
-        let hint = match (error.downcast_ref::<Relative>(), place(&span)) {
-            (None, Place::Value(key)) => key.comment(),
-            (None, _) => A_SETTING.to_owned(),
-            (Some(_), _) => "begin it with `/` or `~/`".to_owned(),
-        };
+        let hint = error.downcast_ref().and_then(Hinted::hint).unwrap_or(A_SETTING);
         Hinted::error(format!("{}: {error}", at(&span)), hint)
     })?;
     Ok(layer)
 }
 
-/// What the parser says, in words for people who do not write Rust.
+/// The parser's message, in words for people who do not write Rust.
 fn said(error: &toml::de::Error) -> String {
     let message = error.message().trim().replace('\n', "; ");
     [
@@ -125,45 +116,48 @@ fn said(error: &toml::de::Error) -> String {
     .fold(message, |message, (theirs, ours)| message.replace(theirs, ours))
 }
 
-/// What the types cannot say of a file's values; the place of the first bad one.
+/// Checks the values that the types do not. The error has the place of the first bad one.
 fn check(layer: &Layer) -> Result<(), (Range<usize>, anyhow::Error)> {
-    let each = |values: &Values, rule: fn(&str) -> anyhow::Result<()>| {
-        let mut values = values.iter().flatten();
-        values.try_for_each(|value| rule(value.get_ref()).map_err(|error| (value.span(), error)))
-    };
-    let paths = [&layer.allowed_domains, &layer.images.ca_certificates];
-    for path in paths.into_iter().flatten().filter(|path| !path.get_ref().is_empty()) {
-        absolute(path.get_ref()).map_err(|error| (path.span(), error))?;
+    if let Some(old) = &layer.agent_dir {
+        let error = Hinted::error(
+            "there is no `agent_dir` any more: no session writes `~/.pi/agent` itself",
+            "remove it; `persist = [\"NAME\"]` names entries of `~/.pi/agent` that sessions may write",
+        );
+        return Err((old.span(), error));
     }
+    each(layer.persist.iter().flatten(), |name| Persist::parse(name).map(drop))?;
     let images = &layer.images;
-    let one = |value: &Option<Spanned<String>>, rule: fn(&str) -> anyhow::Result<()>| {
-        value.iter().try_for_each(|value| rule(value.get_ref()).map_err(|error| (value.span(), error)))
-    };
-    one(&layer.runtime, |name| if name.is_empty() { Ok(()) } else { runtime(name) })?;
-    for name in [&images.base, &images.go, &images.proxy] {
-        one(name, image)?;
-    }
-    one(&images.php_apt, apt_source)?;
-    one(&images.agent_package, npm_package)?;
-    one(&images.agent_version, npm_version)?;
+    let given = |value: &&Spanned<String>| !value.get_ref().is_empty();
+    each([&layer.allowed_domains, &images.ca_certificates].into_iter().flatten().filter(given), absolute)?;
+    each(layer.runtime.iter().filter(given), runtime)?;
+    each([&images.base, &images.go, &images.proxy].into_iter().flatten(), image)?;
+    each(&images.php_apt, apt_source)?;
+    each(&images.agent_package, npm_package)?;
+    each(&images.agent_version, npm_version)?;
     if let Some(pids) = &layer.pids {
         processes(*pids.get_ref()).map_err(|error| (pids.span(), error))?;
     }
-    each(&layer.mounts, |text| MountSpec::split(text).and_then(|(source, _, _)| absolute(&source)))?;
-    each(&layer.env, |text| variable(text.split_once('=').map_or(text, |(name, _)| name)))?;
-    each(&layer.packages, package)?;
-    each(&layer.dns, |text| match text.parse::<IpAddr>() {
-        Ok(_) => Ok(()),
-        Err(_) => bail!("`{}` is not the address of a resolver", text.escape_debug()),
+    each(layer.mounts.iter().flatten(), |text| {
+        MountSpec::split(text).and_then(|(source, _, _)| absolute(&source))
     })?;
-    each(&layer.lan, |text| match Allowlist::read(&[Source::Lan(text)]) {
+    each(layer.env.iter().flatten(), |text| variable(text.split('=').next().unwrap_or(text)))?;
+    each(layer.packages.iter().flatten(), package)?;
+    each(layer.dns.iter().flatten(), |text| match text.parse::<IpAddr>() {
         Ok(_) => Ok(()),
-        Err(problems) => bail!("{problems}"),
-    })
+        Err(_) => bail!("`{}` is not the IP address of a DNS server", text.escape_debug()),
+    })?;
+    each(layer.lan.iter().flatten(), |text| Ok(Allowlist::read(&[Source::Lan(text)]).map(drop)?))
 }
 
-/// Reads the one key that a repository may set. It is written by whoever writes the repository, the agent included,
-/// so it has no struct with more keys that could be filled by mistake. `config` is the user's own file.
+fn each<'a>(
+    values: impl IntoIterator<Item = &'a Spanned<String>>,
+    rule: fn(&str) -> anyhow::Result<()>,
+) -> Result<(), (Range<usize>, anyhow::Error)> {
+    values.into_iter().try_for_each(|value| rule(value.get_ref()).map_err(|error| (value.span(), error)))
+}
+
+/// Reads the one key that a repository may set. Agents can write this file, so no struct has room for more keys.
+/// `config` is the user's own file, for the hint.
 pub(super) fn project_lang(path: &Path, config: &Path) -> anyhow::Result<Option<Lang>> {
     let Some(text) = read_small(path)? else { return Ok(None) };
     let at = |span: &Range<usize>| format!("{}:{}", path.display(), line_of(&text, span));
@@ -200,7 +194,7 @@ struct Project {
     lang: Option<Lang>,
 }
 
-/// One of a few words; anything else than text is told as that.
+/// One of a few words. A value that is not text is reported as such.
 fn choice<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     let word: StringDeserializer<D::Error> = String::deserialize(from)?.into_deserializer();
     T::deserialize(word).map(Some)
@@ -216,6 +210,6 @@ fn cpus<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cpus>, D::Error> {
         #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 processors")]
         toml::Value::Integer(n) if (0..=10_000).contains(&n) => Ok(Some(Cpus(Some(n as f64)))),
         toml::Value::Float(n) if n == 0.0 || PROCESSORS.contains(&n) => Ok(Some(Cpus(Some(n)))),
-        _ => Err(serde::de::Error::custom("it is a number of processors, or \"\" for the default")),
+        _ => Err(serde::de::Error::custom("expected a number of processors, or \"\" for the default")),
     }
 }

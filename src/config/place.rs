@@ -1,4 +1,4 @@
-//! Where in a file of settings something stands, and what the commented default says of it.
+//! Finds the key or value at a position in a settings file.
 
 use std::{
     fmt::{self, Display},
@@ -9,18 +9,18 @@ use toml::de::{DeTable, DeValue};
 
 use super::DEFAULTS;
 
-/// The hint where no key can be named.
+/// The hint if there is no key to suggest.
 pub(super) const A_SETTING: &str =
-    "each setting is a line such as `lang = \"go\"`, a list is written `[\"a\", \"b\"]`";
+    "write settings like `lang = \"go\"` and lists like `[\"a\", \"b\"]`; the README explains each key";
 
-/// Where in a file of settings something is wrong.
+/// The place of a mistake in a settings file.
 pub(super) enum Place {
     Key(Key),
     Value(Key),
     Nowhere,
 }
 
-/// A key of the settings, with the section in which it stands.
+/// A key of the settings, with its section.
 pub(super) struct Key {
     section: Option<String>,
     name: String,
@@ -33,7 +33,7 @@ impl Display for Key {
 }
 
 impl Place {
-    /// What stands there; a file that cannot be parsed is searched as far as it can.
+    /// Finds the key or value at `span`, in the part of the file that can be parsed.
     pub(super) fn of(text: &str, span: &Range<usize>) -> Self {
         let (document, _) = DeTable::parse_recoverable(text);
         Self::within(document.get_ref(), None, span).unwrap_or(Self::Nowhere)
@@ -57,32 +57,11 @@ impl Place {
     }
 }
 
-/// The only section that there is.
+/// The only section.
 const IMAGES: &str = "images";
 
 impl Key {
-    /// What the commented default says of it.
-    pub(super) fn comment(&self) -> String {
-        let mut section = None;
-        let mut comment: Vec<&str> = Vec::new();
-        for line in DEFAULTS.lines() {
-            if let Some(line) = line.strip_prefix('#') {
-                comment.push(line.trim());
-            } else if let Some(name) = line.strip_prefix('[') {
-                section = name.strip_suffix(']');
-                comment.clear();
-            } else {
-                let name = line.split_once(" = ").map(|(name, _)| name);
-                if section == self.section.as_deref() && name == Some(&self.name) {
-                    return format!("`{self}`: {}", continued(&comment.join(" ")));
-                }
-                comment.clear();
-            }
-        }
-        A_SETTING.to_owned()
-    }
-
-    /// The key that may be meant by this one, which does not exist.
+    /// A hint at the key that the user may have meant by this unknown one.
     pub(super) fn nearest(&self) -> Option<String> {
         let (defaults, _) = DeTable::parse_recoverable(DEFAULTS);
         let defaults = defaults.get_ref();
@@ -90,8 +69,8 @@ impl Key {
         let (here, there) = if self.section.is_none() { (defaults, images) } else { (images, defaults) };
         if there.contains_key(self.name.as_str()) {
             return Some(match self.section {
-                None => format!("`{self}` stands in the section `[{IMAGES}]`"),
-                Some(_) => format!("`{self}` stands above the section `[{IMAGES}]`"),
+                None => format!("`{self}` belongs in the section `[{IMAGES}]`"),
+                Some(_) => format!("`{self}` belongs above the section `[{IMAGES}]`"),
             });
         }
         here.keys()
@@ -102,17 +81,7 @@ impl Key {
     }
 }
 
-/// Sentences as they stand within another one.
-fn continued(text: &str) -> String {
-    let text = text.trim_end_matches('.');
-    let mut chars = text.chars();
-    match (chars.next(), chars.clone().next()) {
-        (Some(first), Some(second)) if !second.is_uppercase() => first.to_lowercase().chain(chars).collect(),
-        _ => text.to_owned(),
-    }
-}
-
-/// The line on which it begins.
+/// The number of the line on which `span` begins.
 pub(super) fn line_of(text: &str, span: &Range<usize>) -> usize {
     1 + text[..span.start.min(text.len())].matches('\n').count()
 }

@@ -1,27 +1,20 @@
-//! How a single value is spelled, wherever it was written.
+//! How a single value is spelled, in a file or on the command line.
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 
-use crate::agent;
+use crate::{agent, report::Hinted};
 
-/// From a relative path, whoever writes the repository would choose the file.
+/// Refuses a relative path: the repository would choose the file.
 pub(super) fn absolute(path: &str) -> anyhow::Result<()> {
     if path.starts_with('/') || path == "~" || path.starts_with("~/") {
         return Ok(());
     }
-    Err(Relative(path.escape_debug().to_string()).into())
+    let path = path.escape_debug();
+    Err(Hinted::error(
+        format!("`{path}` is a relative path, which would mean another file in each repository"),
+        "begin it with `/` or `~/`",
+    ))
 }
-
-#[derive(Debug)]
-pub(super) struct Relative(String);
-
-impl std::fmt::Display for Relative {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "`{}` is a relative path, which would mean another file in each repository", self.0)
-    }
-}
-
-impl std::error::Error for Relative {}
 
 pub(super) fn variable(name: &str) -> anyhow::Result<()> {
     match agent::unfit(name) {
@@ -31,38 +24,22 @@ pub(super) fn variable(name: &str) -> anyhow::Result<()> {
 }
 
 pub(super) fn package(name: &str) -> anyhow::Result<()> {
-    let ok = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "+-.:=~".contains(c));
-    if !ok {
-        bail!("`{}` is not the name of a Debian package", name.escape_debug());
-    }
-    Ok(())
+    expect(is_made_of(name, "", "+-.:=~"), name, "the name of a Debian package")
 }
 
-/// The name of an image, as far as its characters go; whether there is such an image, docker says.
+/// Checks the characters only; docker says whether the image exists.
 pub(super) fn image(name: &str) -> anyhow::Result<()> {
-    let ok = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:@+[]".contains(c));
-    if !ok {
-        bail!("`{}` is not the name of an image", name.escape_debug());
-    }
-    Ok(())
+    expect(is_made_of(name, "[", "._-/:@+[]"), name, "the name of an image")
 }
 
-/// `NAME` or `@SCOPE/NAME`. Whatever else npm takes, a file or an address, would not be the agent of a version.
+/// `NAME` or `@SCOPE/NAME`. npm also takes files and addresses, but those have no version of the agent.
 pub(super) fn npm_package(name: &str) -> anyhow::Result<()> {
-    let part = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "._~-".contains(c))
-    };
+    let part = |part: &str| is_made_of(part, "", "._~-");
     let ok = match name.strip_prefix('@') {
         Some(scoped) => scoped.split_once('/').is_some_and(|(scope, name)| part(scope) && part(name)),
         None => part(name),
     };
-    if !ok {
-        bail!("`{}` is not the name of an npm package", name.escape_debug());
-    }
-    Ok(())
+    expect(ok, name, "the name of an npm package")
 }
 
 /// A version, a tag, or a range such as `^1.2`.
@@ -70,10 +47,7 @@ pub(super) fn npm_version(text: &str) -> anyhow::Result<()> {
     let ok = !text.is_empty()
         && text.trim() == text
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-+^~<>=*| ".contains(c));
-    if !ok {
-        bail!("`{}` is not a version of an npm package", text.escape_debug());
-    }
-    Ok(())
+    expect(ok, text, "a version of an npm package")
 }
 
 /// Suites with blanks between them, a whole `deb …` line, or nothing.
@@ -83,30 +57,32 @@ pub(super) fn apt_source(text: &str) -> anyhow::Result<()> {
             line.split(' ').filter(|word| !word.is_empty()).count() >= 2
                 && line.chars().all(|c| c.is_ascii_alphanumeric() || " :/._~+=,@%[]-".contains(c))
         }
-        None => text.split(' ').all(|suite| {
-            suite.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c)) && !suite.starts_with('-')
-        }),
+        None => text.split(' ').all(|suite| suite.is_empty() || is_made_of(suite, "._/", "._/-")),
     };
-    if !ok {
-        bail!("`{}` is neither suites of a Debian mirror nor a `deb …` line", text.escape_debug());
-    }
+    ensure!(ok, "`{}` is neither suites of a Debian mirror nor a `deb …` line", text.escape_debug());
     Ok(())
 }
 
 /// A name that the engine knows, or the path of a program.
 pub(super) fn runtime(name: &str) -> anyhow::Result<()> {
-    let ok = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c));
-    if !ok {
-        bail!("`{}` is not the name of a runtime", name.escape_debug());
-    }
+    expect(is_made_of(name, "/", "._/-"), name, "the name of a runtime")
+}
+
+/// Whether `text` begins with a letter, a digit or one of `first`, and has only letters, digits and `others`.
+fn is_made_of(text: &str, first: &str, others: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric() || first.contains(c))
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+}
+
+fn expect(ok: bool, text: &str, what: &str) -> anyhow::Result<()> {
+    ensure!(ok, "`{}` is not {what}", text.escape_debug());
     Ok(())
 }
 
-/// How many processors make sense; an engine takes less for no limit at all.
+/// Sensible numbers of processors. An engine takes a smaller number for no limit.
 pub(super) const PROCESSORS: std::ops::RangeInclusive<f64> = 0.01..=10_000.0;
 
-/// How few processes leave room for the init, the gate and a shell.
+/// The init, the gate and a shell need this many processes.
 const FEWEST_PROCESSES: u32 = 16;
 
 pub(super) fn processes(limit: u32) -> anyhow::Result<()> {
@@ -133,20 +109,16 @@ pub(super) fn size(text: &str) -> anyhow::Result<String> {
     };
     match digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)) {
         Some(0) => Ok("0".to_owned()),
-        // Docker's own least is 6 MiB; nothing of ours fits into less than this.
+        // Docker takes 6 MiB, but a session does not fit into less than this.
         Some(bytes) if (16 << 20..1 << 62).contains(&bytes) => Ok(text.to_ascii_lowercase()),
-        _ => bail!("`{text}` is no size to work with: take at least `16m`, or `0` for no limit"),
+        _ => bail!("a limit of `{text}` is too small or too large: take at least `16m`, or `0` for no limit"),
     }
 }
 
 pub(super) fn session_name(text: &str) -> anyhow::Result<String> {
-    let ok = !text.is_empty()
-        && text.len() <= 64
-        && text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
-    if !ok {
-        bail!(crate::report::Usage::error(
-            "a session's name is up to 64 letters, digits, `.`, `_` and `-`, and begins with a letter or digit"
+    if text.len() > 64 || !is_made_of(text, "", "._-") {
+        bail!(Hinted::usage(
+            "a session's name has up to 64 letters, digits, `.`, `_` and `-`, and begins with a letter or digit"
         ));
     }
     Ok(text.to_owned())

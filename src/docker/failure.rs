@@ -1,27 +1,38 @@
-//! How a docker command did not succeed, and what to say about it.
+//! Failures of docker commands, and their messages.
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
-use crate::report::Hinted;
+use crate::report::{Hinted, MAKE_ROOM};
 
-/// How a docker command did not succeed.
+/// The failure of a docker command.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It could not even be started.
+    /// The program did not start.
     NotStarted(io::Error),
-    /// It did not come back in time and was ended.
+    /// It did not end in time and was killed.
     Late(Duration),
-    /// It said no.
+    /// It ended with an error.
     Refused { code: Option<i32>, stderr: String },
 }
 
 impl Failure {
-    /// Whether what the command was about does not exist.
+    /// Whether the object of the command does not exist.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::Refused { stderr, .. } if says_missing(stderr))
     }
 
-    /// Whether the engine has not even heard of it.
+    /// Whether a container's image does not exist.
+    pub(super) fn lacks_image(&self) -> bool {
+        self.stderr().contains("No such image")
+    }
+
+    /// Whether another network uses the addresses.
+    pub(super) fn is_overlap(&self) -> bool {
+        let said = self.stderr().to_ascii_lowercase();
+        said.contains("overlaps") || said.contains("conflicts with network")
+    }
+
+    /// Whether the engine did not get the command.
     pub(crate) fn is_unheard(&self) -> bool {
         let said = self.stderr();
         matches!(self, Self::NotStarted(_))
@@ -29,15 +40,15 @@ impl Failure {
             || said.contains("permission denied while trying to connect")
     }
 
-    /// What docker said, if anything.
-    pub(crate) fn stderr(&self) -> &str {
+    /// Docker's message; empty if there is none.
+    fn stderr(&self) -> &str {
         match self {
             Self::Refused { stderr, .. } => stderr,
             _ => "",
         }
     }
 
-    /// The failure as a sentence, with what to do next where that is known.
+    /// The failure as a message, with a hint if there is one.
     pub(crate) fn explain(&self, purpose: &str) -> anyhow::Error {
         let said = match self {
             Self::NotStarted(error) => {
@@ -46,7 +57,7 @@ impl Failure {
             Self::Late(limit) => {
                 return Hinted::error(
                     format!("could not {purpose}: docker did not answer within {} s", limit.as_secs_f32()),
-                    "look at the engine's own log; `PI_BOX_DEADLINE=300` waits longer",
+                    "see the engine's own log; `PI_BOX_DEADLINE=300` waits longer",
                 );
             }
             Self::Refused { stderr, code } => {
@@ -78,7 +89,7 @@ impl Failure {
     }
 }
 
-/// What is known of docker's complaints: a clearer sentence (or none), and what to do next.
+/// A clearer message (or an empty one) and a hint for a known complaint of docker's.
 fn hint(said: &str) -> Option<(&'static str, &'static str)> {
     let said = said.to_ascii_lowercase();
     let has = |text: &str| said.contains(text);
@@ -101,13 +112,10 @@ fn hint(said: &str) -> Option<(&'static str, &'static str)> {
         ));
     }
     if has("no space left on device") {
-        return Some((
-            "",
-            "the disk is full: `pi clean --images --caches` and `docker system prune` make room",
-        ));
+        return Some(("", MAKE_ROOM));
     }
     if has("address pool") || has("fully subnetted") {
-        return Some(("", "remove networks that nobody uses with `docker network prune`"));
+        return Some(("", "remove unused networks with `docker network prune`"));
     }
     if has("unknown or invalid runtime") || has("unknown runtime") {
         return Some(("", "`docker info` lists the engine's runtimes"));
@@ -125,21 +133,21 @@ fn hint(said: &str) -> Option<(&'static str, &'static str)> {
         ));
     }
     if has("port is already allocated") || has("address already in use") {
-        return Some(("", "choose another port, or end what uses this one"));
+        return Some(("", "choose another port, or stop the program that uses this one"));
     }
     if has("error setting rlimit") {
         return Some((
             "",
-            "the engine may open fewer files than you may; raise `LimitNOFILE` of its service, or lower `ulimit -Hn`",
+            "the engine can open fewer files than you can; raise `LimitNOFILE` of its service, or lower `ulimit -Hn`",
         ));
     }
     if has("seccomp") && has("invalid") || has("unknown flag") || has("unknown shorthand") {
-        return Some(("", "docker 20.10 or newer is needed"));
+        return Some(("", "install docker 20.10 or newer"));
     }
     None
 }
 
-/// Whether a container, network, volume or image was not there in the first place; docker says it in several ways.
+/// Whether docker says, in one of several ways, that a container, network, volume or image does not exist.
 fn says_missing(stderr: &str) -> bool {
     // `network rm` of a newer CLI adds a line of its own.
     let mut lines =
@@ -149,6 +157,53 @@ fn says_missing(stderr: &str) -> bool {
             let line = line.to_ascii_lowercase();
             line.contains("no such") || line.contains("not found")
         })
+}
+
+/// `text` without a terminal's colours. Old builders colour stderr.
+fn without_colours(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |plain, part| {
+        let end = part.find(|c: char| c.is_ascii_alphabetic()).map_or(0, |at| at + 1);
+        plain + &part[end..]
+    })
+}
+
+/// The error of a failed build of the image `tag` from `source`, read from the build's output. `log` has all of the
+/// output.
+pub(crate) fn build_failure(tag: &str, source: Option<&String>, output: &str, log: &Path) -> anyhow::Error {
+    let output = &without_colours(output);
+    let lower = output.to_ascii_lowercase();
+    let log = log.display();
+    if lower.contains("no space left on device") {
+        return Hinted::error(format!("could not build the image `{tag}`: the disk is full"), MAKE_ROOM);
+    }
+    let unreachable = [
+        "pull access denied", "manifest unknown", "failed to resolve", "failed to do request",
+        "error from registry", "error pulling image", "no such host", "get \"https://",
+    ];
+    let lines: Vec<&str> = output.lines().map(str::trim_end).filter(|line| !line.trim().is_empty()).collect();
+    let last = lines.last().copied().unwrap_or_default();
+    if unreachable.iter().any(|sign| last.to_ascii_lowercase().contains(sign))
+        && let Some(source) = source
+    {
+        return Hinted::error(
+            format!("could not pull the base image `{source}`: {}", last.trim()),
+            "check the network, or name a mirror under `[images]` in `~/.config/pi/config.toml`",
+        );
+    }
+    if let Some(said) = lines
+        .iter()
+        .find(|line| line.contains("Cannot connect to the Docker daemon") || line.contains("daemon socket"))
+    {
+        return Failure::Refused { code: None, stderr: (*said).to_owned() }
+            .explain(&format!("build the image `{tag}`"));
+    }
+    let tail = lines[lines.len().saturating_sub(8)..].join("\n");
+    Hinted::error(
+        format!("could not build the image `{tag}`; the last lines were:\n{tail}"),
+        format!("the whole log is in `{log}`"),
+    )
 }
 
 #[cfg(test)]
@@ -174,5 +229,16 @@ mod tests {
             failure.explain("create the proxy's container").to_string(),
             "could not create the proxy's container: No command specified"
         );
+    }
+
+    #[test]
+    fn a_failed_step_shows_its_last_lines_and_the_log() {
+        let source = "debian:trixie-slim".to_owned();
+        let failed =
+            |output: &str| build_failure("pi-proxy:x", Some(&source), output, Path::new("/l")).to_string();
+        let error = failed("Step 2/9\nE: Unable to locate package nope\nexit 100\n");
+        assert!(error.ends_with("E: Unable to locate package nope\nexit 100"), "{error}");
+        let error = failed("failed to resolve source metadata: no such host\n");
+        assert!(error.starts_with("could not pull the base image `debian:trixie-slim`"), "{error}");
     }
 }

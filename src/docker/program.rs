@@ -1,4 +1,4 @@
-//! The docker program as a subprocess: with a deadline, on the launcher's own streams, or held.
+//! The docker program as a subprocess: with a deadline, on the launcher's own streams, or with the caller's pipes.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -23,10 +23,10 @@ use rustix::{
 };
 use shared_child::SharedChild;
 
-use super::{Cmd, Failure};
+use super::{Cmd, Shown, failure::Failure};
 use crate::{
     host::Host,
-    report::{self, Hinted, Usage},
+    report::{self, Hinted},
     written::Written,
 };
 
@@ -34,23 +34,22 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct Docker {
     program: PathBuf,
-    /// Where it finds its helpers.
+    /// The `PATH` on which it finds its helpers.
     path: OsString,
     address: String,
     deadline: Duration,
     /// A session's lock.
     lock: Option<Arc<File>>,
-    /// Whether the engine may have heard of anything yet.
+    /// Whether the engine may have got a command yet.
     heard: Arc<AtomicBool>,
-    /// Whether the engine has left a command without an answer, and so may still carry it out.
+    /// Whether the engine has not answered a command in time, and may still carry it out.
     late: Arc<AtomicBool>,
+    /// Whether the engine has not answered any command in time.
+    hangs: Arc<AtomicBool>,
 }
 
 impl Docker {
-    /// Finds the program.
-    ///
-    /// # Errors
-    /// There is none, or its engine is not one for sessions.
+    /// Finds the program. It fails if there is none, or if sessions cannot use its engine.
     pub(crate) fn find(name: &str, host: &Host, written: &Written) -> anyhow::Result<Self> {
         host.engine.check()?;
         let settings = host.docker_settings();
@@ -58,7 +57,7 @@ impl Docker {
             Err(astray) => Some(astray.to_string()),
             Ok(real) => written
                 .holds(&real)
-                .map(|dir| format!("it lies in `{}`, where agents can write", dir.display())),
+                .map(|dir| format!("it is in `{}`, where agents can write", dir.display())),
         };
         if let Some(why) = astray {
             return Err(Hinted::error(
@@ -70,8 +69,8 @@ impl Docker {
             let path = host.env.get(OsStr::new("PATH"));
             match which::which_in(name, path, "/") {
                 Ok(program) => Hinted::error(
-                    format!("`{}` lies where agents can write, so it is not run", program.display()),
-                    "put the directory of the real one on the `PATH`, or name it as `docker` in the settings",
+                    format!("`pi` does not run `{}`: agents can write there", program.display()),
+                    "put the directory of the real one on the `PATH`, or set `docker` to its path in the settings",
                 ),
                 Err(_) => Hinted::error(
                     format!("there is no program `{name}` on the `PATH`"),
@@ -83,12 +82,12 @@ impl Docker {
         let deadline = match host.var("PI_BOX_DEADLINE") {
             None => DEADLINE,
             Some(text) => Duration::from_secs_f32(seconds(text).ok_or_else(|| {
-                Usage::hinted(
+                Hinted::usage_hinted(
                     format!(
-                        "`PI_BOX_DEADLINE` is `{}`, which is no number of seconds",
+                        "`PI_BOX_DEADLINE` is `{}`, which is not a number of seconds",
                         report::one_line(text)
                     ),
-                    "set it to one such as 60, or unset it",
+                    "set it to a number such as 60, or unset it",
                 )
             })?),
         };
@@ -100,6 +99,7 @@ impl Docker {
             lock: None,
             heard: Arc::default(),
             late: Arc::default(),
+            hangs: Arc::default(),
         })
     }
 
@@ -108,27 +108,33 @@ impl Docker {
         Self { address: address.to_owned(), ..self.clone() }
     }
 
-    /// The same, waiting no longer than this for an answer.
+    /// The same program, with a deadline of at most this.
     pub(crate) fn within(mut self, deadline: Duration) -> Self {
         self.deadline = self.deadline.min(deadline);
         self
     }
 
-    /// The same, whose clients hold a session's lock while they run: one that outlives the launcher may still be making
-    /// something, and until it has ended nobody can take the session down for good.
+    /// The same program, whose clients hold a session's lock while they run. A client that outlives the launcher may
+    /// still create something, so nobody takes the session down before it ends.
     pub(crate) fn holding(mut self, lock: Arc<File>) -> Self {
         self.lock = Some(lock);
         self.heard = Arc::default();
         self.late = Arc::default();
+        self.hangs = Arc::default();
         self
     }
 
-    /// Whether something may come to exist even after all has been taken down.
+    /// Whether the engine has not answered a command in time. Then nobody asks it again and again.
+    pub(crate) fn hangs(&self) -> bool {
+        self.hangs.load(Ordering::SeqCst)
+    }
+
+    /// Whether the engine may still create something after the teardown.
     pub(crate) fn was_late(&self) -> bool {
         self.late.load(Ordering::SeqCst)
     }
 
-    /// Whether there can be anything to take down.
+    /// Whether there may be something to take down.
     pub(crate) fn was_heard(&self) -> bool {
         self.heard.load(Ordering::SeqCst)
     }
@@ -151,7 +157,7 @@ impl Docker {
             .env("DOCKER_HOST", &self.address)
             .env_remove("DOCKER_CONTEXT")
             .env("PATH", &self.path);
-        // Tips would stand between the agent's last line and the prompt.
+        // Docker would print tips between the agent's last line and the prompt.
         command.env("DOCKER_CLI_HINTS", "false");
         for (name, secret) in &cmd.secrets {
             command.env(name, secret.expose());
@@ -159,10 +165,7 @@ impl Docker {
         command
     }
 
-    /// Runs a command to its end and returns what it printed.
-    ///
-    /// # Errors
-    /// A sentence that says what could not be done, and what docker said.
+    /// Runs a command to its end and returns its output. The error says what failed, and docker's message.
     pub(crate) fn run(&self, cmd: &Cmd) -> anyhow::Result<String> {
         self.try_run(cmd).map_err(|failure| failure.explain(&cmd.purpose))
     }
@@ -183,24 +186,30 @@ impl Docker {
 
     fn run_once(&self, cmd: &Cmd, deadline: Duration) -> Result<String, Failure> {
         let mut command = self.command(cmd);
-        // In a process group of its own, or a Ctrl-C would end it half-way.
+        // It gets a process group of its own, so that a Ctrl-C does not end it half-way.
         let lock = self.lock.as_deref().map(File::try_clone).transpose().map_err(Failure::NotStarted)?;
         command.stdin(lock.map_or_else(Stdio::null, Stdio::from));
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        // `PI_BOX_DEADLINE` may be shorter than what a caller would allow.
+        // `PI_BOX_DEADLINE` may be shorter than the caller's deadline.
         let deadline = deadline.min(self.deadline);
         let child = SharedChild::spawn(&mut command).map_err(Failure::NotStarted)?;
         let stdout = drain(child.take_stdout());
         let stderr = drain(child.take_stderr());
-        let status = match child.wait_timeout(deadline) {
+        let mut answer = child.wait_timeout(deadline.min(SAY_SO));
+        if matches!(answer, Ok(None)) && deadline > SAY_SO {
+            report::note(format_args!("docker has not answered yet; still waiting to {}", cmd.purpose));
+            answer = child.wait_timeout(deadline.saturating_sub(SAY_SO));
+        }
+        let status = match answer {
             Ok(Some(status)) => status,
             Ok(None) => {
-                // The whole group: the program may be a script, whose own child would hold the session's lock.
+                // The program may be a script, whose child would hold the session's lock. So the whole group must end.
                 if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
                     let _ = kill_process_group(group, Signal::KILL);
                 }
                 let _ = child.kill();
                 let _ = child.wait();
+                self.hangs.store(true, Ordering::SeqCst);
                 if cmd.makes_something() {
                     self.late.store(true, Ordering::SeqCst);
                 }
@@ -208,11 +217,11 @@ impl Docker {
             }
             Err(error) => return Err(Failure::NotStarted(error)),
         };
-        // The program has ended; only a helper of its own could still hold the pipes.
+        // The program has ended, but its helpers may still hold the pipes.
         let stdout = stdout.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
         let stderr = stderr.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
         if status.success() {
-            // Such as a limit that this kernel does not know: then the promise is smaller, and the user should know.
+            // Docker warns about a limit that this kernel does not know, for example. The user should know that.
             for line in String::from_utf8_lossy(&stderr).lines() {
                 if let Some(warning) = line.trim().strip_prefix("WARNING: ") {
                     report::warn(format_args!("docker says: {warning}"));
@@ -227,53 +236,39 @@ impl Docker {
         }
     }
 
-    /// Runs a command on the launcher's own streams, for as long as it takes. What docker itself complains of, before
-    /// anything else was said, is kept back and returned.
+    /// Runs a command on the launcher's own streams, without a deadline. If its output on stderr begins with a
+    /// complaint of docker's, that is returned instead of shown.
     ///
-    /// It stays in the launcher's process group: the terminal is its own to read.
+    /// The command stays in the launcher's process group, so that it can read the terminal.
     pub(crate) fn attach(
         &self,
         cmd: &Cmd,
+        silent: bool,
         running: impl FnOnce(Arc<SharedChild>),
-    ) -> anyhow::Result<(ExitStatus, String)> {
+    ) -> anyhow::Result<Shown> {
         let before = tcgetattr(io::stdin()).ok();
+        let mut command = self.command(cmd);
+        command.stderr(Stdio::piped());
+        if silent {
+            command.stdin(Stdio::null()).stdout(Stdio::null());
+        }
         let child = Arc::new(
-            SharedChild::spawn(self.command(cmd).stderr(Stdio::piped()))
+            SharedChild::spawn(&mut command)
                 .with_context(|| format!("could not {}: could not run docker", cmd.purpose))?,
         );
         running(child.clone());
         let complaint = child.take_stderr().map(complaint).unwrap_or_default();
         let status =
             child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose))?;
-        // Docker holds the terminal raw, and one that was killed could not put it back.
+        // Docker sets the terminal to raw mode. A killed docker has not restored it.
         if let (None, Some(before)) = (status.code(), before) {
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
         }
-        Ok((status, complaint))
-    }
-
-    /// The same without stdin, keeping what it prints on stdout.
-    pub(crate) fn attach_capturing(
-        &self,
-        cmd: &Cmd,
-        running: impl FnOnce(Arc<SharedChild>),
-        into: &Mutex<Vec<u8>>,
-    ) -> anyhow::Result<ExitStatus> {
-        let child = Arc::new(
-            SharedChild::spawn(self.command(cmd).stdin(Stdio::null()).stdout(Stdio::piped()))
-                .with_context(|| format!("could not {}: could not run docker", cmd.purpose))?,
-        );
-        running(child.clone());
-        if let Some(stdout) = child.take_stdout() {
-            copy(stdout, &|bytes: &[u8]| {
-                into.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-            });
-        }
-        child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose))
+        Ok(Shown::new(status, complaint))
     }
 
     /// Starts a command whose stdin and stdout the caller holds.
-    pub(crate) fn hold(&self, cmd: &Cmd) -> anyhow::Result<Child> {
+    pub(super) fn hold(&self, cmd: &Cmd) -> anyhow::Result<Child> {
         self.command(cmd)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -283,10 +278,8 @@ impl Docker {
             .with_context(|| format!("could not {}: could not run docker", cmd.purpose))
     }
 
-    /// Starts a long command in the foreground, so that a Ctrl-C simply ends it; what it prints goes to `sink`.
-    ///
-    /// # Errors
-    /// It could not be run, or took longer than `patience`, where there is a limit to it.
+    /// Runs a long command in the foreground, where a Ctrl-C ends it, for at most `patience`. Its output goes to
+    /// `sink`.
     pub(crate) fn foreground(
         &self,
         cmd: &Cmd,
@@ -315,12 +308,12 @@ impl Docker {
             }
             let _ = child.kill();
             let _ = child.wait();
-            bail!("could not {}: no end after {} minutes", cmd.purpose, patience.as_secs() / 60)
+            bail!("could not {}: it did not end within {} minutes", cmd.purpose, patience.as_secs() / 60)
         })
     }
 }
 
-/// Passes on what a client says on stderr, to its end, but for a complaint of docker's with which it begins.
+/// Passes on a client's stderr. A complaint of docker's at the beginning is returned instead.
 fn complaint(mut stderr: impl Read) -> String {
     let mut held = Vec::new();
     let mut holding = None;
@@ -332,7 +325,7 @@ fn complaint(mut stderr: impl Read) -> String {
         } else {
             report::progress(bytes);
         }
-        // No complaint of docker's is that long, so this is the agent's.
+        // Docker's complaints are shorter, so this text is the agent's.
         if held.len() > 4096 {
             report::progress(&held);
             held.clear();
@@ -354,13 +347,16 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {
-            // What was read before an error is still the best there is to show.
+            // After an error, the bytes before it are still worth showing.
             let _ = pipe.read_to_end(&mut bytes);
         }
         let _ = send.send(bytes);
     });
     receive
 }
+
+/// When to tell a waiting user what the launcher waits for.
+const SAY_SO: Duration = Duration::from_secs(5);
 
 /// How long an engine may take to answer, unless `PI_BOX_DEADLINE` (in seconds) says otherwise.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -379,6 +375,7 @@ mod tests {
             lock: None,
             heard: Arc::default(),
             late: Arc::default(),
+            hangs: Arc::default(),
         };
         let run = |script: &str, patience: f32| {
             let patience = Some(Duration::from_secs_f32(patience));
@@ -386,6 +383,6 @@ mod tests {
         };
         assert_eq!(run("exit 3", 60.0).unwrap().code(), Some(3));
         let error = run("exec sleep 600", 0.1).unwrap_err();
-        assert_eq!(error.to_string(), "could not pull the image `x`: no end after 0 minutes");
+        assert_eq!(error.to_string(), "could not pull the image `x`: it did not end within 0 minutes");
     }
 }

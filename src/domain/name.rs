@@ -1,10 +1,10 @@
-//! How a name, an address and a port are spelled, and what is refused as none of them.
+//! How names, addresses and ports are spelled.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::HOST_NAME;
 
-/// Names are lower-case ASCII, of checked labels, without a trailing dot.
+/// Names are lower-case ASCII without a trailing dot, and their labels are checked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Host {
     Name(String),
@@ -12,7 +12,7 @@ pub(super) enum Host {
     Address(IpAddr),
 }
 
-/// Splits what is at all shaped like an entry, and says of common mistakes what they are.
+/// Splits an entry into host and port. The error names common mistakes.
 pub(super) fn host_and_port(text: &str) -> Result<(&str, Option<&str>), String> {
     if text.is_empty() {
         return Err("it is empty".to_owned());
@@ -21,7 +21,7 @@ pub(super) fn host_and_port(text: &str) -> Result<(&str, Option<&str>), String> 
         return Err("it contains a control character".to_owned());
     }
     if text.chars().any(char::is_whitespace) {
-        return Err("there is more than one word; write one entry a line".to_owned());
+        return Err("it has more than one word; write one entry a line".to_owned());
     }
     if text.contains("://") {
         return Err("it has a scheme; write the host alone, with `:PORT` if it is not 443".to_owned());
@@ -38,7 +38,7 @@ pub(super) fn host_and_port(text: &str) -> Result<(&str, Option<&str>), String> 
     split_port(text)
 }
 
-/// `HOST`, `HOST:PORT`, `[V6]`, `[V6]:PORT`; a bare IPv6 address is a host without a port.
+/// Splits `HOST`, `HOST:PORT`, `[V6]` or `[V6]:PORT`. A bare IPv6 address is a host without a port.
 pub(super) fn split_port(text: &str) -> Result<(&str, Option<&str>), String> {
     if text.starts_with('[') {
         let Some(end) = text.find(']') else {
@@ -67,8 +67,8 @@ pub(super) fn port_number(text: &str) -> Result<u16, String> {
     }
 }
 
-/// Whether some resolver would take this for an address: a colon, or a last label that reads as a number. C's
-/// `inet_aton`, which clients use, takes decimal, octal, hexadecimal and shortened forms; no top-level domain looks so.
+/// Whether a resolver could take this for an address: it has a colon, or its last label is a number. Clients use C's
+/// `inet_aton`, which takes decimal, octal, hexadecimal and shortened forms. No top-level domain is a number.
 pub(super) fn is_address(host: &str) -> bool {
     if host.starts_with('*') {
         return false;
@@ -88,12 +88,12 @@ pub(super) fn address(host: &str) -> Result<IpAddr, String> {
     let address = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(inner) => inner.parse::<Ipv6Addr>().map(IpAddr::V6).map_err(|_| "it is not an IPv6 address"),
         None if host.parse::<Ipv6Addr>().is_ok() => {
-            Err("an IPv6 address stands in brackets, as in `[fd00::1]:443`")
+            Err("write an IPv6 address in brackets, as in `[fd00::1]:443`")
         }
         None => host
             .parse::<Ipv4Addr>()
             .map(IpAddr::V4)
-            .map_err(|_| "an address is written as four decimal numbers"),
+            .map_err(|_| "write an IPv4 address as four decimal numbers"),
     }?;
     if let IpAddr::V6(v6) = address
         && v6.to_ipv4_mapped().is_some()
@@ -101,7 +101,7 @@ pub(super) fn address(host: &str) -> Result<IpAddr, String> {
         return Err("write the IPv4 address itself".to_owned());
     }
     if address.is_loopback() {
-        return Err(format!("loopback is the proxy's own; write `{HOST_NAME}:PORT` for this machine"));
+        return Err(format!("loopback means the proxy itself; write `{HOST_NAME}:PORT` for this machine"));
     }
     if address.is_unspecified() || address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST) {
         return Err("no single machine has this address".to_owned());
@@ -112,7 +112,7 @@ pub(super) fn address(host: &str) -> Result<IpAddr, String> {
 pub(super) fn pattern(text: &str) -> Result<Host, String> {
     let Some(rest) = text.strip_prefix("*.") else {
         if text == "*" {
-            return Err("everything cannot be allowed; leave out `--proxy` for that".to_owned());
+            return Err("no entry allows everything; leave out `--proxy` for that".to_owned());
         }
         if text.contains('*') {
             return Err("a wildcard is `*.` before a whole domain, nothing else".to_owned());
@@ -126,28 +126,28 @@ pub(super) fn pattern(text: &str) -> Result<Host, String> {
         return Err("a wildcard is `*.` before a whole domain, nothing else".to_owned());
     }
     if is_address(rest) {
-        return Err("a wildcard stands before a domain, not before an address".to_owned());
+        return Err("a wildcard goes before a domain, not before an address".to_owned());
     }
     let name = name(rest)?;
     if !name.contains('.') {
         return Err("a whole top-level domain is too wide".to_owned());
     }
-    // What registries sell, and what companies hand out to their customers: `github.io` no less than `co.uk`.
+    // Registries sell names below `co.uk`, and companies hand out names below `github.io`.
     let is_suffix = psl::suffix(name.as_bytes())
         .is_some_and(|suffix| suffix.typ().is_some() && suffix.as_bytes() == name.as_bytes());
     if is_suffix && !OF_ONE_OWNER.contains(&name.as_str()) {
         return Err(
-            "it is a public suffix, under which anybody can own a name; list the names themselves".to_owned()
+            "it is a public suffix, so anybody can own a name below it; list the names themselves".to_owned()
         );
     }
     Ok(Host::AndBelow(name))
 }
 
-/// What stands among the public suffixes for the sake of browsers' cookies alone: one owner serves every name below,
-/// whoever wrote what is served.
+/// Public suffixes for the sake of browsers' cookies only: one owner serves every name below, even if others write the
+/// content.
 const OF_ONE_OWNER: [&str; 1] = ["githubusercontent.com"];
 
-/// A name in the form in which it is looked up.
+/// The name as a resolver gets it: lower-case, punycode, no trailing dot.
 fn name(text: &str) -> Result<String, String> {
     let ascii = if text.is_ascii() {
         text.to_ascii_lowercase()
@@ -166,7 +166,7 @@ fn name(text: &str) -> Result<String, String> {
             return Err("it has an empty label".to_owned());
         }
         if label.len() > 63 {
-            return Err("between two dots there are at most 63 characters".to_owned());
+            return Err("between two dots there can be at most 63 characters".to_owned());
         }
         if let Some(odd) = label.chars().find(|c| !is_of_a_name(*c)) {
             return Err(format!("`{}` cannot be part of a name", odd.escape_debug()));
@@ -175,7 +175,7 @@ fn name(text: &str) -> Result<String, String> {
             return Err("a label cannot begin or end with `-`".to_owned());
         }
     }
-    // International digits and full stops turn into plain ones.
+    // The conversion turns international digits and full stops into plain ones.
     if is_address(name) {
         return Err("an address cannot be listed here, only a name".to_owned());
     }
@@ -186,7 +186,7 @@ fn is_of_a_name(c: char) -> bool {
     c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_'
 }
 
-/// As a client would send it: lower-case, punycode, but else untouched.
+/// The host as a client would send it: lower-case and punycode, but otherwise unchanged.
 pub(super) fn target_host(host: &str) -> Result<String, String> {
     if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         let address: Ipv6Addr = inner.parse().map_err(|_| "it is not an IPv6 address".to_owned())?;
@@ -236,7 +236,7 @@ pub(super) fn bracketed(address: IpAddr) -> String {
     }
 }
 
-/// What may be shown on a terminal, and not endlessly much of it.
+/// The text for a terminal: escaped, and cut after 80 characters.
 pub(super) fn printable(text: &str) -> String {
     const SHOWN: usize = 80;
     let mut shown: String =
@@ -252,7 +252,7 @@ pub(super) fn printable(text: &str) -> String {
     shown
 }
 
-/// Marks that reorder or hide text without being control characters.
+/// Characters that reorder or hide text, but are not control characters.
 pub(super) fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }

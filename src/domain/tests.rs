@@ -1,6 +1,7 @@
-//! What an allowlist admits: each case by hand, and the matcher and the filter held against a comparison of labels.
+//! Tests of single entries, lists and targets.
 
-use proptest::prelude::*;
+mod property;
+
 use regex::{RegexSet, RegexSetBuilder};
 
 use super::{
@@ -28,7 +29,7 @@ fn reason(line: &str) -> String {
     problems.rsplit_once("`: ").map_or_else(|| problems.clone(), |(_, reason)| reason.to_owned())
 }
 
-/// As tinyproxy compiles them: extended, not case-sensitive, bytes.
+/// The rules as tinyproxy compiles them: extended, case-insensitive, on bytes.
 fn compiled(filter: &str) -> RegexSet {
     RegexSetBuilder::new(filter.lines()).case_insensitive(true).unicode(false).build().unwrap()
 }
@@ -43,15 +44,8 @@ fn each_form_of_entry_is_read_and_shown_in_its_plain_form() {
     assert_eq!(
         shown(&list),
         [
-            "example.com",
-            "example.net",
-            "*.example.org",
-            "files.example:8443",
-            "plain.example:80",
-            "xn--bcher-kva.example",
-            "*.xn--bcher-kva.example",
-            "xn--80a.example",
-            "some_host.example",
+            "example.com", "example.net", "*.example.org", "files.example:8443", "plain.example:80",
+            "xn--bcher-kva.example", "*.xn--bcher-kva.example", "xn--80a.example", "some_host.example",
         ]
     );
     assert_eq!(list.warnings(), [] as [&str; 0]);
@@ -65,8 +59,8 @@ fn every_bad_line_is_named_at_once_with_its_number_and_reason() {
         problems,
         "list:2: `http://a.example`: it has a scheme; write the host alone, with `:PORT` if it is not 443\n\
          list:4: `*.com`: a whole top-level domain is too wide\n\
-         list:5: `10.0.0.1`: an address cannot be listed here, only a name; put `IP:PORT` under `lan` in the \
-         configuration or pass it by `--allow`"
+         list:5: `10.0.0.1`: an address cannot be listed here; put `IP:PORT` under `lan` in the \
+         configuration or pass it to `--allow`"
     );
 }
 
@@ -84,7 +78,7 @@ fn what_is_not_a_host_is_refused_with_the_reason() {
         ("a.example\rb.example", "a control character"),
         ("a.example\0", "a control character"),
         ("a.example\u{85}", "a control character"),
-        ("*", "everything cannot be allowed"),
+        ("*", "no entry allows everything"),
         ("a.*.example", "a wildcard is `*.`"),
         ("*.*.example", "a wildcard is `*.`"),
         ("*a.example", "a wildcard is `*.`"),
@@ -227,8 +221,8 @@ fn an_exception_for_the_local_network_names_one_place_and_its_port() {
         ("192.168.001.100:1", "four decimal numbers"),
         ("0x7f.1:80", "four decimal numbers"),
         ("fd00::7", "it needs a port"),
-        ("127.0.0.1:80", "loopback is the proxy's own"),
-        ("[::1]:80", "loopback is the proxy's own"),
+        ("127.0.0.1:80", "loopback means the proxy itself"),
+        ("[::1]:80", "loopback means the proxy itself"),
         ("0.0.0.0:80", "no single machine"),
         ("224.0.0.1:80", "no single machine"),
         ("255.255.255.255:80", "no single machine"),
@@ -358,131 +352,4 @@ fn what_the_default_file_suggests_in_its_comments_can_be_used() {
         .collect();
     assert!(suggested.contains(&"*.atlassian.net") && suggested.len() > 4, "{suggested:?}");
     file(&suggested.join("\n")).unwrap();
-}
-
-/// Whether it is a wildcard, the labels of its name, its port.
-type Line = (bool, Vec<String>, u16);
-
-/// The third reading, which shares nothing with the others: labels from the right, one by one.
-fn oracle(lines: &[Line], host: &str, port: u16) -> bool {
-    let labels: Vec<String> = host.split('.').map(str::to_ascii_lowercase).collect();
-    lines.iter().any(|(wildcard, name, its_port)| {
-        let mut asked = labels.iter().rev();
-        let same = name.iter().rev().all(|label| asked.next() == Some(label));
-        let mut more = asked.peekable();
-        let fits = match more.peek() {
-            None => true,
-            Some(_) if !wildcard => false,
-            Some(_) => more.all(|label| {
-                !label.is_empty()
-                    && label.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
-            }),
-        };
-        *its_port == port && same && fits
-    })
-}
-
-const NAMES_A_CASE: usize = 64;
-
-/// How many names the property test tries: `PI_TEST_CASES=1000000 cargo test --release domain` for a million.
-fn cases() -> u32 {
-    let names =
-        std::env::var("PI_TEST_CASES").ok().and_then(|names| names.parse::<usize>().ok()).unwrap_or(16_384);
-    u32::try_from(names.div_ceil(NAMES_A_CASE)).unwrap()
-}
-
-fn label() -> impl Strategy<Value = String> {
-    prop_oneof![4 => "[ab]{1,2}", 1 => "[a-z0-9_]([-a-z0-9_]{0,8}[a-z0-9])?", 1 => Just("co".to_owned())]
-}
-
-fn line() -> impl Strategy<Value = Line> {
-    let name = prop::collection::vec(label(), 1..3);
-    let last = prop_oneof![Just("ab"), Just("test"), Just("example")];
-    (any::<bool>(), name, last, prop_oneof![4 => Just(443), 1 => Just(80), 1 => Just(8443)]).prop_map(
-        |(wildcard, mut name, last, port)| {
-            name.push(last.to_owned());
-            (wildcard, name, port)
-        },
-    )
-}
-
-/// Mostly near misses: a listed name, and a few changes to its text.
-fn names(lines: &[Line]) -> impl Strategy<Value = Vec<(String, u16)>> + use<> {
-    let known: Vec<String> = lines.iter().map(|(_, name, _)| name.join(".")).collect();
-    let change = (0..6u8, any::<prop::sample::Index>(), prop_oneof!["[ab.]", "[-A-Z0-9_.]", "\\PC", "(?s)."]);
-    let changed =
-        (prop::sample::select(known), prop::collection::vec(change, 0..4)).prop_map(|(name, changes)| {
-            let mut name: Vec<char> = name.chars().collect();
-            for (kind, at, text) in changes {
-                let odd = text.chars().next().unwrap_or('.');
-                match kind {
-                    0 => name.splice(0..0, [odd, '.']).for_each(drop),
-                    1 => name.insert(at.index(name.len() + 1), odd),
-                    2 if !name.is_empty() => {
-                        let at = at.index(name.len());
-                        name[at] = odd;
-                    }
-                    3 if !name.is_empty() => drop(name.remove(at.index(name.len()))),
-                    4 => name = name.iter().flat_map(|c| c.to_uppercase()).collect(),
-                    _ => name.push(odd),
-                }
-            }
-            name.into_iter().collect::<String>()
-        });
-    let host = prop_oneof![8 => changed, 1 => "[ab.]{0,8}(ab|test|example)", 1 => "\\PC{0,12}"];
-    let port = prop_oneof![4 => Just(443), 1 => Just(80), 1 => Just(8443), 1 => any::<u16>()];
-    prop::collection::vec((host, port), NAMES_A_CASE)
-}
-
-fn lists() -> impl Strategy<Value = (Vec<Line>, Vec<(String, u16)>)> {
-    prop::collection::vec(line(), 1..6).prop_flat_map(|lines| {
-        let names = names(&lines);
-        (Just(lines), names)
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn matcher_and_filter_allow_what_a_comparison_of_labels_allows_and_nothing_else((lines, names) in lists()) {
-        let written = |(wildcard, name, port): &Line| {
-            let star = if *wildcard { "*." } else { "" };
-            format!("{star}{}:{port}\n", name.join("."))
-        };
-        let text = lines.iter().map(written).collect::<Vec<_>>().concat();
-        let Ok(list) = file(&text) else {
-            // A label that begins or ends badly, or a public suffix: other tests say which those are.
-            return Err(TestCaseError::reject("not a list"));
-        };
-        let filter = compiled(&list.filter());
-        for (host, port) in names {
-            let expected = oracle(&lines, &host, port);
-            prop_assert_eq!(list.matching(&host, port).is_some(), expected, "matcher: {:?}", (&text, &host, port));
-            prop_assert_eq!(filter.is_match(&format!("{host}:{port}")), expected, "filter: {:?}", (&text, &host, port));
-            let plain = filter.is_match(&format!("http://{host}:{port}/x")) || (port == 80 && filter.is_match(&format!("http://{host}/")));
-            // A slash within what stands for the host ends it, so it is not this host that is asked for.
-            if !host.contains(['/', ':']) {
-                prop_assert_eq!(plain, expected && port == 80, "plain: {:?}", (&text, &host, port));
-            }
-        }
-    }
-
-    #[test]
-    fn no_text_whatever_makes_a_rule_that_the_proxy_would_read_otherwise(text in prop_oneof!["(?s).{0,60}", "[-a-z0-9*.:#/ \\[\\]\n]{0,60}"]) {
-        for source in [Source::File { name: "list", text: text.as_bytes() }, Source::Option(&text), Source::Lan(&text)] {
-            match Allowlist::read(&[source]) {
-                Ok(list) => for rule in list.filter().lines() {
-                    prop_assert!(rule.len() < 510 && rule.bytes().all(|b| b.is_ascii_graphic() && b != b'#'), "{rule:?}");
-                    prop_assert!(rule.starts_with('^') && (rule.ends_with('$') || rule.ends_with('/')), "{rule:?}");
-                    compiled(rule);
-                    // What is shown means the same when it is typed again.
-                    for entry in list.entries() {
-                        prop_assert_eq!(&Entry::parse(&entry.to_string()).unwrap().host, &entry.host);
-                    }
-                },
-                Err(problems) => prop_assert!(!problems.to_string().chars().any(|c| c != '\n' && c.is_control())),
-            }
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! The proxy behind which the machine itself may stand, and how the sidecar is told of it.
+//! The proxy that the machine itself uses, and the sidecar's configuration for it.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -29,9 +29,7 @@ impl Upstream {
         let rest = match proxy.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
             Some(_) => {
-                return Err(
-                    "only a proxy that is itself spoken to by plain HTTP can be passed on to".to_owned()
-                );
+                return Err("the sidecar can use only a proxy with an `http://` address".to_owned());
             }
             None => proxy,
         };
@@ -41,11 +39,11 @@ impl Upstream {
             None => (None, rest),
         };
         if login.as_deref().is_some_and(|login| !login.contains(':') || login.chars().any(unfit_for_conf)) {
-            return Err("its user name and password cannot be passed on: it takes `USER:PASSWORD` without blanks, `@` and quotes".to_owned());
+            return Err("its login must be `USER:PASSWORD` without blanks, `@`, `#` and quotes".to_owned());
         }
         let (host, port) = split_port(authority)?;
         let host = match target_host(host)?.as_str() {
-            // Inside the sidecar the machine's loopback is another one.
+            // The sidecar has a loopback of its own.
             "localhost" | "127.0.0.1" | "[::1]" => HOST_NAME.to_owned(),
             host => host.to_owned(),
         };
@@ -61,14 +59,14 @@ impl Upstream {
         Ok(Upstream { host, port, login, direct })
     }
 
-    /// The line that it needs among the exceptions, since such a proxy mostly has a private address.
+    /// Its exception from the closed address ranges: such a proxy mostly has a private address.
     pub(crate) fn lan(&self) -> String {
         format!("{} {}\n", self.host.trim_matches(['[', ']']), self.port)
     }
 }
 
-/// The configuration of tinyproxy but for its port, its filter and what else a single run of it needs: the sidecar adds
-/// those. `template` is `proxy/tinyproxy.conf`.
+/// The configuration of tinyproxy from `template`, which is `proxy/tinyproxy.conf`. The sidecar adds the port, the
+/// filter and other details of a single run.
 pub(crate) fn conf(template: &str, allowlist: &Allowlist, upstream: Option<&Upstream>) -> String {
     let mut lines = Vec::new();
     if let Some(Upstream { host, port, login, direct }) = upstream {
@@ -84,7 +82,7 @@ pub(crate) fn conf(template: &str, allowlist: &Allowlist, upstream: Option<&Upst
     template.replace("@UPSTREAM@\n", &lines.concat())
 }
 
-/// Undoes `%40` and its like in a user name or password.
+/// Decodes `%40` and the like in a user name or password.
 fn unescaped(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();

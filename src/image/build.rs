@@ -1,37 +1,43 @@
-//! How an image comes to exist: what is pulled and built, what a failure means, and when an older image may do.
+//! Builds images: pulls their bases, explains failures, and offers an older image instead.
 
-use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path, sync::Mutex, time::Duration};
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
 
-use super::{Image, Layer, files};
+use super::{Image, Layer, files, known::Known};
 use crate::{
     config::{Images, Pull},
     docker::{self, Docker},
-    files::lock_within,
+    files::{lock_within, read_small, replace},
     host::Host,
     report::{self, Hinted},
     scratch::Scratch,
-    session::Signals,
+    signals::Signals,
 };
 
-/// How long another launcher's build is waited for.
+/// How long to wait for another launcher's build.
 const LONGEST_BUILD: Duration = Duration::from_secs(3600);
 
-/// How long a base image may take to come from its registry.
+/// How long a pull of a base image may take.
 const LONGEST_PULL: Duration = Duration::from_secs(3600);
 
-/// How much is built.
+/// Which layers to build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// What does not exist.
+    /// The missing ones.
     Missing,
-    /// Everything, on the newest bases there are.
+    /// All of them, on the newest bases.
     Everything,
 }
 
-/// The builder: an engine, and where its lock and its log are.
-#[derive(Debug)]
+/// Builds images on one engine.
 pub(crate) struct Builder<'a> {
     pub(crate) docker: &'a Docker,
     pub(crate) host: &'a Host,
@@ -41,12 +47,10 @@ pub(crate) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Makes an image exist and returns the tag to use, which is an older one where the user accepted that.
+    /// Builds what the image lacks and returns its id, or an older image's if the user accepted that. The error of a
+    /// failed build has the last lines of the failing step and names the log.
     ///
     /// Two launchers at once build once: the second waits for the first.
-    ///
-    /// # Errors
-    /// The build failed: the error has the last lines of the failing step and names the whole log.
     pub(crate) fn ensure(&self, image: &Image, effort: Effort) -> anyhow::Result<String> {
         let state = self.host.state_dir();
         fs::create_dir_all(&state).with_context(|| format!("could not create `{}`", state.display()))?;
@@ -55,35 +59,81 @@ impl Builder<'_> {
             fs::File::create(&path).with_context(|| format!("could not create `{}`", path.display()))?;
         if lock.try_lock().is_err() {
             report::note("another `pi` is building an image; waiting for it");
+            let begun = SystemTime::now();
             lock_within(&lock, LONGEST_BUILD, || self.signals.check())
                 .with_context(|| format!("could not lock `{}`", path.display()))?;
+            self.check_failed_since(begun, image)?;
         }
         if effort == Effort::Everything {
             self.refresh(image)?;
         }
-        let mut missing = image.layers.len();
-        if effort == Effort::Everything {
-            missing = 0;
-        } else {
-            // From the top: what exists needs nothing below it.
-            while missing > 0 && !self.exists(&image.layers[missing - 1].tag)? {
-                missing -= 1;
-            }
+        // From the top: a layer that exists needs nothing below it.
+        let mut first = if effort == Effort::Everything { 0 } else { image.layers.len() };
+        while first > 0 && self.own(&image.layers[first - 1].tag)?.is_none() {
+            first -= 1;
         }
-        for layer in &image.layers[missing..] {
+        for (n, layer) in image.layers.iter().enumerate().skip(first) {
             self.signals.check()?;
-            if let Err(error) = self.build(layer) {
+            let below = n.checked_sub(1).map(|below| image.layers[below].tag.as_str());
+            if let Err(error) = self.build_on(below, layer) {
                 self.signals.check()?;
+                // Launchers that wait for this build read it.
+                let _ = replace(&self.failed(), layer.tag.as_bytes());
                 return match self.previous(image) {
                     Some(tag) => self.offer(&tag, error),
                     None => Err(error),
                 };
             }
         }
-        Ok(image.tag().to_owned())
+        self.own(image.tag())?.with_context(|| format!("the image `{}` is gone already", image.tag()))
     }
 
-    /// Asks the registries for newer bases; an unreachable registry is no reason not to work with what is there.
+    /// The id of the image with this tag, if this launcher's builds made it.
+    fn own(&self, tag: &str) -> anyhow::Result<Option<String>> {
+        // Asked in any case: an engine that does not answer says so here, and not in the middle of a build.
+        let found = self.docker.image_id(tag)?;
+        Ok(found.filter(|id| Known::of(self.host).id(tag).as_ref() == Some(id)))
+    }
+
+    /// Builds a layer on the one below. Anybody can move a tag, so the lower image must be ours before and after the
+    /// build.
+    fn build_on(&self, below: Option<&str>, layer: &Layer) -> anyhow::Result<()> {
+        let is_ours = || -> anyhow::Result<()> {
+            match below {
+                Some(tag) if self.own(tag)?.is_none() => Err(Hinted::error(
+                    format!("somebody else has moved the tag `{tag}` to another image"),
+                    format!(
+                        "find out who tags images on this engine; `docker image rm {tag}` removes the tag"
+                    ),
+                )),
+                _ => Ok(()),
+            }
+        };
+        is_ours()?;
+        let id = self.build(layer)?;
+        is_ours()?;
+        Known::of(self.host).remember(&layer.tag, &id)
+    }
+
+    /// This file names the layer whose build failed last.
+    fn failed(&self) -> PathBuf {
+        self.host.state_dir().join("build.failed")
+    }
+
+    /// Fails if another launcher has just failed to build this image, so that not everyone who waits repeats the build.
+    fn check_failed_since(&self, begun: SystemTime, image: &Image) -> anyhow::Result<()> {
+        let Ok(meta) = fs::metadata(self.failed()) else { return Ok(()) };
+        let tag = read_small(&self.failed())?.unwrap_or_default();
+        if meta.modified()? >= begun && image.tags().any(|own| own == tag) {
+            return Err(Hinted::error(
+                format!("another `pi` has just failed to build the image `{tag}`"),
+                format!("the whole log is in `{}`", self.host.state_dir().join("build.log").display()),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Pulls newer base images. If a registry is unreachable, the local one will do.
     fn refresh(&self, image: &Image) -> anyhow::Result<()> {
         if self.images.pull == Pull::Missing {
             return Ok(());
@@ -106,27 +156,19 @@ impl Builder<'_> {
                 }
             };
             if !pulled {
-                if !self.exists(source)? {
+                if self.docker.image_id(source)?.is_none() {
                     return Err(Hinted::error(
                         format!("could not pull the base image `{source}`, and there is no local one"),
                         "check the network, or name a mirror under `[images]` in `~/.config/pi/config.toml`",
                     ));
                 }
-                report::warn(format_args!("could not pull `{source}`; using the one that is there"));
+                report::warn(format_args!("could not pull `{source}`; using the local one"));
             }
         }
         Ok(())
     }
 
-    fn exists(&self, tag: &str) -> anyhow::Result<bool> {
-        match self.docker.try_run(&docker::image_exists(tag)) {
-            Ok(_) => Ok(true),
-            Err(failure) if failure.is_missing() => Ok(false),
-            Err(failure) => Err(failure.explain(&format!("look for the image `{tag}`"))),
-        }
-    }
-
-    fn build(&self, layer: &Layer) -> anyhow::Result<()> {
+    fn build(&self, layer: &Layer) -> anyhow::Result<String> {
         let scratch = Scratch::new(self.host, "build-")?;
         let context = scratch.path().join("context");
         fs::create_dir(&context).with_context(|| format!("could not create `{}`", context.display()))?;
@@ -142,7 +184,8 @@ impl Builder<'_> {
         let mut labels: Vec<(&str, &str)> =
             layer.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
         labels.push(("pi.user", &user));
-        let build = docker::build(&layer.tag, &context, &layer.args, &labels);
+        let id = scratch.path().join("id");
+        let build = docker::build(&layer.tag, &id, &context, &layer.args, &labels);
         report::note(format_args!("building the image `{}`", layer.tag));
         let status = self.docker.foreground(
             &build,
@@ -153,7 +196,7 @@ impl Builder<'_> {
                     report::progress(bytes);
                 }
                 if let Ok(mut kept) = kept.lock() {
-                    // The log is a help, not a promise: a full disk is reported by docker itself.
+                    // Docker itself reports a full disk.
                     let _ = kept.0.write_all(bytes);
                     kept.1.extend_from_slice(bytes);
                     let surplus = kept.1.len().saturating_sub(16_384);
@@ -162,10 +205,17 @@ impl Builder<'_> {
             },
         )?;
         if status.success() {
-            return Ok(());
+            let id = read_small(&id)?.context("docker did not say which image it built")?;
+            // Some engines list an image by another digest than the builder names: then the new tag tells.
+            let id = match self.docker.image_id(id.trim())? {
+                Some(id) => Some(id),
+                None => self.docker.image_id(&layer.tag)?,
+            };
+            return id.with_context(|| format!("the image `{}` is gone already", layer.tag));
         }
         let tail = kept.into_inner().map(|kept| kept.1).unwrap_or_default();
-        Err(failed(layer, &String::from_utf8_lossy(&tail), &log_path))
+        let output = String::from_utf8_lossy(&tail);
+        Err(docker::build_failure(&layer.tag, layer.sources.first(), &output, &log_path))
     }
 
     /// The newest image of the same kind from before a change.
@@ -177,9 +227,17 @@ impl Builder<'_> {
         tags.lines()
             .filter(|tag| *tag != image.tag() && tag.starts_with(variant))
             .find(|tag| {
-                self.docker.try_run(&docker::image_label(tag, "pi.image")).is_ok_and(|label| label == kind)
+                self.own(tag).is_ok_and(|own| own.is_some())
+                    && self
+                        .docker
+                        .try_run(&docker::image_label(tag, "pi.image"))
+                        .is_ok_and(|label| label == kind)
             })
             .map(str::to_owned)
+    }
+
+    fn previous_id(&self, tag: &str) -> anyhow::Result<String> {
+        self.own(tag)?.with_context(|| format!("the image `{tag}` is gone already"))
     }
 
     fn offer(&self, tag: &str, error: anyhow::Error) -> anyhow::Result<String> {
@@ -187,7 +245,7 @@ impl Builder<'_> {
         if self.host.var("PI_BOX_PREVIOUS_IMAGE").is_some() {
             report::warn(format_args!("{error:#}"));
             report::warn(format_args!("using the previous image `{tag}`, as `PI_BOX_PREVIOUS_IMAGE` says"));
-            return Ok(tag.to_owned());
+            return self.previous_id(tag);
         }
         if !(terminal.stdin && terminal.stderr) {
             return Err(error.context(format!(
@@ -198,7 +256,7 @@ impl Builder<'_> {
         if report::ask(&format!(
             "The previous image `{tag}` is still there, built from older files. Use it? [y/N] "
         )) {
-            Ok(tag.to_owned())
+            self.previous_id(tag)
         } else {
             Err(error)
         }
@@ -210,87 +268,8 @@ fn write_context_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         fs::create_dir_all(parent).with_context(|| format!("could not create `{}`", parent.display()))?;
     }
     fs::write(path, bytes).with_context(|| format!("could not write `{}`", path.display()))?;
-    // Modes count in docker's cache, so they must not depend on the user's umask.
+    // Docker's cache compares modes, so they must not depend on the user's umask.
     let mode = if bytes.starts_with(b"#!") { 0o755 } else { 0o644 };
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .with_context(|| format!("could not write `{}`", path.display()))
-}
-
-/// `text` without what sets a terminal's colours, with which old builders mark what goes to stderr.
-fn without_colours(text: &str) -> String {
-    let mut parts = text.split("\u{1b}[");
-    let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |plain, part| {
-        let end = part.find(|c: char| c.is_ascii_alphabetic()).map_or(0, |at| at + 1);
-        plain + &part[end..]
-    })
-}
-
-/// Why a build failed, as docker's output has it.
-fn failed(layer: &Layer, output: &str, log: &Path) -> anyhow::Error {
-    let output = &without_colours(output);
-    let lower = output.to_ascii_lowercase();
-    let log = log.display();
-    if lower.contains("no space left on device") {
-        return Hinted::error(
-            format!("could not build the image `{}`: the disk is full", layer.tag),
-            "`pi clean --images --caches` and `docker system prune` make room",
-        );
-    }
-    let unreachable = [
-        "pull access denied",
-        "manifest unknown",
-        "failed to resolve",
-        "failed to do request",
-        "error from registry",
-        "error pulling image",
-        "no such host",
-        "get \"https://",
-    ];
-    let lines: Vec<&str> = output.lines().map(str::trim_end).filter(|line| !line.trim().is_empty()).collect();
-    let last = lines.last().copied().unwrap_or_default();
-    if unreachable.iter().any(|sign| last.to_ascii_lowercase().contains(sign))
-        && let Some(source) = layer.sources.first()
-    {
-        return Hinted::error(
-            format!("could not pull the base image `{source}`: {}", last.trim()),
-            "check the network, or name a mirror under `[images]` in `~/.config/pi/config.toml`",
-        );
-    }
-    if let Some(said) = lines
-        .iter()
-        .find(|line| line.contains("Cannot connect to the Docker daemon") || line.contains("daemon socket"))
-    {
-        return docker::Failure::Refused { code: None, stderr: (*said).to_owned() }
-            .explain(&format!("build the image `{}`", layer.tag));
-    }
-    let tail = lines[lines.len().saturating_sub(8)..].join("\n");
-    Hinted::error(
-        format!("could not build the image `{}`; the last lines were:\n{tail}", layer.tag),
-        format!("the whole log is in `{log}`"),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{cli::Options, config::Config};
-
-    #[test]
-    fn a_failed_step_shows_its_last_lines_and_the_log() {
-        let images = Config::load(&Options::default(), &Host::for_tests(), None).unwrap().images;
-        let image = Image::proxy(&images, b"");
-        let error = failed(
-            &image.layers[0],
-            "Step 2/9\nE: Unable to locate package nope\nexit 100\n",
-            Path::new("/l"),
-        );
-        assert!(error.to_string().ends_with("E: Unable to locate package nope\nexit 100"), "{error}");
-        let error =
-            failed(&image.layers[0], "failed to resolve source metadata: no such host\n", Path::new("/l"));
-        assert!(
-            error.to_string().starts_with("could not pull the base image `debian:trixie-slim`"),
-            "{error}"
-        );
-    }
 }

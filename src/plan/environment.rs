@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, ffi::OsStr};
 
 use anyhow::bail;
 
-use super::{HOME, Inputs, PROXY_PORT, Reach, mounts::expected_mounts};
+use super::{Inputs, Mount, PROXY_PORT, Reach, mounts::expected_mounts};
 use crate::{
     agent,
-    docker::{Mount, Secret, Value},
     host::Host,
-    report::Usage,
+    inside,
+    report::Hinted,
+    secret::{Secret, Value},
 };
 
 const PROXY_VARIABLES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"];
@@ -31,11 +32,12 @@ pub(super) fn no_proxies() -> BTreeMap<String, Value> {
 
 /// The variables of the agent, built from nothing.
 pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Result<BTreeMap<String, Value>> {
-    let Inputs { config, host, facts, reach, subnet, .. } = inputs;
+    let Inputs { config, host, facts, reach, .. } = inputs;
+    let subnet = inputs.subnet();
     let mut env = match reach {
         Reach::Open => proxies(|name| host_proxy(host, name)),
         Reach::None | Reach::Demo => no_proxies(),
-        Reach::Proxy(_) => {
+        Reach::Proxy(..) => {
             let ours = format!("http://{}:{PROXY_PORT}", subnet.sidecar());
             proxies(|name| match name {
                 "HTTP_PROXY" | "HTTPS_PROXY" => Value::from(ours.as_str()),
@@ -75,7 +77,7 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
         env.insert(format!("GIT_CONFIG_VALUE_{n}"), value.into());
     }
     for (name, value) in [
-        ("HOME", HOME),
+        ("HOME", inside::HOME),
         ("USER", "pi"),
         ("LOGNAME", "pi"),
         ("LANG", "C.UTF-8"),
@@ -98,7 +100,7 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
         Reach::None | Reach::Demo => {
             env.insert("PI_OFFLINE".to_owned(), "1".into());
         }
-        Reach::Proxy(_) => {
+        Reach::Proxy(..) => {
             env.insert("PI_BOX_PROXY".to_owned(), format!("{}:{PROXY_PORT}", subnet.sidecar()).into());
             let own = host.addresses.iter().filter(|address| address.is_ipv4());
             let mut probe: Vec<String> = own.map(ToString::to_string).take(16).collect();
@@ -106,7 +108,7 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
             env.insert("PI_BOX_PROBE".to_owned(), probe.join(" ").into());
         }
     }
-    let expected = expected_mounts(facts, mounts, host);
+    let expected = expected_mounts(inputs, mounts);
     if !expected.is_empty() {
         env.insert("PI_BOX_MOUNTS".to_owned(), expected.into());
     }
@@ -149,7 +151,7 @@ fn check_variable(name: &str, reach: &Reach) -> anyhow::Result<()> {
     } else {
         return Ok(());
     };
-    bail!(Usage::error(format!(
+    bail!(Hinted::usage(format!(
         "the variable `{}` cannot be given to the agent: it {why}",
         name.escape_debug()
     )))

@@ -8,148 +8,72 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Directory, File, HOME, Inputs, Keep, Program, Reach, Text};
+use super::{Inputs, Mount, Needed, Needs, Purpose, Source};
 use crate::{
-    agent,
-    config::{AgentDir, Config},
-    docker::{Access, Mount, Source},
-    facts::Facts,
+    agent_dir::laid::{self, Making, Planned},
+    config::Access,
     files::Identity,
-    host::{Host, Owner, hex},
+    host::hex,
+    inside,
 };
 
-/// How much of the agent's directory can be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AgentDirAccess {
-    /// Login and sessions.
-    Guarded,
-    /// Everything, as the user's settings say.
-    Shared,
-    /// Everything, for a command that changes the agent's own set-up. There is no repository beside it, whose settings and
-    /// extensions would run there as well.
-    SetUp,
-    /// The same for a command that names a path in the repository, which is there to be read.
-    SetUpFromRepository,
-}
-
-impl AgentDirAccess {
-    /// What the user types to change the agent's set-up must be able to change it.
-    pub(super) fn of(config: &Config, program: &Program) -> Self {
-        match program {
-            Program::Agent(args) if agent::changes_its_setup(args, &config.images.agent_version) => {
-                if agent::names_a_path(args) {
-                    Self::SetUpFromRepository
-                } else {
-                    Self::SetUp
-                }
-            }
-            _ if config.agent_dir == AgentDir::Shared => Self::Shared,
-            _ => Self::Guarded,
-        }
-    }
-}
-
-/// What a session may write in a guarded directory: logins.
-const LOGINS: [&str; 2] = ["auth.json", "mcp-auth.json"];
-
-/// What stays outside: programs of another platform, scratch files and logs, caches that could steer other sessions
-/// and are fetched again.
-fn is_left_out(name: &str) -> bool {
-    matches!(name, "bin" | "tmp" | "models-store.json" | "crashes.json" | "pi-debug.log")
-        || Path::new(name).extension().is_some_and(|kind| kind == "lock")
-        || name.starts_with("mcp.log")
-}
-
-pub(super) fn agent_mounts(
-    facts: &Facts,
-    access: AgentDirAccess,
-    host: &Host,
-    directories: &mut Vec<Directory>,
-    files: &mut Vec<File>,
-    owner: Option<Owner>,
-) -> Vec<Mount> {
-    let dir = &facts.agent_dir;
-    let inside = Path::new(HOME).join(".pi/agent");
-    let mut mounts = Vec::new();
-    let sessions = dir.join("sessions");
-    let mut needed = |path: PathBuf| directories.push(Directory { path, owner });
-    needed(dir.clone());
-    needed(sessions.clone());
-    files.push(File {
-        path: dir.join("auth.json"),
-        text: Text::Plain("{}\n".to_owned()),
-        keep: Keep::Existing,
-        owner,
-    });
-    match access {
-        AgentDirAccess::Shared | AgentDirAccess::SetUp | AgentDirAccess::SetUpFromRepository => {
-            // Programs are kept per platform: those of a Mac are of no use here, and ours none there.
-            let bin = host.state_dir().join("agent-bin");
-            needed(dir.join("bin"));
-            needed(bin.clone());
-            mounts.push(Mount::bind(dir.clone(), &inside, Access::ReadWrite));
-            mounts.push(Mount::bind(bin, inside.join("bin"), Access::ReadWrite));
-        }
-        AgentDirAccess::Guarded => {
-            mounts.push(Mount::bind(sessions, inside.join("sessions"), Access::ReadWrite));
-            mounts.push(Mount::bind(dir.join("auth.json"), inside.join("auth.json"), Access::ReadWrite));
-            for entry in &facts.agent_entries {
-                let name = entry.name.as_str();
-                if matches!(name, "sessions" | "auth.json") || is_left_out(name) {
-                    continue;
-                }
-                let access = if LOGINS.contains(&name) { Access::ReadWrite } else { Access::ReadOnly };
-                mounts.push(Mount::bind(&entry.real, inside.join(name), access));
-            }
-        }
-    }
-    mounts
-}
-
-pub(super) fn workspace_mounts(
-    inputs: &Inputs<'_>,
-    access: AgentDirAccess,
-    labels: &BTreeMap<String, String>,
-) -> Vec<Mount> {
-    let Inputs { id, workspace, facts, who, reach, .. } = inputs;
-    let home = Path::new(HOME);
-    let volume = |name, role: &str, labels: &BTreeMap<String, String>| {
-        let mut labels = labels.clone();
-        labels.insert("pi.role".to_owned(), role.to_owned());
-        Source::Volume { name, labels }
-    };
-    let own_home = Mount {
-        source: volume(id.home(), "home", labels),
-        target: home.to_owned(),
+/// The agent's own directory: memory, with what was laid out for this session in it.
+pub(super) fn agent_mounts(inputs: &Inputs<'_>) -> Vec<Mount> {
+    let Inputs { choices, who, .. } = inputs;
+    let inside = Path::new(inside::AGENT_DIR);
+    let memory = laid::IN_MEMORY.iter().map(|name| Mount {
+        source: Source::Memory { owner: *who, size: "256m" },
+        target: if name.is_empty() { inside.to_owned() } else { inside.join(name) },
         access: Access::ReadWrite,
+    });
+    let bind = |source: &PathBuf, target: &PathBuf, access| Mount::bind(source, inside.join(target), access);
+    if let Some(laid) = &choices.laid {
+        return memory.chain(laid.iter().map(|laid| bind(&laid.source, &laid.target, laid.access))).collect();
+    }
+    let planned = planned(inputs);
+    memory.chain(planned.iter().map(|one| bind(&one.source, &one.target, one.access))).collect()
+}
+
+fn planned(inputs: &Inputs<'_>) -> Vec<Planned> {
+    laid::planned(&inputs.facts.layout, inputs.state, &inputs.facts.agent_dir)
+}
+
+/// What must be made for these mounts, where nothing was laid out yet.
+pub(super) fn needed(inputs: &Inputs<'_>) -> Vec<Needed> {
+    if inputs.choices.laid.is_some() {
+        return vec![];
+    }
+    let need = |Planned { source: path, made, .. }: Planned| {
+        let kind = match made {
+            Making::There(_) => return None,
+            Making::Directory => Needs::Directory,
+            Making::File(None) => Needs::File,
+            Making::File(Some(of)) => Needs::Copy(of),
+        };
+        Some(Needed { path, kind, owner: inputs.other_owner() })
     };
+    planned(inputs).into_iter().filter_map(need).collect()
+}
+
+/// The repository, the agent's home, the caches, and what the user asked for.
+pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, String>) -> Vec<Mount> {
+    let Inputs { id, workspace, facts, program, .. } = inputs;
+    let home = Path::new(inside::HOME);
+    let own_home = volume(id.home(), "home", labels, home);
     let asked = || {
         let credentials = facts.credentials.iter().map(|(_, path)| Mount::same(path, Access::ReadOnly));
-        credentials.chain(facts.mounts.iter().cloned())
+        let wanted = facts.binds.iter().map(|bind| Mount::bind(&bind.source, &bind.target, bind.access));
+        credentials.chain(wanted)
     };
-    // What stands in for a link in the agent's directory would follow that link here, where the directory is as it is.
-    let set_up = || asked().filter(|mount| !mount.target.starts_with(home.join(".pi/agent")));
-    match access {
-        AgentDirAccess::SetUp => return std::iter::once(own_home).chain(set_up()).collect(),
-        AgentDirAccess::SetUpFromRepository => {
-            let repository = Mount::same(&workspace.root, Access::ReadOnly);
-            return [repository, own_home].into_iter().chain(set_up()).collect();
-        }
-        AgentDirAccess::Guarded | AgentDirAccess::Shared => {}
+    if program.purpose == Purpose::SetUp {
+        let repository =
+            program.reads_the_repository().then(|| Mount::same(&workspace.root, Access::ReadOnly));
+        return repository.into_iter().chain([own_home]).chain(asked()).collect();
     }
     let mut mounts = vec![Mount::same(&workspace.root, Access::ReadWrite), own_home];
     // The scratch repository of a demonstration is gone with it, and nobody would come back to its cache.
-    if !matches!(reach, Reach::Demo) {
-        // The cache outlives the session, so it carries none of its labels.
-        let mut lasting = labels.clone();
-        lasting.remove("pi.session");
-        let key = hex(&Sha256::digest(format!("{}\0{}\0{}", workspace.root.display(), who.uid, who.gid)));
-        let cache = format!("pi-cache-{}", &key[..16]);
-        mounts.push(Mount {
-            source: volume(cache, "cache", &lasting),
-            target: home.join(".cache/lang"),
-            access: Access::ReadWrite,
-        });
+    if program.purpose != Purpose::Demo {
+        mounts.push(cache(inputs, labels));
     }
     mounts.extend(workspace.git_dirs.iter().map(|dir| Mount::same(dir, Access::ReadWrite)));
     if let Some(skills) = &facts.skills {
@@ -160,6 +84,21 @@ pub(super) fn workspace_mounts(
     }
     mounts.extend(asked());
     mounts
+}
+
+fn volume(name: String, role: &str, labels: &BTreeMap<String, String>, target: &Path) -> Mount {
+    let mut labels = labels.clone();
+    labels.insert("pi.role".to_owned(), role.to_owned());
+    Mount { source: Source::Volume { name, labels }, target: target.to_owned(), access: Access::ReadWrite }
+}
+
+/// The caches of languages. They outlive the session, so they carry none of its labels.
+fn cache(inputs: &Inputs<'_>, labels: &BTreeMap<String, String>) -> Mount {
+    let Inputs { workspace, who, .. } = inputs;
+    let mut lasting = labels.clone();
+    lasting.remove("pi.session");
+    let key = hex(&Sha256::digest(format!("{}\0{}\0{}", workspace.root.display(), who.uid, who.gid)));
+    volume(format!("pi-cache-{}", &key[..16]), "cache", &lasting, Path::new(inside::CACHE))
 }
 
 /// What is asked for twice at one place is mounted once, as it was asked for last.
@@ -173,10 +112,10 @@ pub(super) fn unique(mounts: Vec<Mount>) -> Vec<Mount> {
 }
 
 /// What the gate is to find at each mount: a name may lead elsewhere between our look and the engine's. Each as
-/// `DEVICE:INODE:PATH`, the path's odd characters as `%XX`. Left out where the engine runs in a machine of its own, which
-/// numbers files in its own way.
-pub(super) fn expected_mounts(facts: &Facts, mounts: &[Mount], host: &Host) -> String {
-    if !host.engine.shares_our_kernel() {
+/// `DEVICE:INODE:PATH`, the path's odd characters as `%XX`; `-:-:PATH` for what is not of the host. Anything else the gate
+/// refuses. Left out where the engine runs in a machine of its own, which numbers files in its own way.
+pub(super) fn expected_mounts(inputs: &Inputs<'_>, mounts: &[Mount]) -> String {
+    if !inputs.host.engine.shares_our_kernel() {
         return String::new();
     }
     let escaped = |path: &Path| {
@@ -189,9 +128,28 @@ pub(super) fn expected_mounts(facts: &Facts, mounts: &[Mount], host: &Host) -> S
             text
         })
     };
+    let laid = inputs.choices.laid.iter().flatten().map(|laid| (laid.source.clone(), Some(laid.identity)));
+    let planned = if inputs.choices.laid.is_none() { planned(inputs) } else { vec![] };
+    let planned = planned.into_iter().map(|one| match one.made {
+        Making::There(identity) => (one.source, Some(identity)),
+        // A dry run cannot know what its script will have made.
+        Making::Directory | Making::File(_) => (one.source, None),
+    });
+    let own: BTreeMap<PathBuf, Option<Identity>> = laid.chain(planned).collect();
     let found = mounts.iter().filter_map(|mount| {
-        let Identity { device, inode } = facts.identities.get(mount.path()?)?;
-        Some(format!("{device}:{inode}:{}", escaped(&mount.target)))
+        let target = escaped(&mount.target);
+        let identity = match mount.path() {
+            None => None,
+            Some(path) => match own.get(path) {
+                Some(identity) => *identity,
+                // Without an identity the gate refuses it.
+                None => Some(*inputs.facts.identities.get(path)?),
+            },
+        };
+        Some(match identity {
+            Some(Identity { device, inode }) => format!("{device}:{inode}:{target}"),
+            None => format!("-:-:{target}"),
+        })
     });
     found.collect::<Vec<_>>().join(" ")
 }

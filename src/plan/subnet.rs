@@ -4,16 +4,15 @@ use std::net::Ipv4Addr;
 
 use sha2::{Digest as _, Sha256};
 
-use super::session::SessionId;
-use crate::host::Host;
+use crate::{host::Host, record::SessionId};
 
 /// A session's own network: eight addresses of a private range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Subnet(Ipv4Addr);
+pub(super) struct Subnet(Ipv4Addr);
 
 impl Subnet {
     /// The `attempt`th choice for a session, avoiding what the machine routes elsewhere.
-    pub(crate) fn choose(id: &SessionId, attempt: u32, host: &Host) -> Self {
+    pub(super) fn choose(id: &SessionId, attempt: u32, host: &Host) -> Self {
         let seed = Sha256::digest(id.as_str());
         let start = u32::from_le_bytes([seed[0], seed[1], seed[2], seed[3]]);
         (0..SUBNETS)

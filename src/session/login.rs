@@ -24,11 +24,10 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use self::deeds::{Foreign, Login, foreign, parse, shown, undo};
-use super::claim::directory_lock;
 use crate::{
     files::Identity,
     host::Host,
-    plan::session::{Record, SessionId},
+    record::{self, Record, SessionId, directory_lock},
     report::{self, Hinted},
 };
 
@@ -130,17 +129,13 @@ struct Other {
 
 /// All other sessions, whether they live or still are to be taken down. One without a copy has not started its agent.
 fn others(dir: &Path) -> Vec<Other> {
-    let list = dir.parent().and_then(|sessions| fs::read_dir(sessions).ok());
-    let other = |entry: fs::DirEntry| {
-        SessionId::parse(entry.file_name().to_str()?)?;
-        let path = entry.path();
+    let other = |(_, path): (SessionId, PathBuf)| {
         let backup = Backup::load(&path).filter(|_| path != dir)?;
-        let record = fs::read_to_string(path.join("session.json")).unwrap_or_default();
         // One whose record is lost can still be told by its file.
-        let login = serde_json::from_str::<Record>(&record).map(|record| record.login).unwrap_or_default();
+        let login = Record::load(&path).map(|record| record.login).unwrap_or_default();
         Some(Other { login, backup })
     };
-    list.into_iter().flatten().flatten().filter_map(other).collect()
+    dir.parent().into_iter().flat_map(record::entries_of).filter_map(other).collect()
 }
 
 /// Why a session is not to begin with this text. Without other sessions, what stands there is the user's own.

@@ -1,181 +1,323 @@
-//! The running sidecar: what keeps it alive, and what its log says.
+//! The running sidecar: what keeps it alive, what it is told, and what it says.
 
 use std::{
     fs,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
-    process::Child,
+    process::{Child, ChildStdin},
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
-use super::{TEARDOWN, replace};
+use super::proxy_log::{PROXY_LOG, ProxyLog};
 use crate::{
-    docker::{self, Docker},
-    host::Host,
-    refused::Refused,
-    report,
+    docker::Docker, egress::Rendered, files::replace, host::Host, plan::Container, refused::Refused, report,
 };
+
+/// How long the sidecar may take to try new rules.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long it may take to end.
+const END: Duration = Duration::from_secs(5);
+
+/// How long a line of its log may be.
+const LINE: u64 = 64 << 10;
+
+/// How much of the sidecar's complaints is kept.
+const LONGEST_COMPLAINT: usize = 4096;
+
+/// How many of the sidecar's warnings reach the terminal: a broken one may have no end of them.
+const MOST_WARNINGS: u32 = 20;
 
 /// The running sidecar: its stdin keeps it alive, its stdout is the proxy's log.
 pub(super) struct Sidecar {
-    child: Arc<Mutex<Child>>,
-    reader: thread::JoinHandle<Refused>,
-    ready: Arc<AtomicBool>,
-    ended: Arc<AtomicBool>,
-    expected: Arc<AtomicBool>,
-    said: Arc<Mutex<String>>,
+    child: Mutex<Child>,
+    reader: Mutex<Option<thread::JoinHandle<()>>>,
+    link: Arc<Link>,
+    dir: PathBuf,
 }
 
-/// How much of a proxy's log is kept.
-const LOG_LIMIT: u64 = 5 << 20;
-
 impl Sidecar {
+    /// Starts the container and tells it the rules, by its stdin: they are never in an argv, an environment or a file.
     pub(super) fn start(
         docker: &Docker,
-        sidecar: &docker::Container,
+        sidecar: &Container,
         agent: &str,
         dir: &Path,
+        rules: &Rendered,
     ) -> anyhow::Result<Self> {
-        let mut child = docker.hold(&sidecar.attach())?;
+        let mut child = docker.start_held(sidecar)?;
+        let stdin = child.stdin.take().context("the proxy has no input")?;
         let stdout = child.stdout.take().context("the proxy has no output")?;
         let stderr = child.stderr.take().context("the proxy has no error output")?;
-        let [ready, ended, expected] = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
-        let said = Arc::new(Mutex::new(String::new()));
-        let (errors, complaint) = (said.clone(), said.clone());
-        thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut said = errors.lock().unwrap_or_else(PoisonError::into_inner);
-                if said.len() < 4096 {
-                    said.push_str(&report::printable(&line));
-                    said.push(' ');
-                }
-            }
-        });
-        let log = Log::create(dir)?;
-        let (is_ready, has_ended, is_expected) = (ready.clone(), ended.clone(), expected.clone());
-        let (docker, agent) = (docker.clone(), agent.to_owned());
+        let log = ProxyLog::create(dir)?;
+        let link = Arc::new(Link::open(stdin, rules.first_words(), log));
+        let complaints = link.clone();
+        thread::spawn(move || complaints.take_complaints(stderr));
+        let (heard, docker, agent) = (link.clone(), docker.clone(), agent.to_owned());
         let reader = thread::spawn(move || {
-            let refused = follow(stdout, log, &is_ready, &complaint);
-            has_ended.store(true, Ordering::SeqCst);
-            if !is_expected.load(Ordering::SeqCst) {
-                if is_ready.load(Ordering::SeqCst) {
+            heard.follow(stdout);
+            match heard.end() {
+                Ending::Expected => {}
+                Ending::AfterReady => {
                     report::warn("the proxy has ended: nothing can leave this session any more");
-                } else {
-                    // The agent has not started and never will: its gate waits for a proxy that is not coming.
-                    let _ = docker.try_run_within(&docker::remove_containers(&[agent]), TEARDOWN);
                 }
+                // The agent has not started and never will: its gate waits for a proxy that is not coming.
+                Ending::BeforeReady => docker.halt_now(&agent),
             }
-            refused
         });
-        Ok(Self { child: Arc::new(Mutex::new(child)), reader, ready, ended, expected, said })
+        let reader = Mutex::new(Some(reader));
+        Ok(Self { child: Mutex::new(child), reader, link, dir: dir.to_owned() })
+    }
+
+    /// Gives the sidecar new rules and waits until they are in effect. Several callers take turns; one that comes before
+    /// the first rules are in effect waits for them.
+    ///
+    /// # Errors
+    /// It did not take them and keeps the old ones, it has ended, or it does not answer in time.
+    pub(super) fn change(&self, rendered: &Rendered) -> anyhow::Result<()> {
+        self.link.change(rendered)
+    }
+
+    /// What was refused so far.
+    pub(super) fn refused(&self) -> Refused {
+        lock(&self.link.refused).clone()
+    }
+
+    /// The log so far, and what comes.
+    pub(super) fn read_log(&self) -> (Vec<u8>, Receiver<Vec<u8>>) {
+        lock(&self.link.log).read()
     }
 
     /// What the proxy said, if it ended before the agent's gate had seen it work.
     pub(super) fn failed_before_ready(&self) -> Option<String> {
-        if self.ready.load(Ordering::SeqCst) || !self.ended.load(Ordering::SeqCst) {
-            return None;
-        }
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(if said.trim().is_empty() { "it said nothing".to_owned() } else { said.trim().to_owned() })
+        let heard = lock(&self.link.heard);
+        let failed = heard.ended && !heard.ready;
+        let said = heard.complaint.trim();
+        failed.then(|| if said.is_empty() { "it said nothing".to_owned() } else { said.to_owned() })
     }
 
     pub(super) fn expect_end(&self) {
-        self.expected.store(true, Ordering::SeqCst);
+        lock(&self.link.heard).expected = true;
         // Its stdin ends, and so does it.
-        self.child.lock().unwrap_or_else(PoisonError::into_inner).stdin.take();
+        lock(&self.link.words).take();
     }
 
-    /// Waits for its last line and tells what was refused.
-    pub(super) fn finish(self, host: &Host) {
+    /// Waits for its last line, keeps its log for later, and returns what was refused.
+    pub(super) fn finish(&self, host: &Host) -> Refused {
         {
-            let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-            let deadline = SystemTime::now() + Duration::from_secs(5);
-            while SystemTime::now() < deadline && matches!(child.try_wait(), Ok(None)) {
+            let mut child = lock(&self.child);
+            let deadline = Instant::now() + END;
+            while Instant::now() < deadline && matches!(child.try_wait(), Ok(None)) {
                 thread::sleep(Duration::from_millis(5));
             }
             let _ = child.kill();
             let _ = child.wait();
         }
-        let Ok(refused) = self.reader.join() else { return };
-        let path = host.state_dir().join(LAST_REFUSED);
-        if let Err(error) = replace(&path, &refused.save()) {
+        if let Some(reader) = lock(&self.reader).take() {
+            let _ = reader.join();
+        }
+        let refused = self.refused();
+        let path = host.last_refused();
+        if let Err(error) = replace(&path, refused.save().as_bytes()) {
             report::warn(format_args!("could not write `{}`: {error}", path.display()));
         }
-        crate::verb::blocked::say_at_exit(&refused);
+        // A help, not a promise.
+        let _ = fs::rename(self.dir.join(PROXY_LOG), host.last_log());
+        refused
     }
 }
 
-/// What the last session was refused, for `pi blocked`.
-pub(crate) const LAST_REFUSED: &str = "last-refused";
-/// What a running session was refused, in its directory.
-pub(crate) const REFUSED: &str = "refused";
-/// The proxy's log, in a running session's directory.
-pub(crate) const PROXY_LOG: &str = "proxy.log";
-
-struct Log {
-    dir: PathBuf,
-    file: fs::File,
-    written: u64,
+/// What goes to and fro between the launcher and the sidecar. Any thread may hold it.
+struct Link {
+    /// To the thread that writes; without it the sidecar's stdin ends.
+    words: Mutex<Option<SyncSender<Vec<u8>>>>,
+    /// Held by the one who changes the rules.
+    turn: Mutex<()>,
+    heard: Mutex<Heard>,
+    news: Condvar,
+    refused: Mutex<Refused>,
+    log: Mutex<ProxyLog>,
 }
 
-impl Log {
-    fn create(dir: &Path) -> anyhow::Result<Self> {
-        let path = dir.join(PROXY_LOG);
-        let file =
-            fs::File::create(&path).with_context(|| format!("could not create `{}`", path.display()))?;
-        Ok(Self { dir: dir.to_owned(), file, written: 0 })
+#[derive(Default)]
+struct Heard {
+    ready: bool,
+    ended: bool,
+    expected: bool,
+    complaint: String,
+    warnings: u32,
+    /// How often rules were sent, and how often there was an answer.
+    sent: u64,
+    answered: u64,
+    /// The last answer: why the old rules were kept, if they were.
+    verdict: Option<Result<(), String>>,
+}
+
+enum Ending {
+    Expected,
+    BeforeReady,
+    AfterReady,
+}
+
+impl Link {
+    fn open(stdin: ChildStdin, first_words: Vec<u8>, log: ProxyLog) -> Self {
+        // A sidecar that reads nothing keeps this thread waiting, and nobody else.
+        let (words, rest) = sync_channel(1);
+        thread::spawn(move || write(stdin, &first_words, &rest));
+        Self {
+            words: Mutex::new(Some(words)),
+            turn: Mutex::default(),
+            heard: Mutex::new(Heard { sent: 1, ..Heard::default() }),
+            news: Condvar::new(),
+            refused: Mutex::default(),
+            log: Mutex::new(log),
+        }
     }
 
-    fn line(&mut self, line: &[u8]) {
-        // What the proxy says of itself is little, and `pi allow` waits for it.
-        if self.written < LOG_LIMIT || line.starts_with(b"pi-proxy: ") {
-            self.written += line.len() as u64;
-            let _ = self.file.write_all(line);
+    fn change(&self, rendered: &Rendered) -> anyhow::Result<()> {
+        let _turn = lock(&self.turn);
+        let deadline = Instant::now() + PATIENCE;
+        // A late answer to the one before must not be taken for the answer to this one.
+        let mut heard = self.answered(deadline)?;
+        heard.verdict = None;
+        heard.sent += 1;
+        drop(heard);
+        let words = lock(&self.words).clone();
+        words.context(ENDED)?.try_send(rendered.new_rules()).ok().context(ENDED)?;
+        let verdict = self.answered(deadline)?.verdict.take().context(ENDED)?;
+        verdict.map_err(|why| {
+            anyhow::anyhow!("the proxy did not take the new rules, the old ones are in effect: {why}")
+        })
+    }
+
+    /// Waits until there is an answer to everything that was sent.
+    fn answered(&self, deadline: Instant) -> anyhow::Result<MutexGuard<'_, Heard>> {
+        let mut heard = lock(&self.heard);
+        while heard.answered < heard.sent {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if heard.ended {
+                bail!(ENDED);
+            }
+            if left.is_zero() {
+                bail!("the proxy has not answered within {} s", PATIENCE.as_secs());
+            }
+            heard = self.news.wait_timeout(heard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(heard)
+    }
+
+    /// Reads the proxy's log to its end.
+    fn follow(&self, stdout: impl io::Read) {
+        let mut lines = BufReader::new(stdout);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match lines.by_ref().take(LINE).read_until(b'\n', &mut line) {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+            lock(&self.log).add(&line);
+            if let Some(word) = line.strip_prefix(b"pi-proxy: ") {
+                self.heed(String::from_utf8_lossy(word).trim_end());
+            } else {
+                lock(&self.refused).line(&line, SystemTime::now());
+            }
+        }
+    }
+
+    /// What the sidecar says of itself; an agent can write no line that begins so.
+    fn heed(&self, word: &str) {
+        let mut heard = lock(&self.heard);
+        let mut warning = None;
+        match word.split_once(": ") {
+            None if word == "ready" => {
+                heard.ready = true;
+                heard.answer(Ok(()));
+            }
+            None if word == "rules changed" => heard.answer(Ok(())),
+            Some(("rules kept", why)) => heard.answer(Err(report::one_line(why))),
+            Some(("error", text)) => heard.complain(text),
+            Some(("warning", text)) => warning = Some(text.to_owned()),
+            Some(("restarted", why)) => {
+                warning = Some(format!("the proxy was restarted, its connections are lost: {why}"));
+            }
+            Some(("dropped", why)) => warning = Some(format!("the proxy closed connections: {why}")),
+            _ => {}
+        }
+        if let Some(warning) = warning {
+            heard.warnings = heard.warnings.saturating_add(1);
+            match heard.warnings {
+                ..=MOST_WARNINGS => report::warn(warning),
+                n if n == MOST_WARNINGS + 1 => {
+                    report::warn("the proxy has more warnings; `pi logs` shows them");
+                }
+                _ => {}
+            }
+        }
+        self.news.notify_all();
+    }
+
+    /// Takes what docker says of the sidecar on stderr, to its end.
+    fn take_complaints(&self, mut stderr: impl io::Read) {
+        let mut buffer = [0; 8192];
+        while let Ok(n @ 1..) = stderr.read(&mut buffer) {
+            let mut heard = lock(&self.heard);
+            for line in String::from_utf8_lossy(&buffer[..n]).lines() {
+                heard.complain(line);
+            }
+        }
+    }
+
+    /// Notes that nothing more will come.
+    fn end(&self) -> Ending {
+        let mut heard = lock(&self.heard);
+        heard.ended = true;
+        lock(&self.log).end();
+        self.news.notify_all();
+        match *heard {
+            Heard { expected: true, .. } => Ending::Expected,
+            Heard { ready: true, .. } => Ending::AfterReady,
+            _ => Ending::BeforeReady,
         }
     }
 }
 
-/// Reads the proxy's log to its end.
-fn follow(stdout: impl io::Read, mut log: Log, ready: &AtomicBool, said: &Mutex<String>) -> Refused {
-    let mut refused = Refused::default();
-    let mut lines = BufReader::new(stdout);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match lines.by_ref().take(64 << 10).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return refused,
-            Ok(_) => {}
+const ENDED: &str = "the proxy has ended";
+
+impl Heard {
+    fn answer(&mut self, verdict: Result<(), String>) {
+        if self.answered < self.sent {
+            self.answered += 1;
+            self.verdict = Some(verdict);
         }
-        log.line(&line);
-        if let Some(word) = line.strip_prefix(b"pi-proxy: ") {
-            let word = String::from_utf8_lossy(word);
-            heed(word.trim_end(), ready, said);
-            continue;
-        }
-        if refused.line(&line, SystemTime::now()).is_some() {
-            let _ = replace(&log.dir.join(REFUSED), &refused.save());
+    }
+
+    fn complain(&mut self, text: &str) {
+        if self.complaint.len() < LONGEST_COMPLAINT {
+            self.complaint.extend(report::printable(text).chars().take(LONGEST_COMPLAINT));
+            self.complaint.push(' ');
         }
     }
 }
 
-/// What the front of the proxy says of itself; an agent can write no line that begins so.
-fn heed(word: &str, ready: &AtomicBool, said: &Mutex<String>) {
-    match word.split_once(": ") {
-        None if word == "ready" => ready.store(true, Ordering::SeqCst),
-        Some(("error", text)) => said.lock().unwrap_or_else(PoisonError::into_inner).push_str(text),
-        Some(("warning", text)) => report::warn(text),
-        Some(("restarted", why)) => {
-            report::warn(format_args!("the proxy was restarted, its connections are lost: {why}"));
-        }
-        Some(("dropped", why)) => report::warn(format_args!("the proxy closed connections: {why}")),
-        // `pi allow` reads these from the log.
-        _ => {}
+/// Writes to the sidecar's stdin what comes, until nothing more can come.
+fn write(mut stdin: ChildStdin, first: &[u8], rest: &Receiver<Vec<u8>>) {
+    let mut next = stdin.write_all(first);
+    while next.is_ok()
+        && let Ok(words) = rest.recv()
+    {
+        next = stdin.write_all(&words);
     }
+    // One that reads no more will be heard to end.
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,13 +1,15 @@
 //! Taking a session down: from its id alone, and as often as it takes.
 
-use std::{fs, path::PathBuf, thread, time::Duration};
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
-use super::{TEARDOWN, login::mend_login, sidecar::Sidecar, watcher::Watcher};
+use super::{TEARDOWN, login::mend_login, settings::keep, sidecar::Sidecar, watcher::Watcher};
 use crate::{
+    agent_dir::staged::Stage,
     docker::{self, Cmd, Docker},
     host::Host,
-    plan::{down, session::SessionId},
-    report,
+    record::{self, SessionId},
+    refused::say_at_exit,
+    report::{self, Finding},
 };
 
 /// How much of a session there can still be.
@@ -26,9 +28,13 @@ pub(super) struct Teardown<'a> {
     pub(super) id: SessionId,
     pub(super) dir: PathBuf,
     pub(super) login: PathBuf,
+    /// The allowlist, where another than the usual one was named.
+    pub(super) list: Option<PathBuf>,
+    /// What a set-up command is changing.
+    pub(super) packages: Option<Stage>,
     pub(super) extent: Extent,
     pub(super) watcher: Option<Watcher>,
-    pub(super) sidecar: Option<Sidecar>,
+    pub(super) sidecar: Option<Arc<Sidecar>>,
     pub(super) done: bool,
 }
 
@@ -49,24 +55,35 @@ impl Teardown<'_> {
             Ok(())
         };
         if let Some(sidecar) = sidecar {
-            sidecar.finish(self.host);
+            say_at_exit(&sidecar.finish(self.host), self.list.as_deref());
         }
         mend_login(&self.login, &self.dir, self.host);
+        if left.is_ok() {
+            keep(&self.dir, self.host, self.packages.take());
+        }
         match left {
-            Ok(()) if self.docker.was_late() => report::warn_hinted(
+            Ok(()) if self.docker.was_late() => Finding::hinted(
                 "the engine left a command of this session without an answer, and may still carry it out",
                 "the next `pi`, or `pi clean`, looks whether something came of it",
-            ),
+            )
+            .warn(),
             Ok(()) => {
-                if let Err(error) = fs::remove_dir_all(&self.dir) {
+                if let Err(error) = record::remove(&self.dir) {
                     report::warn(format_args!("could not remove `{}`: {error}", self.dir.display()));
                 }
             }
             Err(error) => {
-                report::warn_hinted(
-                    format_args!("something of this session is left: {error:#}"),
-                    "`pi clean` removes it, and so does the next `pi`",
-                );
+                // The watcher finds the launcher gone and something left, and goes on.
+                self.watcher = None;
+                let running = match self.extent {
+                    Extent::Everything => " (the agent may still be running)",
+                    Extent::WithoutAgent { .. } => "",
+                };
+                Finding::hinted(
+                    format!("something of this session is left{running}: {error:#}"),
+                    "a second process removes it when the engine answers; the next `pi` and `pi clean` do, too",
+                )
+                .warn();
             }
         }
         if let Some(watcher) = self.watcher.take() {
@@ -92,10 +109,12 @@ fn take_down(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<
     for pause in [0, 100, 400, 1600, 3000] {
         thread::sleep(Duration::from_millis(pause));
         last = one_round(docker, id, extent);
-        if last.is_ok() {
+        if last.is_ok() || docker.hangs() {
             break;
         }
         extent = Extent::Everything;
+        // One that was given another name keeps the volume in use.
+        let _ = remove_by_label(docker, id);
     }
     last
 }
@@ -104,28 +123,26 @@ fn take_down(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<
 ///
 /// # Errors
 /// What could not be removed.
-pub(crate) fn take_down_dead(docker: &Docker, id: &SessionId) -> anyhow::Result<()> {
+pub(crate) fn take_down_by_id(docker: &Docker, id: &SessionId) -> anyhow::Result<()> {
     // Asked first: an engine that does not answer is not asked again and again.
     docker.run(&docker::containers_of(id.as_str()))?;
     take_down(docker, id, Extent::Everything)?;
+    remove_by_label(docker, id)
+}
+
+/// Removes the session's containers, whatever they are called now.
+fn remove_by_label(docker: &Docker, id: &SessionId) -> anyhow::Result<()> {
     let remnants = docker.run(&docker::containers_of(id.as_str()))?;
     if remnants.is_empty() {
         return Ok(());
     }
     let remnants: Vec<String> = remnants.lines().map(str::to_owned).collect();
-    let remove = docker::remove_containers(&remnants);
-    match docker.try_run_within(&remove, TEARDOWN) {
-        Err(failure) if !failure.is_missing() => Err(failure.explain(&remove.purpose)),
-        _ => Ok(()),
-    }
+    docker.gone_within(&docker::remove_containers(&remnants), TEARDOWN)
 }
 
 fn one_round(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<()> {
-    let gone = |cmd: &Cmd| match docker.try_run_within(cmd, TEARDOWN) {
-        Err(failure) if !failure.is_missing() => Err(failure.explain(&cmd.purpose)),
-        _ => Ok(()),
-    };
-    let [containers, network, volume] = down(id);
+    let gone = |cmd: &Cmd| docker.gone_within(cmd, TEARDOWN);
+    let [containers, network, volume] = docker::down(id);
     let companions = match extent {
         Extent::Everything => {
             gone(&containers)?;

@@ -17,7 +17,7 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    pub(super) fn start(dir: &Path, docker: &Docker) -> anyhow::Result<Option<Self>> {
+    pub(super) fn start(dir: &Path, docker: &Docker) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("could not find the launcher's own program")?;
         let child = Command::new(program)
             .arg(WATCH)
@@ -31,7 +31,7 @@ impl Watcher {
             .process_group(0)
             .spawn()
             .context("could not start the watch over the session")?;
-        Ok(Some(Self { child }))
+        Ok(Self { child })
     }
 
     /// Tells the watcher that there is nothing left to do, and waits for its end.

@@ -1,34 +1,30 @@
-//! `pi allow`: changes what a running session may reach, and on request the allowlist file.
+//! `pi allow`: adds to a running session's allowlist or reloads it, and writes the file on request.
 
 use std::{
-    fs,
-    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    io::{Read as _, Write as _},
     path::Path,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use crate::{
     config::Config,
-    domain::{Allowlist, Entry},
-    egress::{self, Sources},
+    control::{self, Request},
+    domain::Entry,
+    egress::Sources,
     files::{Links, lock_within, open_small},
     host::Host,
     launcher::Launcher,
-    plan::session::Record,
-    report::{self, Hinted, Usage},
-    session::{self, PROXY_LOG},
-    sweep::Live,
-    verb::ps,
+    record,
+    report::{self, Hinted},
     written::Written,
 };
 
-/// How long others may take to change the same session.
+/// How long to wait for others that write the same list.
 const OTHERS: Duration = Duration::from_secs(30);
 
-/// Allows entries, or reads the edited file again; a bad entry changes nothing.
+/// Allows entries, or reloads the edited file. A bad entry changes nothing.
 pub(crate) fn run(
     launcher: &Launcher,
     entries: &[String],
@@ -39,7 +35,7 @@ pub(crate) fn run(
         .iter()
         .map(|text| {
             Entry::parse(text).map_err(|why| {
-                Usage::hinted(
+                Hinted::usage_hinted(
                     format!("`pi allow`: `{}`: {why}", report::one_line(text)),
                     "an entry is `example.com`, `*.example.com` or `host:port`; nothing was changed",
                 )
@@ -47,7 +43,7 @@ pub(crate) fn run(
         })
         .collect::<anyhow::Result<_>>()?;
     let config = launcher.config()?;
-    let session = ps::restricted(&launcher.host, name)?;
+    let session = record::restricted(&launcher.host, name)?;
     if session.is_none() && (!save || entries.is_empty()) {
         return Err(Hinted::error(
             "no session with a restricted network is running",
@@ -59,38 +55,41 @@ pub(crate) fn run(
     {
         return Err(Hinted::error(
             format!(
-                "`{entry}` is an address of your own network, for which the proxy lays a route before it starts"
+                "`{entry}` is an address of your own network, which needs a route from the start of the session"
             ),
-            format!("start the session with `pi --allow {entry}`"),
+            format!("start a session with `pi --allow {entry}`"),
         ));
     }
     if save && let Some(entry) = parsed.iter().find(|entry| !entry.fits_a_file()) {
         return Err(Hinted::error(
-            format!("`{entry}` is an address of your own network, which has no place in a list of domains"),
-            format!("write it into `lan` in `{}`", Config::path(&launcher.options, &launcher.host).display()),
+            format!("`{entry}` is an address of your own network, which cannot be in a list of domains"),
+            format!("add it to `lan` in `{}`", Config::path(&launcher.options, &launcher.host).display()),
         ));
     }
     if save {
-        let mut sources = Sources::of(&config);
+        let file = session.as_ref().and_then(|session| session.record.allowlist.clone());
+        let of_config = Sources::of(&config);
+        let mut sources = Sources { file: file.unwrap_or_else(|| of_config.file.clone()), ..of_config };
         sources.provide_file(&config)?;
-        // Below a bad line nothing that is appended would ever have an effect.
+        // A file with a bad line has no effect, so appending to it would not either.
         sources.read(false).context("nothing was changed")?;
-        append(&sources, &parsed, &launcher.host)?;
+        append(&sources.file, &parsed, &launcher.host)?;
+        report::note(format_args!("`{}` has {}", sources.file.display(), entries.join(" ")));
     }
     if let Some(session) = session {
-        reload(launcher, &session, entries)?;
+        control::ask(&session, &Request::Allow(entries.to_vec()), &launcher.signals, None)?.tell()?;
     }
     Ok(0)
 }
 
-fn append(sources: &Sources, entries: &[Entry], host: &Host) -> anyhow::Result<()> {
-    let path = &sources.file;
+/// Appends the entries that the allowlist does not have.
+fn append(path: &Path, entries: &[Entry], host: &Host) -> anyhow::Result<()> {
     let failed = || format!("could not write `{}`", path.display());
-    // An agent that may write around here could have the lines added to a file of its choice.
+    // An agent that can write here could point the path at another file.
     let real = Written::load(host).and_around(host).follow(path).map_err(|astray| {
         Hinted::error(
             format!("{}: {astray}", failed()),
-            "nothing was changed; name the file itself, or write into it",
+            "nothing was changed; name the file itself, or edit it",
         )
     })?;
     let mut file = open_small(&real, Links::Refuse, true).with_context(failed)?;
@@ -102,96 +101,11 @@ fn append(sources: &Sources, entries: &[Entry], host: &Host) -> anyhow::Result<(
     for entry in entries.iter().map(ToString::to_string).filter(|entry| !present.contains(&entry.as_str())) {
         more.push_str(&entry);
         more.push('\n');
-    }
-    // The place is behind what was read.
+    } // The file's position is at its end now.
     file.write_all(more.as_bytes())
         .inspect_err(|_| {
-            // The beginning of a name on a full disk is another name.
+            // On a full disk, half a name would be another name.
             let _ = file.set_len(text.len() as u64);
         })
         .with_context(failed)
-}
-
-/// Renders the list anew for the sidecar, which notices a new file by itself, and waits for its word.
-fn reload(launcher: &Launcher, session: &Live, entries: &[String]) -> anyhow::Result<()> {
-    // One at a time, or the later one would write down what it has read before the earlier one had finished.
-    let lock = session.dir.join("allow.lock");
-    let lock = fs::File::create(&lock).with_context(|| format!("could not create `{}`", lock.display()))?;
-    lock_within(&lock, OTHERS, || Ok(())).context("another `pi allow` changes this session")?;
-    let path = session.dir.join("session.json");
-    let text = fs::read_to_string(&path).with_context(|| format!("could not read `{}`", path.display()))?;
-    let mut record: Record =
-        serde_json::from_str(&text).with_context(|| format!("could not understand `{}`", path.display()))?;
-    let Some(mut sources) = record.allowlist.take() else { bail!("this session has no restricted network") };
-    for entry in entries {
-        if !sources.allow.contains(entry) {
-            sources.allow.push(entry.clone());
-        }
-    }
-    let before = sources.again()?;
-    // With entries, those and nothing else: the agent may have written the file, and have asked for this very command.
-    let list = if entries.is_empty() { sources.reread()? } else { sources.again()? };
-    let rendered = egress::render(&list, &launcher.host)?;
-    let log = session.dir.join(PROXY_LOG);
-    let seen = fs::metadata(&log).map_or(0, |meta| meta.len());
-    let filter = session.dir.join("proxy/filter");
-    session::replace(&filter, &rendered.filter)
-        .with_context(|| format!("could not write `{}`", filter.display()))?;
-    wait_for_word(&log, seen)?;
-    // Remembered only once it is in effect, so that the next reading of the file keeps it.
-    record.allowlist = Some(sources);
-    session::replace(&path, &serde_json::to_string(&record)?)
-        .with_context(|| format!("could not write `{}`", path.display()))?;
-    match entries {
-        [] => {
-            report::note(format_args!("`{}` has read its allowlist again", record.name));
-            tell_difference(&before, &list);
-        }
-        entries => report::note(format_args!("`{}` may reach {}", record.name, entries.join(" "))),
-    }
-    Ok(())
-}
-
-/// Says which entries came and went.
-fn tell_difference(before: &Allowlist, now: &Allowlist) {
-    let (came, gone) = now.difference(before);
-    for entry in came {
-        if entry.is_lan() {
-            report::warn(format_args!(
-                "`{entry}` is for sessions to come: the proxy lays the route to it before it starts"
-            ));
-        } else {
-            report::note(format_args!("now allowed: `{entry}`"));
-        }
-    }
-    for entry in gone {
-        report::note(format_args!("no longer allowed: `{entry}`"));
-    }
-}
-
-/// How long the sidecar may take to try new rules.
-const PATIENCE: Duration = Duration::from_secs(15);
-
-/// Waits until the sidecar has said, behind the first `seen` bytes of its log, what it made of the new rules.
-fn wait_for_word(log: &Path, seen: u64) -> anyhow::Result<()> {
-    let until = Instant::now() + PATIENCE;
-    while Instant::now() < until {
-        let mut text = Vec::new();
-        let mut file = fs::File::open(log).context("the session has ended")?;
-        file.seek(SeekFrom::Start(seen))
-            .and_then(|_| file.read_to_end(&mut text))
-            .context("could not read the log")?;
-        for line in String::from_utf8_lossy(&text).lines() {
-            match line.strip_prefix("pi-proxy: rules ") {
-                Some("changed") => return Ok(()),
-                Some(kept) => {
-                    let why = kept.trim_start_matches("kept: ");
-                    bail!("the proxy did not take the new rules, the old ones are in effect: {why}");
-                }
-                None => {}
-            }
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    bail!("the proxy has not said within {} s that the new rules are in effect", PATIENCE.as_secs())
 }

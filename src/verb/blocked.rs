@@ -1,26 +1,26 @@
-//! `pi blocked`, and the line at the end of a session: what the restricted network refused.
+//! `pi blocked`: lists the destinations that the proxy refused.
 
 use std::fs;
 
 use serde::Serialize;
 
 use crate::{
+    control::{self, Request},
     launcher::Launcher,
+    record,
     refused::{self, Refused, Way},
     report,
-    session::{LAST_REFUSED, REFUSED},
-    verb::ps,
 };
 
-/// A refused destination as data.
+/// A refused destination.
 #[derive(Serialize)]
 struct Row<'a> {
     destination: &'a str,
     times: u64,
     first: String,
-    /// What `pi allow` takes.
+    /// The argument for `pi allow`.
     allow: Option<String>,
-    /// What `pi --allow` takes, where `pi allow` cannot help.
+    /// The argument for `pi --allow`, if `pi allow` cannot help.
     allow_at_start: Option<String>,
 }
 
@@ -34,14 +34,14 @@ impl Row<'_> {
     }
 }
 
-/// Shows what a running session, or the last one, was refused.
+/// Lists the refused destinations of a running session, or of the last one.
 pub(crate) fn run(launcher: &Launcher, session: Option<&str>, json: bool) -> anyhow::Result<u8> {
     let host = &launcher.host;
-    let path = match ps::restricted(host, session)? {
-        Some(session) => session.dir.join(REFUSED),
-        None => host.state_dir().join(LAST_REFUSED),
+    let saved = match record::restricted(host, session)? {
+        Some(session) => control::ask(&session, &Request::Blocked, &launcher.signals, None)?.tell()?,
+        None => fs::read_to_string(host.last_refused()).unwrap_or_default(),
     };
-    let refused = Refused::restore(&fs::read_to_string(path).unwrap_or_default());
+    let refused = Refused::restore(&saved);
     let rows: Vec<Row<'_>> = refused
         .all()
         .map(|(destination, count)| {
@@ -61,7 +61,7 @@ pub(crate) fn run(launcher: &Launcher, session: Option<&str>, json: bool) -> any
         report::note("nothing was refused");
         return Ok(0);
     }
-    // One name of the greatest length is no reason to push what stands behind all others out of sight.
+    // One long name must not push the last column of all rows out of sight.
     let width = rows.iter().map(|row| row.destination.len()).max().unwrap_or_default().clamp(11, 40);
     let mut table = format!("{:>6}  {:<20}  {:<width$}  {}\n", "TIMES", "FIRST", "DESTINATION", "ALLOW WITH");
     for row in rows {
@@ -71,65 +71,4 @@ pub(crate) fn run(launcher: &Launcher, session: Option<&str>, json: bool) -> any
         let _ = writeln!(table, "{}", line.trim_end());
     }
     report::data(table).map(|()| 0)
-}
-
-/// How many destinations the line at the end names.
-const NAMED: usize = 3;
-
-/// One line about what was refused, and how to allow it.
-pub(crate) fn say_at_exit(refused: &Refused) {
-    let asked = refused.asked();
-    if asked.is_empty() {
-        return;
-    }
-    let mut names: Vec<String> = asked
-        .iter()
-        .take(NAMED)
-        .map(|(destination, count)| format!("{destination} ({}×)", count.times))
-        .collect();
-    if asked.len() > NAMED {
-        names.push(format!("{} more, see `pi blocked`", asked.len() - NAMED));
-    }
-    let next = next(asked.iter().take(NAMED).map(|(destination, _)| *destination));
-    report::note(format_args!("refused: {}{next}", names.join(", ")));
-}
-
-/// The commands by which these are allowed from now on.
-fn next<'a>(destinations: impl Iterator<Item = &'a str>) -> String {
-    let (mut live, mut at_start) = (String::new(), String::new());
-    for way in destinations.filter_map(refused::suggestion) {
-        match way {
-            Way::Live(entry) => live = live + " " + &entry,
-            Way::AtStart(entry) => at_start = at_start + " --allow " + &entry,
-        }
-    }
-    match (live.as_str(), at_start.as_str()) {
-        ("", "") => String::new(),
-        (_, "") => format!("; allow with `pi allow --save{live}`"),
-        ("", _) => format!("; allow in a new session with `pi{at_start}`"),
-        _ => format!("; allow with `pi allow --save{live}`, in a new session with `pi{at_start}`"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_refused_is_offered_in_the_way_in_which_it_can_be_allowed() {
-        for (destinations, expected) in [
-            (&["<others>"][..], ""),
-            (&["a.test:443", "b.test:80"], "; allow with `pi allow --save a.test b.test:80`"),
-            (
-                &["host.docker.internal:11434", "10.0.0.7:80"],
-                "; allow in a new session with `pi --allow host.docker.internal:11434 --allow 10.0.0.7:80`",
-            ),
-            (
-                &["10.0.0.7:80", "a.test:443"],
-                "; allow with `pi allow --save a.test`, in a new session with `pi --allow 10.0.0.7:80`",
-            ),
-        ] {
-            assert_eq!(next(destinations.iter().copied()), expected);
-        }
-    }
 }

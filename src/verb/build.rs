@@ -1,10 +1,15 @@
-//! `pi build`: makes images without running them.
+//! `pi build`: builds images without running them.
 
-use crate::{image::build::Effort, launcher::Launcher, report};
+use crate::{
+    image::build::Effort,
+    launcher::Launcher,
+    purpose::{Program, Purpose},
+    report,
+};
 
-/// Builds the image that this repository needs, and the sidecar's where the network would be restricted; or all.
+/// Builds this repository's image and the sidecar's, or all images.
 pub(crate) fn run(launcher: &Launcher, all: bool) -> anyhow::Result<u8> {
-    let prepared = launcher.prepare()?;
+    let prepared = launcher.prepare(Program { purpose: Purpose::Shell, words: vec![] })?;
     let docker = launcher.docker(&prepared)?;
     if all || launcher.options.build {
         launcher.build_everything(&prepared, &docker)?;

@@ -1,19 +1,19 @@
-//! `pi check`: what the allowlist says of an address, and by which line.
+//! `pi check`: whether the allowlist admits an address, and by which entry.
 
 use crate::{
     domain::Target,
     egress::Sources,
     launcher::Launcher,
-    report::{self, Usage},
+    report::{self, Hinted},
 };
 
-/// Says of each target whether it is allowed; the exit status is 1 where one is not.
+/// Prints whether each target is allowed. The exit status is 1 if one is not.
 pub(crate) fn run(launcher: &Launcher, targets: &[String]) -> anyhow::Result<u8> {
     let targets: Vec<Target> = targets
         .iter()
         .map(|text| {
             Target::parse(text).map_err(|why| {
-                Usage::hinted(
+                Hinted::usage_hinted(
                     format!("`pi check`: `{}`: {why}", report::printable(text)),
                     "write `https://host/…`, `host` or `host:port`; to say `check …` to the agent, quote it or write `pi -- …`",
                 )

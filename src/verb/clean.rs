@@ -1,99 +1,148 @@
-//! `pi clean`: removes what dead sessions left, and on request images and caches.
+//! `pi clean`: removes leftovers of dead sessions, and on request images and caches.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+    time::Duration,
+};
 
 use crate::{
+    config::Config,
     docker::{self, Docker, list_images, remove_image},
-    image::{self, Image, variant::Variant},
+    host::{Host, Owner},
+    image::{self, Image},
+    lang::Variant,
     launcher::Launcher,
-    plan::{session::SessionId, state_hash},
-    report, scratch, session, sweep,
+    plan::state_hash,
+    record::{self, Live, SessionId},
+    report, scratch,
+    session::{self, take_down},
     written::Written,
 };
 
-/// Removes exactly what belongs to dead sessions of this user, this machine and this state directory.
+/// Removes everything of dead sessions of this user, machine and state directory, and nothing else.
 pub(crate) fn run(launcher: &Launcher, images: bool, caches: bool) -> anyhow::Result<u8> {
     let config = launcher.config()?;
     let host = &launcher.host;
     let docker = Docker::find(&config.docker, host, &Written::load(host))?;
-    let dry = launcher.options.dry_run.is_some();
-    let mut failed = false;
-    let mut tell = |what: String, act: &dyn Fn() -> anyhow::Result<()>| {
-        if dry {
+    let mut cleaner = Cleaner { docker, host, dry: launcher.options.dry_run.is_some(), failed: false };
+    if !cleaner.dry {
+        scratch::sweep(host);
+    }
+    cleaner.sessions()?;
+    if caches {
+        cleaner.caches()?;
+    }
+    if images {
+        cleaner.images(&config)?;
+    }
+    Ok(if cleaner.failed { report::FAILED } else { 0 })
+}
+
+struct Cleaner<'a> {
+    docker: Docker,
+    host: &'a Host,
+    dry: bool,
+    failed: bool,
+}
+
+impl Cleaner<'_> {
+    /// Removes something, or only names it in a dry run. A failure does not stop the others.
+    fn remove(&mut self, what: &str, act: impl FnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        if self.dry {
             return report::data(format_args!("would remove {what}\n"));
         }
-        match act() {
+        match act(self) {
             Ok(()) => report::data(format_args!("removed {what}\n")),
             Err(error) => {
-                failed = true;
+                self.failed = true;
                 report::complain(format_args!("could not remove {what}: {error:#}"));
                 Ok(())
             }
         }
-    };
-    if !dry {
-        scratch::sweep(host);
     }
-    // Listed before the locks are looked at: a session that begins after this is not in the list.
-    let label = format!("pi.state={}", state_hash(host));
-    let mut labelled = BTreeSet::new();
-    for kind in ["container", "network", "volume"] {
-        let listed = docker.run(&docker::list(kind, &label, "pi.session"))?;
-        labelled.extend(listed.lines().filter_map(|line| SessionId::parse(line.split_once('\t')?.1.trim())));
+
+    /// Objects of a kind with their value of a label, a line each, for this state directory.
+    fn labelled(&self, kind: &str, key: &str) -> anyhow::Result<String> {
+        self.docker.run(&docker::list(kind, &format!("pi.state={}", state_hash(self.host)), key))
     }
-    let (live, dead) = sweep::sessions(host)?;
-    for session in dead {
-        labelled.remove(&session.id);
-        let what = format!("the session `{}`", session.id.as_str());
-        let session = std::cell::Cell::new(Some(session));
-        tell(what, &|| session.take().map_or(Ok(()), |session| session.take_down(&docker, host)))?;
-    }
-    for session in &live {
-        labelled.remove(&session.record.id);
-    }
-    // Labelled as this state directory's, and yet without a record there: the record was lost.
-    for id in labelled {
-        if session::sessions_dir(host).join(id.as_str()).exists() {
-            continue;
+
+    fn sessions(&mut self) -> anyhow::Result<()> {
+        let (live, dead) = record::all(self.host)?;
+        for session in dead {
+            // A session without a record has made nothing yet, so there is nothing to tell.
+            if session.record.is_none() && !self.dry {
+                take_down(&session, &self.docker, self.host)?;
+                continue;
+            }
+            self.remove(&format!("the session `{}`", session.id.as_str()), |cleaner| {
+                take_down(&session, &cleaner.docker, cleaner.host)
+            })?;
         }
-        tell(format!("what the unknown session `{}` left", id.as_str()), &|| {
-            session::take_down_dead(&docker, &id)
-        })?;
+        if !self.dry {
+            record::wait_for_cleaners(self.host);
+        }
+        let mut unknown = self.unknown(&live)?;
+        if !unknown.is_empty() {
+            // A session that ends right now has no record any more, but its last objects for a moment.
+            thread::sleep(ENDING);
+            let again = self.unknown(&live)?;
+            unknown.retain(|id| again.contains(id));
+        }
+        for id in unknown {
+            self.remove(&format!("leftovers of the unknown session `{}`", id.as_str()), |cleaner| {
+                session::take_down_by_id(&cleaner.docker, &id)
+            })?;
+        }
+        Ok(())
     }
-    if caches {
-        let labelled = |key: &str| docker.run(&docker::list("volume", &label, key));
-        let repositories = labelled("pi.repo")?;
+
+    /// Sessions with objects on the engine, but without a record: it was lost.
+    fn unknown(&self, live: &[Live]) -> anyhow::Result<BTreeSet<SessionId>> {
+        let mut found = BTreeSet::new();
+        for kind in ["container", "network", "volume"] {
+            let listed = self.labelled(kind, "pi.session")?;
+            let ids = listed.lines().filter_map(|line| SessionId::parse(line.split_once('\t')?.1.trim()));
+            found.extend(ids.filter(|id| !live.iter().any(|session| session.record.id == *id)));
+        }
+        found.retain(|id| !record::directory(self.host, id).exists());
+        Ok(found)
+    }
+
+    fn caches(&mut self) -> anyhow::Result<()> {
+        let repositories = self.labelled("volume", "pi.repo")?;
         let repositories: BTreeMap<&str, &str> =
             repositories.lines().filter_map(|line| line.split_once('\t')).collect();
-        for line in labelled("pi.role")?.lines() {
+        for line in self.labelled("volume", "pi.role")?.lines() {
             if let Some((name, "cache")) = line.split_once('\t').map(|(name, role)| (name, role.trim())) {
                 let of = repositories.get(name).filter(|path| !path.is_empty());
                 let of = of.map(|path| format!(" of `{}`", report::one_line(path))).unwrap_or_default();
-                tell(format!("the cache `{name}`{of}"), &|| {
-                    docker.run(&docker::remove_volume(name)).map(drop)
+                self.remove(&format!("the cache `{name}`{of}"), |cleaner| {
+                    cleaner.docker.run(&docker::remove_volume(name)).map(drop)
                 })?;
             }
         }
+        Ok(())
     }
-    if images {
+
+    fn images(&mut self, config: &Config) -> anyhow::Result<()> {
         let ca = image::certificates(&config.images)?;
-        let proxy = Image::proxy(&config.images, &ca);
-        let mut keep: Vec<String> = proxy.tags().map(str::to_owned).collect();
-        // The layers below do not depend on who uses them; the user's own are kept for who is asking.
-        for variant in Variant::ALL {
-            let who = crate::host::Owner { uid: host.uid, gid: host.gid };
-            let image = Image::agent(variant, &config.images, &config.packages, who, &ca);
-            keep.extend(image.tags().map(str::to_owned));
-        }
+        let who = Owner { uid: self.host.uid, gid: self.host.gid };
+        let mut needed = vec![Image::proxy(&config.images, &ca)];
+        let agent = |variant| Image::agent(variant, &config.images, &config.packages, who, &ca);
+        needed.extend(Variant::ALL.map(agent));
         for reference in ["pi-agent:*", "pi-layer:*", "pi-proxy:*"] {
-            for tag in docker
-                .run(&list_images(reference, Some(host.uid)))?
-                .lines()
-                .filter(|tag| !keep.iter().any(|kept| kept == tag))
-            {
-                tell(format!("the image `{tag}`"), &|| docker.run(&remove_image(tag)).map(drop))?;
+            let listed = self.docker.run(&list_images(reference, Some(self.host.uid)))?;
+            let is_needed = |tag: &str| needed.iter().flat_map(Image::tags).any(|kept| kept == tag);
+            for tag in listed.lines().filter(|tag| !is_needed(tag)) {
+                self.remove(&format!("the image `{tag}`"), |cleaner| {
+                    cleaner.docker.run(&remove_image(tag)).map(drop)
+                })?;
             }
         }
+        Ok(())
     }
-    Ok(if failed { report::FAILED } else { 0 })
 }
+
+/// How long an engine may still list removed objects.
+const ENDING: Duration = Duration::from_millis(500);

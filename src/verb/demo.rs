@@ -1,15 +1,15 @@
-//! `pi demo`: a whole session with a scripted model, in a scratch repository, and what the sandbox made of it.
+//! `pi demo`: runs a session with a scripted model in a scratch repository, and shows what the sandbox refused.
 
-use std::{collections::BTreeMap, ffi::OsString, fmt::Write as _, fs, path::Path, sync::Mutex};
+use std::{collections::BTreeMap, ffi::OsString, fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context as _, bail};
 
 use crate::{
     agent,
-    config::{AgentDir, Network},
-    host::{Host, Terminal},
+    files::read_small,
+    host::Host,
     launcher::Launcher,
-    plan::{Program, Reach},
+    purpose::{Program, Purpose},
     report,
     scratch::Scratch,
 };
@@ -17,7 +17,10 @@ use crate::{
 const README: &str = include_str!("../../assets/demo/repository/README.md");
 const MODELS: &str = include_str!("../../assets/demo/models.json");
 
-/// What the scripted agent attempts (see `assets/demo/check.sh`), in words, and what ought to come of it.
+/// The scripted agent writes the outcomes of its attempts into this file of its repository.
+const CHECKS: &str = "checks.txt";
+
+/// The attempts of the scripted agent (see `assets/demo/check.sh`), and whether they should succeed.
 const ATTEMPTS: [(&str, &str, bool); 16] = [
     ("repository-write", "write in the repository", true),
     ("home-write", "write in its own home", true),
@@ -37,58 +40,47 @@ const ATTEMPTS: [(&str, &str, bool); 16] = [
     ("internet", "reach the internet", false),
 ];
 
-/// Runs the demonstration and prints its table; the exit status is 1 where a wall did not hold.
+/// Runs the demo and prints its table. The exit status is 1 if a wall did not hold.
 pub(crate) fn run(launcher: &Launcher) -> anyhow::Result<u8> {
     let scratch = Scratch::new(&launcher.host, "demo-")?;
     let repository = fs::canonicalize(scratch.path())?.join("repository");
     set_up(&scratch.path().join("agent"), &repository, &scratch.path().join("another-repository"))?;
     let mut options = launcher.options.clone();
-    // The session stands elsewhere than the user who typed the path.
+    // The session runs in another directory than the user, so the path must be absolute.
     options.config = options.config.map(|path| launcher.host.cwd.join(path));
     let demo = Launcher {
         options,
         host: demo_host(&launcher.host, &scratch.path().join("agent"), &repository),
         signals: launcher.signals.share(),
     };
-    let mut prepared = demo.prepare()?;
-    prepared.config.network = Network::None;
-    prepared.config.mounts.clear();
-    prepared.config.env.clear();
-    prepared.config.agent_dir = AgentDir::Guarded;
-    prepared.config.session_name = Some("demo".to_owned());
-    prepared.facts.mounts.clear();
-    prepared.facts.skills = None;
-    prepared.facts.acli = None;
-    prepared.reach = Reach::Demo;
-    prepared.sources = None;
+    if demo.options.dry_run.is_some() {
+        bail!(report::Hinted::usage("`pi demo` has no dry run"));
+    }
     let words = [
         "-p",
         "--model",
         "demo/demo",
         "Look at this repository, leave a trace in it, and try the walls around you.",
     ];
-    let program = Program::Agent(words.map(str::to_owned).into());
-    if demo.options.dry_run.is_some() {
-        bail!(report::Usage::error("`pi demo` has no dry run"));
-    }
+    let program = Program { purpose: Purpose::Demo, words: words.map(str::to_owned).into() };
+    let prepared = demo.prepare(program)?;
     report::note("a scripted model drives the real agent in a scratch repository; this takes a few seconds");
-    let answer = Mutex::new(Vec::new());
-    let code = demo.run_capturing(&prepared, &program, &answer)?;
-    let answer = answer.into_inner().unwrap_or_default();
-    let answer = report::printable(&String::from_utf8_lossy(&answer));
+    let code = demo.run(&prepared)?;
     if code != 0 {
-        bail!("the agent ended with status {code}: {}", answer.trim());
+        bail!("the agent ended with status {code}");
     }
+    let answer = read_small(&repository.join(CHECKS))?.unwrap_or_default();
+    let answer = report::printable(&answer);
     let (table, bad) = table(&answer, &repository);
     report::data(table)?;
     match bad {
-        0 => report::note("all of these came out as they ought to"),
-        _ => report::complain(format_args!("{bad} of these did not come out as they ought to")),
+        0 => report::note("all attempts came out as expected"),
+        _ => report::complain(format_args!("{bad} attempts did not come out as expected")),
     }
     Ok(u8::from(bad > 0))
 }
 
-/// The machine as it is, seen from the scratch repository, without keys.
+/// The same machine without keys, in the scratch repository.
 fn demo_host(host: &Host, agent_dir: &Path, repository: &Path) -> Host {
     let mut env = host.env.clone();
     env.retain(|name, _| {
@@ -96,8 +88,7 @@ fn demo_host(host: &Host, agent_dir: &Path, repository: &Path) -> Host {
     });
     env.remove(&OsString::from("PI_GH_TOKEN"));
     env.insert("PI_CODING_AGENT_DIR".into(), agent_dir.into());
-    let terminal = Terminal { stdin: true, stdout: false, ..host.terminal };
-    Host { env, cwd: repository.to_owned(), terminal, ..host.clone() }
+    Host { env, cwd: repository.to_owned(), ..host.clone() }
 }
 
 fn set_up(agent_dir: &Path, repository: &Path, neighbour: &Path) -> anyhow::Result<()> {
@@ -105,7 +96,7 @@ fn set_up(agent_dir: &Path, repository: &Path, neighbour: &Path) -> anyhow::Resu
     let files = [
         (agent_dir.join("models.json"), models.as_str()),
         (repository.join("README.md"), README),
-        // As `git init` lays it out; git itself may not be installed.
+        // The layout of `git init`: git may not be installed.
         (repository.join(".git/HEAD"), "ref: refs/heads/main\n"),
         (
             repository.join(".git/config"),
@@ -127,7 +118,7 @@ fn set_up(agent_dir: &Path, repository: &Path, neighbour: &Path) -> anyhow::Resu
     Ok(())
 }
 
-/// What happened, as a table, and how much of it ought not to have happened.
+/// The outcomes as a table, and the number of unexpected ones.
 fn table(answer: &str, repository: &Path) -> (String, usize) {
     let verdicts: BTreeMap<&str, (&str, &str)> = answer
         .lines()
@@ -168,10 +159,10 @@ struct Row<'a> {
     detail: &'a str,
 }
 
-/// What is left of 80 columns for a detail.
+/// The width of a detail in a table of 80 columns.
 const DETAIL: usize = 32;
 
-/// As many whole words as there is room for.
+/// Cuts a detail after a whole word.
 fn shortened(detail: &str) -> String {
     if detail.chars().count() <= DETAIL {
         return detail.to_owned();

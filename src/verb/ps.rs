@@ -1,19 +1,17 @@
-//! `pi ps` and `pi logs`: the sessions that are running, from their records; no engine is asked.
+//! `pi ps`: lists running sessions from their records, without asking an engine.
 
-use std::{fs, path::Path, time::SystemTime};
+use std::{path::Path, time::SystemTime};
 
-use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::{
-    host::Host,
+    host::seconds,
     launcher::Launcher,
-    report::{self, Hinted},
-    session::{PROXY_LOG, seconds},
-    sweep::{self, Live},
+    record::{self, Live},
+    report,
 };
 
-/// A session as data.
+/// A session.
 #[derive(Serialize)]
 struct Row<'a> {
     name: &'a str,
@@ -29,7 +27,7 @@ struct Row<'a> {
 
 /// Lists the running sessions of this user on this machine.
 pub(crate) fn run(launcher: &Launcher, json: bool) -> anyhow::Result<u8> {
-    let (live, _) = sweep::sessions(&launcher.host)?;
+    let (live, _) = record::all(&launcher.host)?;
     let rows: Vec<Row<'_>> = live
         .iter()
         .map(|Live { record, .. }| Row {
@@ -76,120 +74,9 @@ fn age(seconds: u64) -> String {
     }
 }
 
-/// Shows what a session's proxy has logged, without anything that a terminal would obey.
-pub(crate) fn logs(launcher: &Launcher, name: &str) -> anyhow::Result<u8> {
-    let session = find(&launcher.host, name)?;
-    if session.record.allowlist.is_none() {
-        report::note("this session has no proxy, and so no log");
-        return Ok(0);
-    }
-    let path = session.dir.join(PROXY_LOG);
-    let text = fs::read(&path).with_context(|| format!("could not read `{}`", path.display()))?;
-    report::data(report::printable(&String::from_utf8_lossy(&text)) + "\n").map(|()| 0)
-}
-
-/// The running session of this name, or whose id begins so.
-///
-/// # Errors
-/// There is none, or several.
-pub(crate) fn find(host: &Host, name: &str) -> anyhow::Result<Live> {
-    let (live, _) = sweep::sessions(host)?;
-    let mut exact: Vec<_> = live.iter().filter(|session| session.record.name == name).collect();
-    if exact.is_empty() && name.len() >= 4 {
-        exact = live.iter().filter(|session| session.record.id.as_str().starts_with(name)).collect();
-    }
-    match exact.as_slice() {
-        [one] => Ok((*one).clone()),
-        [] => Err(Hinted::error(format!("no session `{name}` is running"), "`pi ps` lists them")),
-        several => Err(Hinted::error(
-            format!("{} sessions are named `{name}`", several.len()),
-            format!("say which by id, as in `{}`; `pi ps` lists them", several[0].record.id.as_str()),
-        )),
-    }
-}
-
-/// The running session that a verb is about: the one of this name, or the only restricted one of this repository, or the
-/// only one at all.
-///
-/// # Errors
-/// It is not clear which.
-pub(crate) fn restricted(host: &Host, name: Option<&str>) -> anyhow::Result<Option<Live>> {
-    if let Some(name) = name {
-        let session = find(host, name)?;
-        if session.record.allowlist.is_none() {
-            anyhow::bail!("the session `{name}` has no restricted network");
-        }
-        return Ok(Some(session));
-    }
-    let (live, _) = sweep::sessions(host)?;
-    let all: Vec<Live> = live.into_iter().filter(|session| session.record.allowlist.is_some()).collect();
-    choose(&all, &host.cwd)
-}
-
-fn choose(all: &[Live], cwd: &Path) -> anyhow::Result<Option<Live>> {
-    let around = |session: &&Live| cwd.starts_with(&session.record.repository);
-    // Of repositories within each other, this one is the innermost.
-    let depth = |session: &Live| session.record.repository.components().count();
-    let innermost = all.iter().filter(around).map(depth).max();
-    let here: Vec<&Live> =
-        all.iter().filter(around).filter(|session| Some(depth(session)) == innermost).collect();
-    let unclear = |what: String, one: &Live| {
-        let hint = format!("say which with `--session {}`; `pi ps` lists them", one.record.id.as_str());
-        Err(Hinted::error(what, hint))
-    };
-    match (here.as_slice(), all) {
-        ([one], _) => Ok(Some((*one).clone())),
-        ([], [one]) => Ok(Some(one.clone())),
-        ([], []) => Ok(None),
-        ([first, ..], _) => {
-            unclear(format!("{} restricted sessions of this repository are running", here.len()), first)
-        }
-        ([], [first, ..]) => {
-            unclear(format!("{} restricted sessions are running, none of this repository", all.len()), first)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use crate::plan::session::{Record, SessionId};
-
     use super::*;
-
-    fn live(id: &str, repository: &str) -> Live {
-        let record = Record {
-            id: SessionId::parse(&id.repeat(16)).unwrap(),
-            name: id.to_owned(),
-            engine: String::new(),
-            repository: repository.into(),
-            directory: repository.into(),
-            image: String::new(),
-            network: "proxy".to_owned(),
-            started: 0,
-            allowlist: None,
-            login: "/l".into(),
-        };
-        Live { record, dir: "/s".into() }
-    }
-
-    #[test]
-    fn of_several_sessions_those_of_this_repository_are_meant() {
-        let all = [live("a", "/other"), live("b", "/outer"), live("c", "/outer/in"), live("d", "/outer/in")];
-        let chosen = |all: &[Live], cwd: &str| {
-            let chosen =
-                choose(all, Path::new(cwd)).map_err(|error| format!("{:?}", error.downcast_ref::<Hinted>()));
-            chosen.map(|session| session.map(|session| session.record.name))
-        };
-        assert_eq!(chosen(&all, "/outer/x"), Ok(Some("b".to_owned())));
-        assert_eq!(chosen(&all, "/other"), Ok(Some("a".to_owned())));
-        assert_eq!(chosen(&all[..1], "/elsewhere"), Ok(Some("a".to_owned())));
-        assert_eq!(chosen(&[], "/other"), Ok(None));
-        let unclear = chosen(&all, "/outer/in/x").unwrap_err();
-        assert!(unclear.contains("2 restricted sessions of this repository are running"), "{unclear}");
-        assert!(unclear.contains(&"c".repeat(16)), "{unclear}");
-        let unclear = chosen(&all, "/elsewhere").unwrap_err();
-        assert!(unclear.contains("4 restricted sessions are running, none of this repository"), "{unclear}");
-    }
 
     #[test]
     fn ages_read_as_people_say_them() {

@@ -1,38 +1,35 @@
-//! `pi stop`: ends sessions that run in other terminals; their launchers take them down.
+//! `pi stop`: asks the launchers of running sessions to end them.
 
 use std::{
-    fs, thread,
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::bail;
 
 use crate::{
-    docker::{self, Docker},
+    control::{self, Request},
     launcher::Launcher,
-    report,
-    sweep::{self, Live},
-    verb::ps,
-    written::Written,
+    record::{self, Live},
+    report::{self, Hinted},
 };
 
 /// How long a launcher may take to clean up after its agent has ended.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Stops one session, or every one.
+/// Stops one session, or all of them.
 pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8> {
-    let config = launcher.config()?;
     let sessions = match name {
-        Some(name) => vec![ps::find(&launcher.host, name)?],
-        None => sweep::sessions(&launcher.host)?.0,
+        Some(name) => vec![record::find(&launcher.host, name)?],
+        None => record::all(&launcher.host)?.0,
     };
     if sessions.is_empty() {
         report::note("no session is running");
         return Ok(0);
     }
-    let docker = Docker::find(&config.docker, &launcher.host, &Written::load(&launcher.host))?;
     let left: Vec<String> = thread::scope(|scope| {
-        let threads: Vec<_> = sessions.iter().map(|session| scope.spawn(|| stop(&docker, session))).collect();
+        let threads: Vec<_> =
+            sessions.iter().map(|session| scope.spawn(|| stop(launcher, session))).collect();
         threads
             .into_iter()
             .zip(&sessions)
@@ -48,21 +45,22 @@ pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8>
     Ok(0)
 }
 
-fn stop(docker: &Docker, session: &Live) -> anyhow::Result<()> {
-    let docker = docker.at(&session.record.engine);
-    let stop = docker::stop(&session.record.id.agent());
-    match docker.try_run(&stop) {
-        Err(failure) if !failure.is_missing() => return Err(failure.explain(&stop.purpose)),
-        _ => {}
-    }
-    let until = Instant::now() + PATIENCE;
-    while Instant::now() < until {
-        if fs::File::open(session.dir.join("lock")).map_or(true, |lock| lock.try_lock().is_ok()) {
+/// Asks the session's launcher to end it, and waits.
+fn stop(launcher: &Launcher, session: &Live) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    // A launcher that hangs does not answer, but its lock shows when it ends.
+    let asked = control::ask(session, &Request::Stop, &launcher.signals, Some(PATIENCE));
+    launcher.signals.check()?;
+    while begun.elapsed() < PATIENCE {
+        if session.has_ended() {
             return Ok(());
         }
-        // A session that was still being built had no agent to stop; it may have one by now.
-        thread::sleep(Duration::from_millis(50));
-        let _ = docker.try_run(&stop);
+        launcher.signals.check()?;
+        thread::sleep(Duration::from_millis(5));
     }
-    bail!("its launcher did not end within {} s", PATIENCE.as_secs())
+    let why = asked.err().map(|error| format!(" ({error:#})")).unwrap_or_default();
+    Err(Hinted::error(
+        format!("its launcher did not end within {} s{why}", PATIENCE.as_secs()),
+        "end that `pi` process, with `kill -9` if necessary: its watcher cleans up",
+    ))
 }

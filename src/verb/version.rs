@@ -1,8 +1,8 @@
-//! `pi --version`: both versions, without asking an engine.
+//! `pi --version`: the launcher's version and the agent's, without asking an engine.
 
 use crate::{launcher::Launcher, report};
 
-/// Prints the launcher's version and the agent's, as it is configured.
+/// Prints the launcher's version, and the agent's from the settings.
 pub(crate) fn run(launcher: &Launcher) -> anyhow::Result<u8> {
     let images = launcher.config()?.images;
     report::data(format_args!(

@@ -1,10 +1,18 @@
-//! The second process of a session: it outlives a launcher that is killed, and takes the session down.
+//! The watcher: a second process of the session, which takes the session down if the launcher is killed.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
-use crate::{docker::Docker, launcher::Launcher, session, sweep, written::Written};
+use crate::{docker::Docker, launcher::Launcher, record, session, written::Written};
 
-/// Waits for the launcher's word or its end; in the latter case takes the session down as the next `pi` would.
+/// How long to retry while the engine is away. After that, the next `pi` removes the rest.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Waits until the launcher says that all is well, or ends. In the second case it takes the session down, and retries
+/// while the engine does not let it.
 pub(crate) fn run(launcher: &Launcher, dir: &Path) -> anyhow::Result<u8> {
     let host = &launcher.host;
     if !session::watch() {
@@ -13,15 +21,23 @@ pub(crate) fn run(launcher: &Launcher, dir: &Path) -> anyhow::Result<u8> {
     let docker =
         Docker::find(host.var("PI_BOX_WATCH_DOCKER").unwrap_or("docker"), host, &Written::load(host))?
             .within(Duration::from_secs(30));
-    // The kernel frees a dead process's lock a moment after its pipes.
-    if let Ok(lock) = fs::File::open(dir.join("lock")) {
-        lock.lock()?;
-    }
-    let (_, dead) = sweep::sessions(host)?;
-    for session in dead {
-        if dir.file_name().is_some_and(|name| name == session.id.as_str()) {
-            session.take_down(&docker, host)?;
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(100);
+    loop {
+        if !dir.is_dir() {
+            return Ok(0);
         }
+        // The kernel frees a dead process's lock a moment after its pipes.
+        record::wait_for_end(dir)?;
+        let (_, dead) = record::all(host)?;
+        let Some(dead) = dead.into_iter().find(|dead| dead.dir == dir) else { return Ok(0) };
+        match session::take_down(&dead, &docker, host) {
+            Err(error) if begun.elapsed() > PATIENCE => return Err(error),
+            Err(_) => {}
+            Ok(()) => return Ok(0),
+        }
+        drop(dead);
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_secs(10));
     }
-    Ok(0)
 }

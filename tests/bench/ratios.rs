@@ -22,6 +22,11 @@ fn main() {
     let runs: usize = env::var("PI_BENCH_RUNS").ok().map_or(15, |text| text.parse().unwrap());
     println!("medians of {runs} runs, A and B taking turns\n");
     println!("{:<58} {:>9} {:>9} {:>7}", "A against B", "A", "B", "A/B");
+    let docker = &|| {
+        let mut docker = Command::new("docker");
+        docker.arg("--version");
+        docker
+    };
     let row = |what: &str, a: &dyn Fn() -> Command, b: &dyn Fn() -> Command| {
         let (a, b) = alternate(runs, a, b);
         println!("{what:<58} {:>6.0} ms {:>6.0} ms {:>7.2}", ms(a), ms(b), a.as_secs_f64() / b.as_secs_f64());
@@ -37,21 +42,9 @@ fn main() {
         &|| world.pi(&["--proxy", "--", "--version"]),
         &|| shell(&world.script(&["--proxy", "--", "--version"])),
     );
-    row("pi --version, against docker --version", &|| world.pi(&["--version"]), &|| {
-        let mut docker = Command::new("docker");
-        docker.arg("--version");
-        docker
-    });
-    row("pi --dry-run, against docker --version", &|| world.pi(&["--dry-run"]), &|| {
-        let mut docker = Command::new("docker");
-        docker.arg("--version");
-        docker
-    });
-    row("pi ps (an idle sweep), against docker --version", &|| world.pi(&["ps"]), &|| {
-        let mut docker = Command::new("docker");
-        docker.arg("--version");
-        docker
-    });
+    row("pi --version, against docker --version", &|| world.pi(&["--version"]), docker);
+    row("pi --dry-run, against docker --version", &|| world.pi(&["--dry-run"]), docker);
+    row("pi ps (an idle sweep), against docker --version", &|| world.pi(&["ps"]), docker);
 }
 
 fn ms(time: Duration) -> f64 {
@@ -97,10 +90,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("repo/.git")).unwrap();
-        let world = Self { dir, config: root.join("target/setup/config.toml") };
+        let config = std::env::var_os("XDG_CONFIG_HOME")
+            .map_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".config"), PathBuf::from);
+        let world = Self { dir, config: config.join("pi/setup.toml") };
         let built = world.pi(&["build"]).output().unwrap();
         assert!(built.status.success(), "run `tests/setup` first: {built:?}");
         // Directories that a first session makes are not part of what is measured.

@@ -1,0 +1,125 @@
+# The supervisor of the agent's container: starts the agent, wakes it when it stops itself on Ctrl-Z, passes signals on to
+# it, and keeps it from the supervisor and from the init by a Landlock domain, since all of them run as one user.
+use strict;
+use warnings;
+use Errno qw(ENOENT ENOTDIR);
+
+# Linux numbers that no small module has.
+my $TIOCSPGRP = 0x5410;
+my $WUNTRACED = 2;
+
+# Of Landlock, whose calls have the same numbers on every machine.
+my $LANDLOCK_CREATE_RULESET = 444;
+my $LANDLOCK_ADD_RULE = 445;
+my $LANDLOCK_RESTRICT_SELF = 446;
+my $CREATE_RULESET_VERSION = 1 << 0;
+my $RULE_PATH_BENEATH = 1;
+my $ACCESS_FS_REFER = 1 << 13;
+my $SCOPE_SIGNAL = 1 << 1;
+
+sub supervise {
+    my @command = @_;
+    my $child;
+    $SIG{$_} = 'IGNORE' for qw(TSTP TTIN TTOU);
+    for my $name (qw(HUP INT TERM QUIT USR1 USR2 WINCH)) {
+        $SIG{$name} = sub { kill $name => $child if $child };
+    }
+    $child = fork();
+    defined $child or refuse("it could not be started: $!");
+    run(@command) if !$child;
+    while (1) {
+        my $pid = waitpid($child, $WUNTRACED);
+        return 125 if $pid != $child;
+        # perl shows a stop as it shows an end with status 0; but one that has ended is gone by now.
+        my $stopped = $? == 0 && kill 0 => $child;
+        return $? & 127 ? 128 + ($? & 127) : $? >> 8 unless $stopped;
+        # There is no shell to go back to, so it goes on at once. Where it stopped because the terminal was not its own,
+        # it is given the terminal, and a moment, lest the two of us spin.
+        give_terminal($child);
+        select(undef, undef, undef, 0.01);
+        kill CONT => -$child, $child;
+    }
+}
+
+# An engine does not always tell that the kernel ended something for want of memory; the container's own counter does.
+sub tell_of_memory {
+    my $dir = '/sys/fs/cgroup';
+    my $events = slurp("$dir/memory.events") // slurp("$dir/memory/memory.oom_control") // '';
+    return unless $events =~ /^oom_kill ([1-9][0-9]*)$/m;
+    my $killed = $1 == 1 ? 'a process was' : "$1 processes were";
+    my $limit = slurp("$dir/memory.max") // slurp("$dir/memory/memory.limit_in_bytes") // '';
+    $limit = $limit =~ /^([0-9]+)$/ ? ' of ' . int($1 / 1048576) . ' MiB' : '';
+    print STDERR "pi: warning: the memory limit$limit was reached and $killed killed; `--memory` raises it\n";
+}
+
+# The agent's own directory is gone with the container. What stands in it now, by name, the launcher can tell.
+sub tell_what_is_left {
+    my $dir = '/home/pi/.pi/agent';
+    -f "$dir/.pi-left" && opendir(my $names, $dir) or return;
+    open(my $left, '>', "$dir/.pi-left") or return;
+    my $room = 60_000;
+    while (defined(my $name = readdir $names)) {
+        last if ($room -= 1 + length $name) < 0;
+        print $left "$name\0" unless $name =~ /^\./;
+    }
+}
+
+# Takes this process, and all that it starts, into a Landlock domain. From within one nobody outside can be traced, nor
+# his memory be read or written, which the kernel lets processes of one user do to each other; and with the first
+# process of the container in its hands, the agent could outlive the session. A domain has to forbid something else as
+# well: here it is to link and rename across directories, which is allowed again everywhere.
+sub confine {
+    # The kernel knows no Landlock, or does not use it, or the engine does not let its calls through.
+    my $version = syscall($LANDLOCK_CREATE_RULESET, 0, 0, $CREATE_RULESET_VERSION);
+    # The first version forbids such links and renames without a way to allow them.
+    if ($version < 2) {
+        my $yama = slurp('/proc/sys/kernel/yama/ptrace_scope') // 0;
+        print STDERR "pi: warning: this kernel offers neither Landlock (of Linux 5.19 or newer) nor Yama, so the agent "
+            . "can take over the first processes of its own container\n" unless $yama =~ /^[1-9]/;
+        return;
+    }
+    # Old kernels take a structure of this size only.
+    my $attributes = pack('Q', $ACCESS_FS_REFER);
+    # Without network rules; the signals that it can send end at the domain's border, or it could stop its supervisor.
+    $attributes .= pack('QQ', 0, $SCOPE_SIGNAL) if $version >= 6;
+    my $ruleset = syscall($LANDLOCK_CREATE_RULESET, $attributes, length $attributes, 0);
+    $ruleset >= 0 or refuse("it could not be kept from its supervisor (Landlock's rules): $!");
+    open(my $root, '<', '/') or refuse("`/` cannot be opened: $!");
+    my $beneath = pack('Ql', $ACCESS_FS_REFER, fileno $root);
+    syscall($LANDLOCK_ADD_RULE, $ruleset, $RULE_PATH_BENEATH, $beneath, 0) == 0
+        or refuse("it could not be kept from its supervisor (Landlock's rule for `/`): $!");
+    syscall($LANDLOCK_RESTRICT_SELF, $ruleset, 0) == 0
+        or refuse("it could not be kept from its supervisor (Landlock): $!");
+}
+
+# A group of its own, in the foreground: what the terminal sends reaches the agent once, not twice by way of us.
+sub run {
+    my ($program, @rest) = @_;
+    confine();
+    setpgrp(0, 0);
+    give_terminal($$);
+    $SIG{$_} = 'DEFAULT' for qw(TSTP TTIN TTOU HUP INT TERM QUIT USR1 USR2 WINCH);
+    {
+        no warnings 'exec';
+        # A PATH with a relative part is refused here by perl, and none of our business.
+        eval { exec { $program } $program, @rest } or $@ =~ /^Insecure/ and do {
+            my $path = $ENV{PATH};
+            local $ENV{PATH} = '/usr/bin:/bin';
+            exec '/usr/bin/env', '--', "PATH=$path", $program, @rest;
+        };
+    }
+    my $missing = $! == ENOENT || $! == ENOTDIR;
+    my $shown = $program =~ s/[^ -~]/?/gr;
+    my $reason = $missing ? 'there is no such program in the sandbox' : "it cannot be run: $!";
+    print STDERR "pi: error: `$shown`: $reason\n";
+    # Without the handlers and buffers that were the parent's.
+    exit($missing ? 127 : 126);
+}
+
+# Fails without a terminal, which is no matter.
+sub give_terminal {
+    my ($group) = @_;
+    ioctl(STDIN, $TIOCSPGRP, pack('i', $group));
+}
+
+1;

@@ -1,0 +1,129 @@
+//! The plan as a shell script, for a dry run.
+
+use std::fmt::Write as _;
+
+use super::{down, render};
+use crate::{
+    egress::Rendered,
+    plan::{File, Needed, Needs, Plan},
+    report::quote,
+    secret::Value,
+};
+
+/// A shell script that does the same as the launcher. It expects secrets in the environment.
+pub(crate) fn script(plan: &Plan) -> String {
+    let mut text =
+        String::from("#!/bin/sh\n# What `pi` would run here, now. The image is `pi build`'s.\nset -eu\n");
+    let mut line = |words: &str| {
+        let _ = writeln!(text, "{words}");
+    };
+    line(&format!("export DOCKER_HOST={}", quote(&plan.record.engine)));
+    for (name, value) in &plan.agent.env {
+        if matches!(value, Value::Secret(_)) {
+            line(&format!(": \"${{{name}?set it to the secret that goes into the container}}\""));
+            line(&format!("export {name}"));
+        }
+    }
+    let state = quote(&plan.state.to_string_lossy());
+    line("down() {");
+    line("  trap - EXIT; exec 9>&- || true");
+    for cmd in down(&plan.record.id) {
+        line(&format!("  {cmd} >/dev/null 2>&1 || true"));
+    }
+    line(&format!("  rm -rf {state}"));
+    line("}");
+    line("trap down EXIT");
+    line("trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM");
+    line(&format!("umask 077; mkdir -p {state}"));
+    line(
+        "# The agent's own directory: what is set in these copies, `pi` would take back at the end, and this does not.",
+    );
+    for needed in &plan.needed {
+        line(&needed_script(needed));
+    }
+    for file in &plan.files {
+        line(&file_script(file));
+    }
+    if let Some(network) = &plan.network {
+        line(&format!("{} >/dev/null", render::create_network(network)));
+    }
+    if let Some(sidecar) = &plan.sidecar {
+        line(&format!("{} >/dev/null", render::create(sidecar)));
+        if let (Some(network), Some(address)) = (&plan.network, plan.sidecar_address) {
+            line(&render::connect(network, &sidecar.name, address).to_string());
+        }
+        line(&format!("mkfifo {state}/stdin"));
+        line(&format!("{} <{state}/stdin >{state}/proxy.log 2>&1 &", render::attach(sidecar)));
+        line(&format!("exec 9>{state}/stdin"));
+    }
+    if let Some(rules) = &plan.rules {
+        line(&told(rules));
+    }
+    if let Some(model) = &plan.model {
+        line(&format!("{} >/dev/null", render::create(model)));
+        line(&format!("{} >/dev/null", render::start(model)));
+    }
+    line(&format!("{} >/dev/null", render::create(&plan.agent)));
+    line("code=0");
+    line(&format!("{} 9>&- || code=$?", render::attach(&plan.agent)));
+    line("exit $code");
+    text
+}
+
+/// Tells the sidecar, on descriptor 9, what the launcher would.
+fn told(rules: &Rendered) -> String {
+    let Rendered { conf, filter, lan, closed } = rules;
+    let mut text = String::from(
+        "file() {\n  text=$(cat; echo .); text=${text%.}\n  \
+         printf 'file %s %d\\n%s' \"$1\" \"$(printf %s \"$text\" | wc -c)\" \"$text\"\n}\n{\n",
+    );
+    for (name, content) in [("lan", lan), ("closed", closed)] {
+        let _ = writeln!(text, "file {name} {}", here(content));
+    }
+    text.push_str("echo routes\n");
+    let _ = writeln!(text, "file tinyproxy.conf {}", here(shown(conf)));
+    let _ = writeln!(text, "file filter {}", here(filter));
+    text.push_str("echo apply\n} >&9");
+    text
+}
+
+fn shown(text: &Value) -> &str {
+    match text {
+        Value::Plain(text) => text,
+        Value::Secret(_) => "# Left out: it holds a password.\n",
+    }
+}
+
+/// A here-document.
+fn here(text: &str) -> String {
+    let mut end = String::from("EOF");
+    while text.lines().any(|line| line == end) {
+        end.push('_');
+    }
+    let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    format!("<<'{end}'\n{text}{newline}{end}")
+}
+
+fn file_script(File { path, text }: &File) -> String {
+    let text = here(shown(text));
+    let dir = path.parent().map(|dir| quote(&dir.to_string_lossy())).unwrap_or_default();
+    let path = quote(&path.to_string_lossy());
+    format!("(umask 022; mkdir -p {dir}; cat >{path} {text}\n)")
+}
+
+fn needed_script(Needed { path, kind, owner }: &Needed) -> String {
+    let dir = path.parent().map(|dir| quote(&dir.to_string_lossy())).unwrap_or_default();
+    let is_json = path.extension().is_some_and(|kind| kind == "json");
+    let path = quote(&path.to_string_lossy());
+    let empty = if is_json { "echo '{}'" } else { ":" };
+    let chown =
+        owner.map(|owner| format!(" && chown {}:{} {path}", owner.uid, owner.gid)).unwrap_or_default();
+    match kind {
+        Needs::Directory => format!("[ -d {path} ] || {{ mkdir -p {path}{chown}; }}"),
+        Needs::File => format!("[ -e {path} ] || {{ mkdir -p {dir} && {empty} >{path}{chown}; }}"),
+        Needs::Copy(of) => {
+            let of = quote(&of.to_string_lossy());
+            format!("mkdir -p {dir} && {{ cat {of} 2>/dev/null || {empty}; }} >{path}{chown}")
+        }
+    }
+}

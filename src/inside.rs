@@ -1,0 +1,69 @@
+//! Paths inside the agent's container.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+/// Whether the agent can write to a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+/// The agent's home.
+pub(crate) const HOME: &str = "/home/pi";
+
+/// The agent's own directory.
+pub(crate) const AGENT_DIR: &str = "/home/pi/.pi/agent";
+
+/// The caches of languages, which outlive a session.
+pub(crate) const CACHE: &str = "/home/pi/.cache/lang";
+
+/// The gate, which is the first program after the container's init.
+pub(crate) const ENTRY: &str = "/usr/local/lib/pi/entry";
+
+/// Whether a mount at `target` would hide or replace a part of the sandbox.
+pub(crate) fn is_reserved(target: &Path) -> bool {
+    HELD.iter().any(|held| Path::new(held).starts_with(target))
+        || CLOSED.iter().any(|closed| target.starts_with(closed))
+}
+
+/// No mount may be at or above these.
+const HELD: [&str; 17] = [
+    "/bin", "/sbin", "/lib", "/lib64", "/etc", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/local/bin",
+    "/usr/local/lib", "/usr/local/share/pi", HOME, AGENT_DIR, "/tmp", "/run", "/proc", "/sys",
+];
+
+/// No mount may be at or below these.
+const CLOSED: [&str; 22] = [
+    "/proc", "/sys", "/dev", "/bin", "/sbin", "/lib", "/lib64", "/usr/bin", "/usr/sbin", "/usr/lib",
+    "/usr/share/perl", "/usr/share/perl5", "/usr/local/lib/pi", "/usr/local/share/pi",
+    "/usr/local/share/perl", // Agents have written everything there, links too.
+    CACHE, "/home/pi/.pi/agent/sessions", "/etc/perl", "/etc/ld.so.preload", "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d", "/etc/ld.so.cache",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_sandbox_consists_of_cannot_be_hidden() {
+        for target in [
+            "/", "/usr", "/usr/local", "/usr/local/lib/pi/x", "/proc/self", "/home", "/home/pi", "/etc",
+            AGENT_DIR,
+        ]
+        .into_iter()
+        .chain(["/home/pi/.cache/lang/x", "/home/pi/.pi/agent/sessions/x"])
+        {
+            assert!(is_reserved(Path::new(target)), "{target}");
+        }
+        for target in
+            ["/home/pi/project", "/home/pi/.pi/agent/themes", "/tmp/x", "/opt", "/srv/a", "/etc/foo.conf"]
+        {
+            assert!(!is_reserved(Path::new(target)), "{target}");
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The purpose of a session, which decides what it gets of the host.
+
+use crate::agent;
+
+/// The purpose of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The agent works on the repository.
+    Work,
+    /// The user works in the agent's sandbox.
+    Shell,
+    /// A command of the agent changes its own set-up. It does not get the repository, whose settings and extensions
+    /// would also run.
+    SetUp,
+    /// A scripted model tries the walls of the sandbox, in a scratch repository.
+    Demo,
+}
+
+/// The program of a session, and its purpose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Program {
+    pub(crate) purpose: Purpose,
+    /// The agent's arguments. For a shell, the command with its arguments.
+    pub(crate) words: Vec<String>,
+}
+
+impl Program {
+    /// The agent of this version, with these arguments.
+    pub(crate) fn agent(words: Vec<String>, version: &str) -> Self {
+        let sets_up = agent::changes_its_setup(&words, version);
+        Self { purpose: if sets_up { Purpose::SetUp } else { Purpose::Work }, words }
+    }
+
+    /// Whether it is a set-up command with a path, which may read the repository.
+    pub(crate) fn reads_the_repository(&self) -> bool {
+        self.purpose == Purpose::SetUp && agent::names_a_path(&self.words)
+    }
+}

@@ -1,0 +1,64 @@
+//! The agent's own directory of a session: laid out before it, taken back after it.
+
+use std::path::Path;
+
+use crate::{
+    agent_dir::{
+        fd::Dir,
+        laid::{self, Laid, Place, lay},
+        layout::Layout,
+        notice::Notice,
+        settings::Scope,
+        staged::{self, Stage},
+        take_back::take_back,
+        tree,
+    },
+    host::Host,
+    record::Record,
+    report,
+    written::real,
+};
+
+/// What was laid out, and the packages that are being changed.
+#[derive(Debug)]
+pub(crate) struct LaidOut {
+    pub(crate) mounts: Vec<Laid>,
+    pub(super) packages: Option<Stage>,
+}
+
+/// Lays out the agent's directory of a session. Once for a session: doing it again makes other files.
+///
+/// # Errors
+/// Something could not be made, or packages are being changed by another.
+pub(crate) fn lay_out(layout: &Layout, place: Place<'_>) -> anyhow::Result<LaidOut> {
+    let mut mounts = lay(layout, place)?;
+    let packages = match layout.scope {
+        Scope::SetUp => Some(Stage::make(place.live, place.owner)?),
+        Scope::Session => None,
+    };
+    if let Some(packages) = &packages {
+        mounts.extend(packages.mounts()?);
+    }
+    Ok(LaidOut { mounts, packages })
+}
+
+/// Takes back what the session has set, tells what is to be told, and removes what was laid out: the rest of the session's
+/// directory is then gone in a moment, and nobody finds it without its lock.
+pub(super) fn keep(dir: &Path, host: &Host, packages: Option<Stage>) {
+    let dir = real(dir);
+    match take_back(&dir, &real(&host.state_dir()), packages) {
+        Ok(notices) => notices.iter().for_each(Notice::say),
+        Err(error) => report::warn(format_args!("could not keep what the session has set: {error:#}")),
+    }
+    // What cannot be removed is told by whoever removes the rest.
+    let _ = Dir::open(&dir).and_then(|dir| tree::remove(&dir, laid::DIRECTORY.as_ref()));
+}
+
+/// Takes back what a dead session has set. Packages that it was changing are as they were before.
+pub(super) fn keep_of_dead(record: Option<&Record>, dir: &Path, host: &Host) {
+    keep(dir, host, None);
+    let swept = record.and_then(|record| record.login.parent()).and_then(|live| Dir::open(live).ok());
+    if let Some(Err(error)) = swept.map(|live| staged::sweep(&live)) {
+        report::warn(format_args!("could not remove what an interrupted change of packages left: {error:#}"));
+    }
+}

@@ -1,0 +1,123 @@
+//! Signals: the first one ends the session, and the others change nothing.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use shared_child::{SharedChild, unix::SharedChildExt as _};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
+    iterator::Signals as Watched,
+};
+
+use crate::report::{FAILED, Interrupted};
+
+/// Listens for the signals that end a session. Only the first one counts, so that an impatient user does not interrupt
+/// the teardown.
+pub(crate) struct Signals {
+    first: Arc<AtomicI32>,
+    on_signal: Arc<Mutex<OnSignal>>,
+}
+
+/// Stops something by its name. If that fails, the teardown removes it.
+type Stop = dyn Fn() + Send + Sync;
+
+/// What the first signal ends.
+#[derive(Default)]
+struct OnSignal {
+    /// A long command in the foreground.
+    foreground: Option<Arc<SharedChild>>,
+    /// The way to stop a running agent.
+    stop: Option<Arc<Stop>>,
+    /// The docker client that shows the agent.
+    client: Option<Arc<SharedChild>>,
+}
+
+impl Signals {
+    /// Starts listening, for the rest of the process.
+    pub(crate) fn watch() -> anyhow::Result<Self> {
+        let first = Arc::new(AtomicI32::new(0));
+        let on_signal = Arc::new(Mutex::new(OnSignal::default()));
+        let mut signals =
+            Watched::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM]).context("could not listen for signals")?;
+        let (mine, acts) = (first.clone(), on_signal.clone());
+        let heard = Self { first: mine, on_signal: acts };
+        thread::spawn(move || signals.forever().for_each(|signal| heard.raise(signal)));
+        Ok(Self { first, on_signal })
+    }
+
+    /// Acts as if the process had received this signal.
+    pub(crate) fn raise(&self, signal: i32) {
+        if self.first.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            act(&self.on_signal);
+        }
+    }
+
+    /// A listener that no signal reaches.
+    #[cfg(test)]
+    pub(crate) fn deaf() -> Self {
+        Self { first: Arc::default(), on_signal: Arc::default() }
+    }
+
+    /// The same listener, for another owner.
+    pub(crate) fn share(&self) -> Self {
+        Self { first: self.first.clone(), on_signal: self.on_signal.clone() }
+    }
+
+    /// Fails with [`Interrupted`] after a signal.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        match self.first.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            signal => Err(Interrupted(u8::try_from(signal).unwrap_or(FAILED)).into()),
+        }
+    }
+
+    /// From now on the first signal also ends this command.
+    pub(crate) fn foreground(&self, child: &Arc<SharedChild>) {
+        held(&self.on_signal).foreground = Some(child.clone());
+        if self.check().is_err() {
+            let _ = child.send_signal(SIGTERM);
+        }
+    }
+
+    /// From now on the first signal also does this, in another thread. It fails after a signal.
+    pub(crate) fn stops(&self, stop: impl Fn() + Send + Sync + 'static) -> anyhow::Result<()> {
+        held(&self.on_signal).stop = Some(Arc::new(stop));
+        self.check()
+    }
+
+    /// From now on the first signal also ends this client, if it does not end with the agent.
+    pub(crate) fn shows(&self, client: Arc<SharedChild>) {
+        held(&self.on_signal).client = Some(client);
+    }
+}
+
+fn held(acts: &Mutex<OnSignal>) -> MutexGuard<'_, OnSignal> {
+    acts.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn act(acts: &Mutex<OnSignal>) {
+    let (foreground, stop) = {
+        let acts = held(acts);
+        (acts.foreground.clone(), acts.stop.clone())
+    };
+    if let Some(child) = foreground {
+        let _ = child.send_signal(SIGTERM);
+    }
+    if let Some(stop) = stop {
+        stop();
+        // If the engine hangs, so does its client.
+        let client = held(acts).client.clone();
+        if let Some(client) = client
+            && !matches!(client.wait_timeout(Duration::from_secs(5)), Ok(Some(_)))
+        {
+            let _ = client.kill();
+        }
+    }
+}

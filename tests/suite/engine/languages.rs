@@ -1,0 +1,120 @@
+//! Languages and images.
+
+use std::time::Duration;
+
+use crate::world::{
+    World,
+    files::{myself, write},
+    images::BUILD,
+    model::docker,
+};
+
+#[test]
+fn go_builds_and_tests_and_keeps_its_caches() {
+    let world = World::with_model();
+    for (path, text) in [
+        (
+            "go.mod",
+            "module example.com/app\n\ngo 1.24\n\nrequire example.com/greeting v0.0.0\n\nreplace example.com/greeting => ./greeting\n",
+        ),
+        (
+            "main.go",
+            "package main\n\nimport (\n\t\"fmt\"\n\n\t\"example.com/greeting\"\n)\n\nfunc main() { fmt.Println(greeting.Word()) }\n",
+        ),
+        ("main_test.go", "package main\n\nimport \"testing\"\n\nfunc TestNothing(t *testing.T) {}\n"),
+        ("greeting/go.mod", "module example.com/greeting\n\ngo 1.24\n"),
+        ("greeting/greeting.go", "package greeting\n\nfunc Word() string { return \"hello\" }\n"),
+    ] {
+        write(world.repo().join(path), text);
+    }
+    world.prepare(myself(), &["--lang", "go"]);
+    let first = "go build -o app . && ./app && go test ./... && touch \"$(go env GOMODCACHE)/kept\" \
+                 && mkdir -p ~/go/bin && go version";
+    // The first time, the standard library is compiled as well.
+    let done = world.shell(&[], first).limit(Duration::from_secs(300)).run();
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert_eq!(done.err, "pi: using the go image, because there is a `go.mod`\n");
+    assert!(
+        done.out.starts_with("hello\nok  \texample.com/app") && done.out.contains("go version go1.26"),
+        "{done:?}"
+    );
+    // In the next session the same test needs no second run, and the module cache is the same one.
+    let second = "go test ./... && ls \"$(go env GOMODCACHE)\"";
+    let said = world.shell(&["--lang", "go"], second).good();
+    assert!(said.contains("(cached)") && said.ends_with("kept\n"), "{said}");
+}
+
+#[test]
+fn php_and_composer_work_in_both_versions() {
+    let world = World::with_model();
+    write(
+        world.repo().join("library/composer.json"),
+        r#"{"name": "example/greeting", "version": "1.0.0", "autoload": {"files": ["greeting.php"]}}"#,
+    );
+    write(
+        world.repo().join("library/greeting.php"),
+        "<?php function greeting(): string { return 'hello'; }\n",
+    );
+    let composer = |constraint: &str| {
+        let text = serde_json::json!({
+            "name": "example/app",
+            "repositories": [{"type": "path", "url": "library"}, {"packagist": false}],
+            "require": {"php": constraint, "example/greeting": "^1.0"},
+        });
+        write(world.repo().join("composer.json"), text.to_string());
+    };
+    let script = r#"set -e
+        rm -rf vendor composer.lock
+        composer install --quiet
+        php -r 'require "vendor/autoload.php"; echo greeting(), " ", PHP_MAJOR_VERSION, ".", PHP_MINOR_VERSION, "\n";
+            foreach (["curl", "dom", "intl", "mbstring", "xml", "zip", "sqlite3"] as $name) {
+                if (!extension_loaded($name)) echo "no $name\n";
+            }'
+        php -v | head -n 1 | cut -d. -f 1-2"#;
+    for (lang, constraint, version) in
+        [("php8.4", "~8.4.0", "8.4"), ("php8.5", ">=8.5", "8.5"), ("php", "^8.3", "8.5")]
+    {
+        composer(constraint);
+        world.prepare(myself(), &["--lang", lang]);
+        let expected = format!("hello {version}\nPHP {version}\n");
+        assert_eq!(world.shell(&["--lang", lang], script).good(), expected, "{lang}");
+        // Left to itself, `pi` chooses the same.
+        let chosen = world.shell(&[], "php -r 'echo PHP_VERSION;'").run();
+        assert!(chosen.code == Some(0) && chosen.out.starts_with(version), "{constraint}: {chosen:?}");
+        let note = format!("pi: using the php{version} image, because there is a `composer.json`\n");
+        assert_eq!(chosen.err, note);
+    }
+}
+
+#[test]
+fn a_changed_argument_rebuilds_by_itself_and_an_unchanged_one_builds_nothing() {
+    let world = World::with_model();
+    let plain = world.image(&[]);
+    let without = world.shell(&[], "command -v hello").run();
+    // Or it would prove nothing.
+    without.is(127, "", "");
+    world.configure("packages = [\"hello\"]");
+    let image = world.image(&[]);
+    assert_ne!(image, plain);
+    // Under another name the layers stay, so that only the first run of this test downloads the package.
+    let forget = || {
+        let known = docker(&["image", "ls", "--quiet", &image]);
+        if !known.is_empty() {
+            docker(&["tag", &image, "pi-e2e:packages"]);
+            docker(&["image", "rm", &image]);
+        }
+    };
+    forget();
+    let built = world.pi(&["build"]).limit(BUILD).run();
+    assert_eq!((built.code, built.out.as_str()), (Some(0), ""), "{built:?}");
+    assert!(built.err.contains(&format!("pi: building the image `{image}`")), "{built:?}");
+    world.shell(&[], "hello --greeting=built").run().is(0, "built\n", "");
+    // A session builds what it needs by itself as well.
+    forget();
+    world.forget_images();
+    let call = || world.shell(&[], "hello --greeting=again").limit(BUILD).run();
+    let built = call();
+    assert_eq!((built.code, built.out.as_str()), (Some(0), "again\n"), "{built:?}");
+    assert!(built.err.contains(&format!("pi: building the image `{image}`")), "{built:?}");
+    call().is(0, "again\n", "");
+}

@@ -1,0 +1,140 @@
+//! Sessions that died at another time, on another engine or on another machine.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use super::{OWN, gone, world};
+use crate::world::{fake::shell, files::write};
+
+const DEAD: &str = "aaaabbbbccccdddd";
+
+/// A session that died at another time, with another engine or on another machine; returns its directory.
+fn dead(state: &Path, engine: &str, login: Option<&Path>) -> PathBuf {
+    let dir = state.join("sessions").join(DEAD);
+    write(dir.join("lock"), "");
+    let record = serde_json::json!({
+        "id": DEAD, "name": "gone", "engine": engine, "repository": "/r", "directory": "/r", "image": "i",
+        "network": "open", "started": 0, "allowlist": null,
+        "login": login.map_or(dir.join("auth.json"), Path::to_owned),
+    });
+    write(dir.join("session.json"), record.to_string());
+    dir
+}
+
+#[test]
+fn a_dead_session_whose_engine_is_gone_leaves_the_login_to_its_user() {
+    let world = world();
+    let login = world.agent_dir().join("auth.json");
+    world.run_pi(&["-p", "x"]).has_code(OWN);
+    let down = "case $DOCKER_HOST in *gone.sock) refuse 'Cannot connect to the Docker daemon.';; esac";
+    world.docker().rule("all", down);
+    // As a launcher leaves it that was killed, on an engine that was taken away.
+    let dir = dead(&world.state(), &format!("unix://{}/gone.sock", world.root().display()), Some(&login));
+    let meta = fs::metadata(&login).unwrap();
+    let backup = serde_json::json!({ "device": meta.dev(), "inode": meta.ino(), "text": "{}" });
+    write(dir.join("login.backup"), backup.to_string());
+    let own = r#"{"anthropic":{"type":"api_key","key":"!op read op://x"}}"#;
+    let command = |text: &str| text.contains("!op read");
+    fs::write(&login, own).unwrap();
+    world.run_pi(&["-p", "x"]).has_code(OWN);
+    assert!(!command(&fs::read_to_string(&login).unwrap()), "what may be the dead session's is undone once");
+    for _ in 0..2 {
+        fs::write(&login, own).unwrap();
+        world.run_pi(&["-p", "x"]).has_code(OWN);
+        assert!(command(&fs::read_to_string(&login).unwrap()));
+    }
+    fs::remove_dir_all(&dir).unwrap();
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_dead_session_is_looked_for_on_its_own_engine_and_no_other() {
+    let world = world();
+    let other = format!("unix://{}/other.sock", world.root().display());
+    dead(&world.state(), &other, None);
+    world.run_pi(&["-p", "x"]).is(OWN, "", "");
+    let calls = world.docker().calls();
+    let about_it = |words: &[String]| words.iter().any(|word| word.contains(DEAD));
+    for call in &calls {
+        let engine = if about_it(&call.words) { &other } else { &world.docker().address() };
+        let line = format!("DOCKER_HOST='{engine}'");
+        assert!(world.docker().env(call.n).lines().any(|env| env.ends_with(&line)), "{call:?}");
+    }
+    let kinds: Vec<_> =
+        calls.iter().filter(|call| about_it(&call.words)).map(crate::world::fake::Call::kind).collect();
+    assert!(
+        ["rm", "network-rm", "volume-rm"].iter().all(|kind| kinds.iter().any(|k| k == kind)),
+        "{kinds:?}"
+    );
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_dead_session_whose_engine_does_not_answer_is_kept_for_later() {
+    let world = world();
+    let other = format!("unix://{}/other.sock", world.root().display());
+    let dir = dead(&world.state(), &other, None);
+    let words = "Cannot connect to the Docker daemon at unix:///other.sock. Is the docker daemon running?";
+    world.docker().rule("all", &format!("case $DOCKER_HOST in {other}) refuse {};; esac", shell(words)));
+    let outcome = world.run_pi(&["-p", "x"]);
+    outcome.is(
+        OWN,
+        "",
+        &format!(
+            "pi: warning: could not remove what the dead session `{DEAD}` left: docker is installed but its engine \
+             does not answer\n"
+        ),
+    );
+    assert_eq!(world.sessions(), [dir]);
+}
+
+#[test]
+fn a_session_of_another_machine_that_shares_the_home_is_not_touched() {
+    let world = world();
+    let foreign = dead(&world.states().join("ffffffffffff"), &world.docker().address(), None);
+    world.run_pi(&["-p", "x"]).is(OWN, "", "");
+    world.run_pi(&["--quiet", "clean"]).is(0, "", "");
+    assert_eq!(world.sessions(), [foreign]);
+    for call in world.docker().calls() {
+        assert!(!call.words.concat().contains(DEAD), "{call:?}");
+    }
+}
+
+#[test]
+fn what_carries_our_label_and_has_no_record_is_removed_by_clean_only() {
+    let world = world();
+    for object in ["containers/pi-", "networks/pi-", "volumes/pi-"] {
+        let home = if object.starts_with("volumes") { "-home" } else { "" };
+        world.docker().has(&format!("{object}{DEAD}{home}"));
+    }
+    world.run_pi(&["-p", "x"]).is(OWN, "", "");
+    assert_eq!(world.docker().objects().len(), 3);
+    world.run_pi(&["clean", "--dry-run"]).is(
+        0,
+        &format!("would remove leftovers of the unknown session `{DEAD}`\n"),
+        "",
+    );
+    assert_eq!(world.docker().objects().len(), 3);
+    world.run_pi(&["clean"]).is(0, &format!("removed leftovers of the unknown session `{DEAD}`\n"), "");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn what_cannot_be_removed_is_told_of_and_left_for_the_next_start() {
+    let world = world();
+    world.docker().rule("volume-rm", "refuse Error response from daemon: volume is in use");
+    let outcome = world.run_pi(&["-p", "x"]);
+    let id = world.session().file_name().unwrap().to_string_lossy().into_owned();
+    let said = format!(
+        "pi: warning: something of this session is left: could not remove the volume `pi-{id}-home`: volume is in use\n\
+         pi: hint: a second process removes it when the engine answers; the next `pi` and `pi clean` do, too\n"
+    );
+    outcome.is(OWN, "", &said);
+    assert_eq!(world.sessions().len(), 1);
+    // The second process goes on trying, and succeeds without anybody's help.
+    world.docker().behave();
+    gone(&world);
+}
