@@ -6,7 +6,7 @@
 //!                                   (runs `!command`s)    (pure)        └──► agent_files::AgentFiles  to the agent
 //! ```
 //!
-//! The agent asks `http://SIDECAR:PORT/ROUTE/HOST/…`. The route says whose key it is; the host is in the path because the
+//! The agent asks `http://ADDRESS/ROUTE/HOST/…`. The route says whose key it is; the host is in the path because the
 //! agent looks for it in the base URL. HAProxy lets through what [`api::Api::rules`] names and nothing else, swaps the
 //! placeholder for the key in the header where it stands, and speaks TLS with the real host.
 
@@ -29,7 +29,6 @@ mod value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
-    net::SocketAddrV4,
 };
 
 use self::{
@@ -42,8 +41,8 @@ use self::{
 /// What a session's broker is made from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Inputs<'a> {
-    /// Where the agent finds it.
-    pub(crate) listen: SocketAddrV4,
+    /// `HOST:PORT`, where the agent finds it.
+    pub(crate) address: &'a str,
     pub(crate) placeholder: &'a Placeholder,
     pub(crate) env: &'a BTreeMap<OsString, OsString>,
     pub(crate) auth: Option<&'a str>,
@@ -56,7 +55,8 @@ pub(crate) struct Inputs<'a> {
 /// A session's broker, decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Broker {
-    pub(crate) listen: SocketAddrV4,
+    /// `HOST:PORT`, where the agent finds it.
+    pub(crate) address: String,
     pub(crate) routes: Vec<Route>,
     pub(crate) github: Option<GitHub>,
     /// Providers whose credential no broker can hold, with the reason.
@@ -69,11 +69,11 @@ impl Broker {
     /// # Errors
     /// `auth.json` or `models.json` cannot be read.
     pub(crate) fn new(inputs: &Inputs<'_>, run: &mut Run<'_>) -> anyhow::Result<Self> {
-        let Inputs { listen, placeholder, env, auth, models, inside, github } = *inputs;
+        let Inputs { address, placeholder, env, auth, models, inside, github } = *inputs;
         let Found { credentials, mut unserved, mut failed } =
             Found::gather(&Sources { env, auth, models, inside }, run)?;
         let configured = credentials::object("models.json", models)?.remove("providers");
-        let mut making = Making { listen, placeholder, env, run };
+        let mut making = Making { address, placeholder, env, run };
         let mut routes = Vec::new();
         for (number, (id, credential)) in credentials.iter().enumerate() {
             match making.route(number, id, credential, configured.as_ref().and_then(|all| all.get(id))) {
@@ -82,7 +82,7 @@ impl Broker {
                 Err(NoRoute::Failed(why)) => drop(failed.insert(id.clone(), why)),
             }
         }
-        Ok(Self { listen, routes, github: github.cloned(), unserved, failed })
+        Ok(Self { address: address.to_owned(), routes, github: github.cloned(), unserved, failed })
     }
 
     /// The hosts to which keys go, for the sidecar's rules; they leave the proxy's allowlist.

@@ -80,7 +80,7 @@ impl AgentFiles {
             auth: pretty(auth)?,
             env,
             withheld,
-            no_proxy: broker.listen.ip().to_string(),
+            no_proxy: broker.address.rsplit_once(':').map_or("", |(host, _)| host).to_owned(),
         })
     }
 }

@@ -16,7 +16,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process_group};
 use shared_child::SharedChild;
 
-use crate::docker::Secret;
+use crate::secret::Secret;
 
 /// The agent's own limit.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);

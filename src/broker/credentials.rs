@@ -15,7 +15,7 @@ use super::{
     provider::{Login, PROVIDERS, Provider, UNSERVED},
     value::{self, ConfigValue},
 };
-use crate::docker::Secret;
+use crate::secret::Secret;
 
 /// Where credentials can come from.
 #[derive(Debug, Clone, Copy)]

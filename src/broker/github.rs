@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::placeholder::{Placeholder, Shape};
-use crate::docker::Secret;
+use crate::secret::Secret;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GitHub {

@@ -9,11 +9,12 @@ mod github;
 use std::{ffi::OsString, net::SocketAddrV4, os::unix::ffi::OsStringExt as _};
 
 use super::{Broker, base::Host, route::Route};
-use crate::{broker::provider::Provider, docker::Secret};
+use crate::{broker::provider::Provider, secret::Secret};
 
 /// Where things are in the sidecar.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place<'a> {
+    pub(crate) listen: SocketAddrV4,
     /// A directory that only HAProxy's user can read: an absolute path of letters, digits, `/` and `-`.
     pub(crate) directory: &'a str,
     /// The certificates of those who may vouch for a provider, as one file.
@@ -81,7 +82,7 @@ const REMOVED: &[&str] = &[
 impl Files {
     pub(crate) fn new(broker: &Broker, place: &Place<'_>) -> Self {
         let mut lines = head(place);
-        lines.extend(frontend(broker.listen, &broker.routes));
+        lines.extend(frontend(place.listen, &broker.routes));
         let mut number = 0;
         for route in &broker.routes {
             for (at, endpoint) in route.endpoints.iter().enumerate() {

@@ -10,7 +10,7 @@ use super::{
     route::Making,
     value::{ConfigValue, Part},
 };
-use crate::docker::Secret;
+use crate::secret::Secret;
 
 /// The value of a header of the user's, which the agent sends as a placeholder.
 #[derive(Debug, Clone, PartialEq, Eq)]

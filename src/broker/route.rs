@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
-    net::SocketAddrV4,
 };
 
 use serde_json::{Map, Value, json};
@@ -16,7 +15,7 @@ use super::{
     placeholder::{Placeholder, Shape},
     provider::{Login, Provider},
 };
-use crate::docker::Secret;
+use crate::secret::Secret;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Route {
@@ -74,7 +73,7 @@ pub(crate) enum Delivery {
 
 /// What routes are made from, but for the credentials.
 pub(crate) struct Making<'a, 'r> {
-    pub(crate) listen: SocketAddrV4,
+    pub(crate) address: &'a str,
     pub(crate) placeholder: &'a Placeholder,
     pub(crate) env: &'a BTreeMap<OsString, OsString>,
     pub(crate) run: &'a mut Run<'r>,
@@ -116,7 +115,7 @@ impl Making<'_, '_> {
             carriers.insert(Carrier::Bearer);
         }
         let swaps = self.swaps(&mut entry, credential).map_err(NoRoute::Failed)?;
-        let url = |base: &Base| format!("http://{}/{name}/{}{}", self.listen, base.authority(), base.path);
+        let url = |base: &Base| format!("http://{}/{name}/{}{}", self.address, base.authority(), base.path);
         redirect(&mut entry, &endpoints, &url);
         if entry.contains_key("apiKey") {
             entry.insert("apiKey".to_owned(), placeholder.clone().into());

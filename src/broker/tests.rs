@@ -24,9 +24,10 @@ use super::{
     provider::PROVIDERS,
     route::Delivery,
 };
-use crate::docker::Secret;
+use crate::secret::Secret;
 
 const PLACE: Place<'_> = Place {
+    listen: SocketAddrV4::new(Ipv4Addr::new(10, 9, 8, 7), 8440),
     directory: "/run/keys",
     authorities: "/etc/ssl/certs/ca-certificates.crt",
     egress: Egress::Direct,
@@ -63,13 +64,13 @@ impl User {
             "key" => Ok(Secret::new("from-a-command".into())),
             _ => Err(Failure::Silent),
         };
-        self.broker_with(SocketAddrV4::new(Ipv4Addr::new(10, 9, 8, 7), 8440), &mut run)
+        self.broker_with("pi-keys:8440", &mut run)
     }
 
-    fn broker_with(&self, listen: SocketAddrV4, run: &mut Run<'_>) -> Broker {
+    fn broker_with(&self, address: &str, run: &mut Run<'_>) -> Broker {
         let placeholder = Placeholder::from([7; 16]);
         let inputs = Inputs {
-            listen,
+            address,
             placeholder: &placeholder,
             env: &self.env,
             auth: self.auth.as_deref(),
@@ -261,7 +262,7 @@ fn headers_of_the_users_go_through_the_broker_and_the_rest_stays() {
     } });
     let user = User::with(&[("ONE", "secret-1")]).models(&models);
     let p = |number: usize| format!("pi-placeholder-07070707070707070707070707070707-{number}");
-    let url = "http://10.9.8.7:8440/custom0-corp";
+    let url = "http://pi-keys:8440/custom0-corp";
     let agent: Value = serde_json::from_str(&user.agent().models).unwrap();
     assert_eq!(
         agent,
@@ -269,10 +270,10 @@ fn headers_of_the_users_go_through_the_broker_and_the_rest_stays() {
             "corp": {
                 "baseUrl": format!("{url}/llm.corp.example/v1"), "api": "openai-completions",
                 "apiKey": "pi-placeholder-07070707070707070707070707070707",
-                "headers": { "X-Team": p(1), "User-Agent": "corp", "OpenAI-Project": p(0) },
+                "headers": { "X-Team": p(0), "User-Agent": "corp", "OpenAI-Project": p(1) },
                 "compat": { "supportsStore": false },
                 "models": [
-                    { "id": "a", "headers": { "x-team": p(1) } },
+                    { "id": "a", "headers": { "x-team": p(0) } },
                     { "id": "b", "headers": { "X-Team": p(2) }, "baseUrl": format!("{url}/10.1.2.3:81/x") },
                 ],
             },
@@ -282,7 +283,7 @@ fn headers_of_the_users_go_through_the_broker_and_the_rest_stays() {
     );
     assert_eq!(
         keys(&user),
-        "custom0-corp secret-key\ncustom0-corp/0 secret-1\ncustom0-corp/1 secret-team\ncustom0-corp/2 secret-other\n"
+        "custom0-corp secret-key\ncustom0-corp/0 secret-team\ncustom0-corp/1 secret-1\ncustom0-corp/2 secret-other\n"
     );
     assert_eq!(
         user.broker().hosts().into_iter().collect::<Vec<_>>(),
@@ -347,9 +348,8 @@ fn a_broken_file_is_an_error_that_does_not_quote_it() {
     let (env, inside) = (BTreeMap::new(), BTreeSet::new());
     for text in ["{\"groq\": secret", "[\"secret\"]", "secret"] {
         for (auth, models) in [(Some(text), None), (None, Some(text))] {
-            let listen = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
             let inputs = Inputs {
-                listen,
+                address: "x:1",
                 placeholder: &placeholder,
                 env: &env,
                 auth,

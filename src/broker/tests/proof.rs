@@ -23,7 +23,7 @@ fn write_for_the_proof() {
         .iter()
         .map(|(name, value)| (name.into(), value.as_str().unwrap().into()))
         .collect();
-    let listen = place["listen"].as_str().unwrap().parse().unwrap();
+    let listen: SocketAddrV4 = place["listen"].as_str().unwrap().parse().unwrap();
     let user = User {
         env,
         auth: user.get("auth").map(Value::to_string),
@@ -33,9 +33,9 @@ fn write_for_the_proof() {
     };
     let setting = Setting::new(&user.env, Path::new("/"), "/usr/bin:/bin".into(), |_| true);
     let mut run = |command: &str| setting.run(command, LIMIT);
-    let broker = user.broker_with(listen, &mut run);
+    let broker = user.broker_with(&listen.to_string(), &mut run);
     let [directory, authorities] = ["directory", "authorities"].map(|name| place[name].as_str().unwrap());
-    let place = Place { directory, authorities, ..PLACE };
+    let place = Place { listen, directory, authorities, ..PLACE };
     let files = Files::new(&broker, &place);
     let side = broker.github.as_ref().map(GitHub::agent);
     let mut env =
