@@ -35,8 +35,9 @@ use self::{
     credentials::{Found, Run, Sources},
     github::GitHub,
     placeholder::Placeholder,
-    route::{Making, NoRoute, Route},
+    route::{Making, NoRoute, Reach, Route},
 };
+use crate::secret::Secret;
 
 /// What a session's broker is made from.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +54,7 @@ pub(crate) struct Inputs<'a> {
 }
 
 /// A session's broker, decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Broker {
     /// `HOST:PORT`, where the agent finds it.
     pub(crate) address: String,
@@ -85,11 +86,38 @@ impl Broker {
         Ok(Self { address: address.to_owned(), routes, github: github.cloned(), unserved, failed })
     }
 
-    /// The hosts to which keys go, for the sidecar's rules; they leave the proxy's allowlist.
+    /// The names of the providers' own hosts, for which nobody but the broker may ask.
     pub(crate) fn hosts(&self) -> BTreeSet<String> {
-        let bases = self.routes.iter().flat_map(|route| &route.endpoints).map(|endpoint| &endpoint.base);
-        let github =
-            self.github.iter().flat_map(|_| ["github.com:443".to_owned(), "api.github.com:443".to_owned()]);
-        bases.map(|base| format!("{}:{}", base.host, base.port)).chain(github).collect()
+        let endpoints = self.routes.iter().flat_map(|route| &route.endpoints);
+        let public = endpoints.filter(|endpoint| endpoint.reach == Reach::Public);
+        let github = self.github.iter().flat_map(|_| ["github.com", "api.github.com"]).map(str::to_owned);
+        public.map(|endpoint| endpoint.base.host.to_string()).chain(github).collect()
+    }
+
+    /// Addresses that the user wrote down, each with its port as a line: they may be private.
+    pub(crate) fn addresses_of_the_users(&self) -> String {
+        let endpoints = self.routes.iter().flat_map(|route| &route.endpoints);
+        let theirs = endpoints.filter(|endpoint| endpoint.reach == Reach::Anywhere);
+        let lines: BTreeSet<String> =
+            theirs.map(|endpoint| format!("{} {}\n", endpoint.base.host, endpoint.base.port)).collect();
+        lines.into_iter().collect()
+    }
+
+    /// The same with another token for a provider, such as a renewed login.
+    ///
+    /// # Errors
+    /// The provider has no route, or the token cannot stand in a header.
+    pub(crate) fn with_token(&self, provider: &str, token: &Secret, expires: i64) -> Result<Self, String> {
+        let mut broker = self.clone();
+        let route = broker.routes.iter_mut().find(|route| route.provider == provider);
+        let route = route.ok_or_else(|| format!("the session has no key for `{provider}`"))?;
+        route.secret = credentials::header_value(token)?;
+        route.expires = Some(expires);
+        Ok(broker)
+    }
+
+    /// All keys, as the broker in the sidecar reads them.
+    pub(crate) fn keys(&self) -> Secret {
+        haproxy::keys(self)
     }
 }

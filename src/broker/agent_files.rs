@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 use super::{
     Broker, credentials,
     headers::without_secrets,
-    provider::{PROVIDERS, Provider},
     route::{Delivery, Route},
 };
 
@@ -16,15 +15,11 @@ use super::{
 const NEVER: i64 = 9_007_199_254_740_991;
 
 /// None of this is secret; it opens the session's own broker and nothing else.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct AgentFiles {
     pub(crate) models: String,
     pub(crate) auth: String,
     pub(crate) env: BTreeMap<String, String>,
-    /// Variables of the user's that the agent must not get besides.
-    pub(crate) withheld: BTreeSet<&'static str>,
-    /// What belongs into `NO_PROXY`: the agent would ask the proxy for the broker.
-    pub(crate) no_proxy: String,
 }
 
 impl AgentFiles {
@@ -56,6 +51,7 @@ impl AgentFiles {
         models.insert("providers".to_owned(), Value::Object(providers));
         let mut auth = credentials::object("auth.json", auth)?;
         auth.retain(|id, _| inside.contains(id));
+        auth.values_mut().for_each(keep_from_renewing);
         auth.extend(
             broker.routes.iter().filter_map(|route| Some((route.provider.clone(), credential(route)?))),
         );
@@ -66,22 +62,14 @@ impl AgentFiles {
                 env.insert(name.to_owned(), route.placeholder.clone());
             }
         }
-        let (given, kept): (Vec<&Provider>, Vec<&Provider>) =
-            PROVIDERS.iter().partition(|provider| inside.contains(provider.id));
-        let is_given = |name: &&str| given.iter().any(|provider| provider.variables.contains(name));
-        let withheld = kept
-            .iter()
-            .flat_map(|provider| provider.variables)
-            .copied()
-            .filter(|name| !is_given(name) && !env.contains_key(*name))
-            .collect();
-        Ok(Self {
-            models: pretty(models)?,
-            auth: pretty(auth)?,
-            env,
-            withheld,
-            no_proxy: broker.address.rsplit_once(':').map_or("", |(host, _)| host).to_owned(),
-        })
+        Ok(Self { models: pretty(models)?, auth: pretty(auth)?, env })
+    }
+}
+
+/// Whoever renews a login makes its other copies worthless, and what a session renews is gone with the session.
+fn keep_from_renewing(entry: &mut Value) {
+    if let Some(entry) = entry.as_object_mut().filter(|entry| entry.get("type") == Some(&json!("oauth"))) {
+        entry.insert("refresh".to_owned(), json!("not-in-the-sandbox"));
     }
 }
 

@@ -117,7 +117,7 @@ impl Found {
 }
 
 /// Neither file's text gets into an error: it is full of secrets.
-pub(super) fn object(name: &str, text: Option<&str>) -> anyhow::Result<Map<String, Value>> {
+pub(crate) fn object(name: &str, text: Option<&str>) -> anyhow::Result<Map<String, Value>> {
     let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
         return Ok(Map::new());
     };

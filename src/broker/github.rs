@@ -84,13 +84,8 @@ impl Repository {
     /// The repository of GitHub's that a remote leads to.
     pub(crate) fn of_remote(url: &str) -> Option<Self> {
         let rest = [
-            "https://github.com/",
-            "http://github.com/",
-            "git://github.com/",
-            "ssh://git@github.com/",
-            "ssh://git@github.com:22/",
-            "ssh://git@ssh.github.com:443/",
-            "git@github.com:",
+            "https://github.com/", "http://github.com/", "git://github.com/", "ssh://git@github.com/",
+            "ssh://git@github.com:22/", "ssh://git@ssh.github.com:443/", "git@github.com:",
         ]
         .iter()
         .find_map(|prefix| url.strip_prefix(prefix))?;

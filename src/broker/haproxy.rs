@@ -55,28 +55,10 @@ pub(crate) const LOG: &str = "broker";
 
 /// Besides the carriers: what proxies and frameworks read as another address, method, path or user.
 const REMOVED: &[&str] = &[
-    "cookie",
-    "forwarded",
-    "from",
-    "proxy-authorization",
-    "te",
-    "via",
-    "x-amz-security-token",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-proto",
-    "x-forwarded-server",
-    "x-goog-user-project",
-    "x-host",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-original-host",
-    "x-original-url",
-    "x-real-ip",
-    "x-rewrite-url",
+    "cookie", "forwarded", "from", "proxy-authorization", "te", "via", "x-amz-security-token",
+    "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-proto",
+    "x-forwarded-server", "x-goog-user-project", "x-host", "x-http-method", "x-http-method-override",
+    "x-method-override", "x-original-host", "x-original-url", "x-real-ip", "x-rewrite-url",
 ];
 
 impl Files {
@@ -101,7 +83,7 @@ impl Files {
 }
 
 /// One line for each secret: its name in the map, and the secret.
-fn keys(broker: &Broker) -> Secret {
+pub(super) fn keys(broker: &Broker) -> Secret {
     let mut map = Vec::new();
     let token = broker.github.iter().map(|github| (github::KEY.to_owned(), &github.token));
     for (name, secret) in broker.routes.iter().flat_map(secrets).chain(token) {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{
+    base::Base,
     credentials::{self, Credential, header_value},
     route::Making,
     value::{ConfigValue, Part},
@@ -22,34 +23,14 @@ pub(crate) struct Swap {
 
 /// Headers that say nothing of the user, when their value is plain text.
 const HARMLESS: &[&str] = &[
-    "accept",
-    "accept-language",
-    "anthropic-beta",
-    "anthropic-version",
-    "editor-plugin-version",
-    "editor-version",
-    "copilot-integration-id",
-    "http-referer",
-    "openai-beta",
-    "openai-organization",
-    "openai-project",
-    "originator",
-    "referer",
-    "user-agent",
-    "x-app",
-    "x-title",
+    "accept", "accept-language", "anthropic-beta", "anthropic-version", "editor-plugin-version",
+    "editor-version", "copilot-integration-id", "http-referer", "openai-beta", "openai-organization",
+    "openai-project", "originator", "referer", "user-agent", "x-app", "x-title",
 ];
 
 /// Headers that make up the request itself.
 const STRUCTURAL: &[&str] = &[
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "te",
-    "trailer",
-    "transfer-encoding",
+    "connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding",
     "upgrade",
 ];
 
@@ -94,12 +75,23 @@ impl Making<'_, '_> {
 pub(crate) fn without_secrets(entry: &Value) -> Value {
     let mut entry = entry.as_object().cloned().unwrap_or_default();
     entry.remove("apiKey");
+    let models = entry.get_mut("models").and_then(Value::as_array_mut).into_iter().flatten();
+    let models = models.filter_map(Value::as_object_mut).filter_map(|model| model.get_mut("baseUrl"));
+    models.for_each(without_password);
+    entry.get_mut("baseUrl").into_iter().for_each(without_password);
     for headers in header_lists(&mut entry) {
         headers.retain(|name, value| {
             HARMLESS.contains(&name.to_ascii_lowercase().as_str()) && value.as_str().is_some_and(is_plain)
         });
     }
     Value::Object(entry)
+}
+
+/// An address that is not plain may hold a password or a key.
+fn without_password(address: &mut Value) {
+    if address.as_str().is_none_or(|text| Base::parse(text).is_err()) {
+        *address = "https://left-out.invalid".into();
+    }
 }
 
 fn header_lists(entry: &mut Map<String, Value>) -> Vec<&mut Map<String, Value>> {

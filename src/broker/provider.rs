@@ -2,6 +2,8 @@
 //!
 //! Read out of `@earendil-works/pi-ai` 0.87.1, with what 1.5.2 has besides. The order of the variables is the agent's.
 
+use std::collections::BTreeSet;
+
 use super::{api::Api, placeholder::Shape};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -256,6 +258,27 @@ pub(crate) const UNSERVED: &[(&[&str], &str, &str)] = &[
     (&["LLAMA_API_KEY"], "llama.cpp", "the agent takes its address from `LLAMA_BASE_URL` alone"),
 ];
 
+/// Parts of credentials, and files with them: the variable, and whose they are.
+const PARTS: &[(&str, &str)] = &[
+    ("ANTHROPIC_IDENTITY_TOKEN_FILE", "anthropic"),
+    ("AWS_CONFIG_FILE", "amazon-bedrock"),
+    ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "amazon-bedrock"),
+    ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "amazon-bedrock"),
+    ("AWS_SESSION_TOKEN", "amazon-bedrock"),
+    ("AWS_SHARED_CREDENTIALS_FILE", "amazon-bedrock"),
+    ("AWS_WEB_IDENTITY_TOKEN_FILE", "amazon-bedrock"),
+    ("GOOGLE_APPLICATION_CREDENTIALS", "google-vertex"),
+    ("HF_TOKEN_PATH", "huggingface"),
+];
+
+/// Whether a variable holds or names a credential of one of these providers.
+pub(crate) fn is_of(variable: &str, ids: &BTreeSet<String>) -> bool {
+    let keys = PROVIDERS.iter().flat_map(|known| known.variables.iter().map(|name| (*name, known.id)));
+    let unserved = UNSERVED.iter().flat_map(|(names, id, _)| names.iter().map(|name| (*name, *id)));
+    let mut all = keys.chain(unserved).chain(PARTS.iter().copied());
+    all.any(|(name, id)| name == variable && ids.contains(id))
+}
+
 impl Provider {
     pub(crate) fn named(id: &str) -> Option<&'static Self> {
         PROVIDERS.iter().find(|provider| provider.id == id)
@@ -321,15 +344,11 @@ mod tests {
 
     #[test]
     fn every_secret_that_the_launcher_knows_belongs_to_a_provider() {
-        let known: Vec<&str> = PROVIDERS
-            .iter()
-            .flat_map(|provider| provider.variables)
-            .chain(UNSERVED.iter().flat_map(|(names, ..)| *names))
-            .copied()
-            .collect();
-        let parts_of_others = ["AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN"];
-        for name in agent::SECRETS {
-            assert!(known.contains(name) || parts_of_others.contains(name), "{name}");
+        let everybody = PROVIDERS.iter().map(|known| known.id).chain(UNSERVED.iter().map(|(_, id, _)| *id));
+        let everybody = everybody.map(str::to_owned).collect();
+        for name in agent::SECRETS.iter().chain(agent::CREDENTIAL_PATHS) {
+            assert!(is_of(name, &everybody), "{name}");
+            assert!(!is_of(name, &BTreeSet::new()), "{name}");
         }
         for name in PROVIDERS.iter().flat_map(|provider| provider.variables) {
             assert!(agent::SECRETS.contains(name), "{name}");

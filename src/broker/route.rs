@@ -156,14 +156,8 @@ impl Making<'_, '_> {
 
 /// Settings of an entry in `auth.json` that are no secrets and lead nowhere.
 const SETTINGS: &[&str] = &[
-    "AWS_DEFAULT_REGION",
-    "AWS_REGION",
-    "AZURE_OPENAI_API_VERSION",
-    "AZURE_OPENAI_DEPLOYMENT_NAME_MAP",
-    "CLOUDFLARE_ACCOUNT_ID",
-    "CLOUDFLARE_GATEWAY_ID",
-    "GOOGLE_CLOUD_LOCATION",
-    "GOOGLE_CLOUD_PROJECT",
+    "AWS_DEFAULT_REGION", "AWS_REGION", "AZURE_OPENAI_API_VERSION", "AZURE_OPENAI_DEPLOYMENT_NAME_MAP",
+    "CLOUDFLARE_ACCOUNT_ID", "CLOUDFLARE_GATEWAY_ID", "GOOGLE_CLOUD_LOCATION", "GOOGLE_CLOUD_PROJECT",
 ];
 
 fn shape(builtin: Option<&Provider>, credential: &Credential) -> (Shape, Delivery) {

@@ -118,13 +118,10 @@ fn no_key_reaches_the_agent_or_the_configuration() {
         (broker.routes.len(), &broker.unserved, &broker.failed),
         (PROVIDERS.len(), &BTreeMap::new(), &BTreeMap::new())
     );
-    let AgentFiles { models, auth, env, withheld, no_proxy } = user.agent();
-    let agent = format!("{models}{auth}{env:?}{no_proxy}");
+    let AgentFiles { models, auth, env } = user.agent();
+    let agent = format!("{models}{auth}{env:?}");
     for text in [agent, config(&user), format!("{broker:?}")] {
         assert!(!text.contains("secret-"));
-    }
-    for name in PROVIDERS.iter().flat_map(|provider| provider.variables) {
-        assert!(withheld.contains(name) || env.contains_key(*name), "{name}");
     }
     assert_eq!(keys(&user).lines().count(), PROVIDERS.len() + 1);
 }
@@ -141,6 +138,16 @@ fn a_key_is_taken_from_where_the_agent_would_take_it() {
         &json!({ "providers": { "groq": { "apiKey": "of-models" }, "mistral": { "apiKey": "of-models" } } }),
     );
     assert_eq!(keys(&user), "groq of-auth\nmistral of-models\nxai of-env\n");
+}
+
+#[test]
+fn a_renewed_token_takes_the_place_of_the_one_before() {
+    let user = User::with(&[("GROQ_API_KEY", "old"), ("XAI_API_KEY", "other")]);
+    let broker = user.broker();
+    let renewed = |provider: &str, token: &str| broker.with_token(provider, &Secret::new(token.into()), 7);
+    assert_eq!(renewed("groq", "new").unwrap().keys().bytes(), b"groq new\nxai other\n");
+    assert!(renewed("mistral", "new").is_err());
+    assert!(renewed("groq", "a\nb").is_err());
 }
 
 #[test]
@@ -203,7 +210,7 @@ fn what_no_broker_can_hold_says_why() {
         .models(&json!({ "providers": {
             "ollama": { "baseUrl": "http://localhost:11434/v1", "api": "openai-completions", "apiKey": "x", "models": [] },
             "odd-api": { "baseUrl": "https://x.example", "api": "of-an-extension", "apiKey": "x" },
-            "odd-base": { "baseUrl": "https://x.example/?a", "api": "openai-responses", "apiKey": "x" },
+            "odd-base": { "baseUrl": "https://me:hunter2@x.example/?a", "api": "openai-responses", "apiKey": "x" },
             "none": { "apiKey": "x" },
         } }));
     let broker = user.broker();
@@ -211,19 +218,12 @@ fn what_no_broker_can_hold_says_why() {
     assert_eq!(
         broker.unserved.keys().collect::<Vec<_>>(),
         [
-            "amazon-bedrock",
-            "cloudflare-ai-gateway",
-            "cloudflare-workers-ai",
-            "github-copilot",
-            "none",
-            "odd-api",
-            "odd-base",
-            "of-an-extension",
-            "ollama",
-            "openai"
+            "amazon-bedrock", "cloudflare-ai-gateway", "cloudflare-workers-ai", "github-copilot", "none",
+            "odd-api", "odd-base", "of-an-extension", "ollama", "openai"
         ]
     );
-    assert!(!user.agent().models.contains("apiKey"));
+    let models = user.agent().models;
+    assert!(!models.contains("apiKey") && !models.contains("hunter2"), "{models}");
 }
 
 #[test]
@@ -285,10 +285,8 @@ fn headers_of_the_users_go_through_the_broker_and_the_rest_stays() {
         keys(&user),
         "custom0-corp secret-key\ncustom0-corp/0 secret-team\ncustom0-corp/1 secret-1\ncustom0-corp/2 secret-other\n"
     );
-    assert_eq!(
-        user.broker().hosts().into_iter().collect::<Vec<_>>(),
-        ["10.1.2.3:81", "llm.corp.example:443"]
-    );
+    assert_eq!(user.broker().addresses_of_the_users(), "10.1.2.3 81\nllm.corp.example 443\n");
+    assert!(user.broker().hosts().is_empty());
 }
 
 #[test]
@@ -299,13 +297,21 @@ fn a_provider_that_the_user_wants_inside_is_left_alone() {
         .models(&json!({ "providers": { "opencode": entry } }))
         .auth(&json!({ "opencode": stored, "groq": stored }));
     user.inside = BTreeSet::from(["opencode".to_owned()]);
-    let AgentFiles { models, auth, withheld, .. } = user.agent();
+    let AgentFiles { models, auth, .. } = user.agent();
     let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
     assert_eq!(read(&models)["providers"]["opencode"], entry);
     assert_eq!(read(&auth)["opencode"], stored);
-    assert!(!withheld.contains("OPENCODE_API_KEY") && withheld.contains("GROQ_API_KEY"));
     // The other provider with the same variable keeps its route.
     assert_eq!(keys(&user), "groq from-a-command\nopencode-go of-env\n");
+}
+
+#[test]
+fn a_login_inside_cannot_be_renewed_there() {
+    let mut user = User::default()
+        .auth(&json!({ "xai": { "type": "oauth", "access": "token", "refresh": "secret", "expires": 5 } }));
+    user.inside = BTreeSet::from(["xai".to_owned()]);
+    let auth = user.agent().auth;
+    assert!(auth.contains("token") && !auth.contains("secret"), "{auth}");
 }
 
 #[test]
