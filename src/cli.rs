@@ -1,5 +1,6 @@
 //! The command line: options of the launcher, its verbs, and words for the agent.
 
+mod published;
 mod split;
 
 use std::{ffi::OsString, path::PathBuf};
@@ -8,6 +9,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, builder::No
 
 use crate::{lang::Lang, report::Hinted};
 
+pub(crate) use self::published::Published;
 use self::split::Split;
 
 /// Start the pi coding agent in a locked-down Docker container for this repository
@@ -82,9 +84,12 @@ pub(crate) struct Options {
     /// `NAME` alone passes the value from your environment. Config key: `env`.
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<OsString>,
-    /// Publish a port of the container on 127.0.0.1 (can be repeated)
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) publish: Vec<u16>,
+    /// Let this machine reach a port of the agent's, by 127.0.0.1 (can be repeated)
+    ///
+    /// `8080:3000` makes port 3000 of the agent's container port 8080 of this machine. In a restricted session the agent
+    /// still reaches nothing by it. The agent's server must listen on all addresses (0.0.0.0).
+    #[arg(long, value_name = "[HOST_PORT:]PORT")]
+    pub(crate) publish: Vec<Published>,
     /// Limit memory and swap together, such as `512m` or `4g`; 0 is no limit
     ///
     /// Default: 4g. Config key: `memory`.
@@ -153,6 +158,12 @@ pub(crate) enum Verb {
     },
     /// Run a session with a scripted model, without a key and without internet
     Demo,
+    /// Look at everything that a session needs, and say what to do about what is not fine
+    Doctor {
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
     /// Allow hosts in a running session, or reload its allowlist
     Allow {
         /// Entries to allow: a domain, `*.domain` or `host:port`
@@ -220,6 +231,8 @@ pub(crate) enum Verb {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
+    /// Print the manual page; `pi man | man -l -` shows it
+    Man,
 }
 
 /// The watcher's verb, with the session's directory as its argument. The launcher itself runs it, so help and
@@ -294,7 +307,7 @@ fn check_honoured(name: &str, verb: Option<&Verb>, given: &[String]) -> anyhow::
         None | Some(Verb::Shell { session: None, .. }) => return Ok(()),
         Some(Verb::Build { .. }) => &["lang", "build"],
         Some(Verb::Demo) => &["build", "runtime", "memory", "cpus", "pids"],
-        Some(Verb::Allow { .. }) => &["allowed-domains"],
+        Some(Verb::Allow { .. } | Verb::Doctor { .. }) => &["allowed-domains"],
         Some(Verb::Check { .. }) => &["allowed-domains", "allow"],
         Some(Verb::Clean { .. }) => &["dry-run"],
         Some(_) => &[],

@@ -1,6 +1,8 @@
 //! The settings: their layers, and the one function that resolves them.
 
 mod file;
+mod hide;
+mod origin;
 mod place;
 mod value;
 
@@ -17,7 +19,10 @@ use self::{
     file::{Cpus, ImagesLayer, Layer, Values, layer, project_lang, read},
     value::{PROCESSORS, processes, runtime, session_name, size},
 };
-pub(crate) use crate::inside::Access;
+pub(crate) use self::{
+    hide::{Hide, Pattern},
+    origin::{InForce, in_force},
+};
 use crate::{
     agent_dir::entry::Persist,
     cli::Options,
@@ -25,12 +30,16 @@ use crate::{
     lang::Lang,
     report::{Hinted, one_line},
 };
+pub(crate) use crate::{cli::Published, inside::Access};
 
 /// The default settings. Their comments document every key.
 pub(crate) const DEFAULTS: &str = include_str!("../assets/config.toml");
 
 /// In this file a repository may choose its language, and nothing else.
 pub(crate) const PROJECT_FILE: &str = ".pi/sandbox.toml";
+
+/// How many ports a session may publish.
+pub(crate) const MOST_PUBLISHED: usize = 64;
 
 /// The resolved settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,12 +54,14 @@ pub(crate) struct Config {
     pub(crate) dns: Vec<String>,
     pub(crate) mounts: Vec<MountSpec>,
     pub(crate) env: Vec<String>,
-    pub(crate) publish: Vec<u16>,
+    pub(crate) publish: Vec<Published>,
     pub(crate) packages: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
     pub(crate) keys: Keys,
+    /// `None` where the user has not decided.
+    pub(crate) hide: Option<Hide>,
     pub(crate) docker: String,
     pub(crate) session_name: Option<String>,
     pub(crate) images: Images,
@@ -147,6 +158,7 @@ impl Config {
             env: vec![],
             persist: vec![],
             keys: Keys::None,
+            hide: Some(Hide::default()),
             session_name: Some("demo".to_owned()),
             ..self
         }
@@ -189,7 +201,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         dns: values(user.dns, base.dns),
         mounts: mounts.iter().map(|text| MountSpec::parse(text, host)).collect::<anyhow::Result<_>>()?,
         env,
-        publish: options.publish.clone(),
+        publish: published(&options.publish)?,
         packages: values(user.packages, base.packages),
         limits,
         runtime: match &options.runtime {
@@ -198,6 +210,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         },
         persist: persist(user.persist),
         keys: if options.no_keys { Keys::None } else { user.keys.or(base.keys).unwrap_or_default() },
+        hide: user.hide.map(|patterns| hide(Some(patterns))),
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,
         images: images(user.images, base.images, host),
@@ -214,10 +227,28 @@ fn network(options: &Options, proxy: bool) -> anyhow::Result<Network> {
     } else {
         Network::Open
     };
-    if network != Network::Open && !options.publish.is_empty() {
-        bail!(Hinted::usage("`--publish` needs the open network: nothing can reach into a restricted one"));
+    if network == Network::None && !options.publish.is_empty() {
+        bail!(Hinted::usage("`--publish` needs a network, and `--no-network` gives none; `--proxy` has one"));
     }
     Ok(network)
+}
+
+/// The published ports, each once.
+fn published(typed: &[Published]) -> anyhow::Result<Vec<Published>> {
+    let mut all: Vec<Published> = vec![];
+    for one in typed {
+        match all.iter().find(|other| other.host == one.host) {
+            Some(other) if other == one => {}
+            Some(other) => bail!(Hinted::usage(format!(
+                "`--publish {other}` and `--publish {one}` want the same port of this machine"
+            ))),
+            None => all.push(*one),
+        }
+    }
+    if all.len() > MOST_PUBLISHED {
+        bail!(Hinted::usage(format!("`--publish` takes at most {MOST_PUBLISHED} ports")));
+    }
+    Ok(all)
 }
 
 /// The limits of the agent's container.
@@ -275,6 +306,11 @@ fn persist(user: Values) -> Vec<Persist> {
     all.sort();
     all.dedup();
     all
+}
+
+/// The same.
+fn hide(patterns: Values) -> Hide {
+    Hide::new(values(patterns, None).iter().flat_map(|text| Pattern::parse(text)).collect())
 }
 
 /// Blames the command line for a bad value.

@@ -2,6 +2,7 @@
 //!
 //! Every flag here exists in CLI 20.10.
 
+mod about;
 mod failure;
 mod outcome;
 mod program;
@@ -20,7 +21,8 @@ use serde::{Serialize, Serializer};
 use crate::{plan::Streams, record::SessionId, report::quote, secret::Secret};
 
 pub(crate) use self::{
-    failure::build_failure,
+    about::About,
+    failure::{build_failure, known_refusal},
     outcome::{Created, Ended, Shown},
     program::Docker,
     script::script,

@@ -131,7 +131,6 @@ impl Allowlist {
         doubts
     }
 
-    #[cfg(test)]
     pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
     }

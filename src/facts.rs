@@ -1,6 +1,7 @@
 //! What of the host goes into a session, as far as it has to be looked at: reads files, changes nothing, decides little.
 
 mod git;
+mod hidden;
 mod mount;
 
 use std::{
@@ -33,13 +34,13 @@ use crate::{
     written::{Written, real},
 };
 
-pub(crate) use self::mount::Bind;
 use self::{
     git::identity,
     mount::{
         check_no_link_on_the_way, check_nothing_below, check_source, check_target, guard_settings, mount,
     },
 };
+pub(crate) use self::{hidden::Hidden, mount::Bind};
 
 /// What was found on the host for one session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub(crate) struct Facts {
     pub(crate) credentials: Vec<(&'static str, PathBuf)>,
     /// `user.name` and `user.email` for git, where the repository has none of its own.
     pub(crate) identity: Vec<(String, String)>,
+    /// What of the repository the session must not see.
+    pub(crate) hidden: Vec<Hidden>,
     /// What each of these was when it was looked at.
     pub(crate) identities: BTreeMap<PathBuf, Identity>,
     /// What the user should know.
@@ -118,11 +121,29 @@ impl Facts {
             binds,
             credentials,
             identity: identity(host, workspace, &written)?,
+            hidden: vec![],
             identities: BTreeMap::new(),
             findings,
             agent_dir: agent_dir.clone(),
         }
         .identified(workspace)
+    }
+
+    /// Looks for what a session that has the repository must not see of it.
+    ///
+    /// # Errors
+    /// It cannot be hidden.
+    pub(crate) fn hiding(
+        mut self,
+        config: &Config,
+        workspace: &Workspace,
+        who: Owner,
+    ) -> anyhow::Result<Self> {
+        match &config.hide {
+            Some(hide) => self.hidden = hidden::hidden(&workspace.root, hide, who, &self.binds)?,
+            None => self.layout.notices.extend(hidden::hint(&workspace.root)),
+        }
+        Ok(self)
     }
 
     /// Looks at what everything that will be mounted is, so that the gate can see from inside whether it still was that

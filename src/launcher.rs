@@ -115,6 +115,8 @@ impl Launcher {
         let (who, as_root) = facts::who(&self.host, &workspace);
         let commands = if self.options.dry_run.is_some() { Commands::Skip } else { Commands::Run };
         let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose, commands)?;
+        let facts =
+            if program.sees_the_repository() { facts.hiding(&config, &workspace, who)? } else { facts };
         let findings = workspace.findings.iter().chain(&as_root).chain(&facts.findings);
         findings.for_each(Finding::warn);
         self.tell(&facts)?;
@@ -228,7 +230,7 @@ impl Launcher {
                     root: &prepared.workspace.root,
                     owner: (self.host.uid == 0 && prepared.who.uid != 0).then_some(prepared.who),
                 };
-                session::lay_out(&prepared.facts.layout, place)
+                session::lay_out(&prepared.facts, place)
             },
             agent_image: &|| builder.ensure(&prepared.image, Effort::Missing),
             sidecar_image: &|| builder.ensure(&prepared.proxy, Effort::Missing),

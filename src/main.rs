@@ -90,7 +90,11 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    report::exit(run(std::env::args_os().skip(1)))
+    let cwd = std::env::current_dir().ok();
+    match verb::completions::answer(std::env::args_os(), cwd.as_deref()) {
+        Ok(false) => report::exit(run(std::env::args_os().skip(1))),
+        answered => report::exit(answered.map(|_| 0)),
+    }
 }
 
 fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
@@ -100,6 +104,7 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
     match action {
         Action::Help(text) => report::data(text).map(|()| 0),
         Action::Verb(Verb::Completions { shell }) => verb::completions::run(shell),
+        Action::Verb(Verb::Man) => verb::man::run(),
         Action::Version => verb::version::run(&launcher()?),
         Action::Agent(args) => verb::run::agent(&launcher()?, &args),
         Action::Verb(Verb::Shell { session: None, command }) => verb::run::shell(&launcher()?, &command),
@@ -108,6 +113,7 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         }
         Action::Verb(Verb::Build { all }) => verb::build::run(&launcher()?, all),
         Action::Verb(Verb::Demo) => verb::demo::run(&launcher()?),
+        Action::Verb(Verb::Doctor { json }) => verb::doctor::run(&launcher()?, json),
         Action::Verb(Verb::Allow { entries, session, save }) => {
             verb::allow::run(&launcher()?, &entries, session.as_deref(), save)
         }

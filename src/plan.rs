@@ -19,7 +19,7 @@ use crate::{
     agent,
     agent_dir::laid::Laid,
     broker::Broker,
-    config::{Access, Config, Limits},
+    config::{Access, Config, Limits, Published},
     egress::{Rendered, Sources, Told},
     facts::Facts,
     host::{Host, Owner, hex},
@@ -29,6 +29,7 @@ use crate::{
     workspace::Workspace,
 };
 
+pub(crate) use self::mounts::shadow;
 pub(crate) use self::noun::{
     Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Source, Streams,
 };
@@ -53,6 +54,9 @@ const OPEN_FILES: u64 = 65_536;
 
 /// Where the sidecar listens on its network.
 const PROXY_PORT: u16 = 8888;
+
+/// From here on the sidecar listens for this machine, a port for each one that is published.
+const PUBLISHED_FROM: u16 = 8900;
 
 /// By this name containers reach the machine that they run on.
 const MACHINE: &str = "host.docker.internal";
@@ -177,9 +181,15 @@ impl Inputs<'_> {
         // The broker asks a resolver. Who asks the proxy for one of these names, with a key of his own, gets nowhere.
         let providers = self.broker().iter().flat_map(|broker| broker.hosts()).collect::<Vec<_>>();
         hosts.extend(providers.into_iter().map(|name| (name, Named::Address(Ipv4Addr::LOCALHOST))));
+        let publish = match self.reach {
+            Reach::Proxy(..) => self.config.publish.as_slice(),
+            Reach::Open | Reach::None | Reach::Demo => &[],
+        };
+        let publish = publish.iter().zip(PUBLISHED_FROM..);
+        let publish = publish.map(|(Published { host, .. }, agent)| Published { host: *host, agent });
         Container {
             privileges: Privileges::RoutesThenNone,
-            network: Attachment::Bridge { publish: vec![], dns: self.config.dns.clone() },
+            network: Attachment::Bridge { publish: publish.collect(), dns: self.config.dns.clone() },
             hosts,
             // Old and new rules at once, and the broker's certificates.
             tmp: "16m",
@@ -220,7 +230,11 @@ impl Plan {
         let sidecar = (has_broker || rules.is_some())
             .then(|| inputs.sidecar(companion(id.sidecar(), Role::Proxy, &choices.sidecar_image)));
         let brokered = inputs.broker().and_then(|_| inputs.facts.keys.brokered(subnet.sidecar()));
-        let told = sidecar.as_ref().map(|_| Told::new(rules, brokered, host)).transpose()?;
+        let published = match reach {
+            Reach::Proxy(..) => published(&inputs.config.publish, subnet.agent()),
+            Reach::Open | Reach::None | Reach::Demo => String::new(),
+        };
+        let told = sidecar.as_ref().map(|_| Told::new(rules, published, brokered, host)).transpose()?;
         let model = matches!(reach, Reach::Demo).then(|| {
             let demo = state.join("demo");
             files.push(File::session(&demo.join("model.mjs"), MODEL));
@@ -303,6 +317,12 @@ fn agent_container(
     })
 }
 
+/// Where the sidecar passes on what it hears from this machine, as it reads that.
+fn published(all: &[Published], agent: Ipv4Addr) -> String {
+    all.iter()
+        .fold(String::new(), |lines, Published { agent: port, .. }| lines + &format!("{agent} {port}\n"))
+}
+
 /// A container beside the agent, as little as it can be.
 fn companion(
     name: String,
@@ -368,7 +388,7 @@ pub(crate) fn state_hash(host: &Host) -> String {
 }
 
 /// Where the agent is, told to the model.
-fn briefing(reach: &Reach) -> String {
+fn briefing(reach: &Reach, published: &[Published]) -> String {
     let network = match reach {
         Reach::Open => "The network is open.",
         Reach::None => "There is no network but your model.",
@@ -379,11 +399,19 @@ fn briefing(reach: &Reach) -> String {
              your user to run `pi allow HOST` in another terminal on their machine, then try again."
         }
     };
+    let ports: Vec<String> = published.iter().map(|one| one.agent.to_string()).collect();
+    let ports = match ports.as_slice() {
+        [] => String::new(),
+        ports => format!(
+            " Your user can reach servers of yours on port {} that listen on 0.0.0.0.",
+            ports.join(", ")
+        ),
+    };
     format!(
         "You run inside a locked-down container: no root, no capabilities, a read-only system. You can write the \
          repository, your home directory and /tmp; only the repository, the agent's settings, logins and transcripts, \
          and the caches of packages outlast the session. The user's other files, the container engine and `sudo` are not \
-         there. {network}"
+         there. {network}{ports}"
     )
 }
 
@@ -402,7 +430,7 @@ fn command(inputs: &Inputs<'_>) -> Vec<String> {
             words.push(format!("{}/APPEND_SYSTEM.md", inside::AGENT_DIR));
         }
         words.push("--append-system-prompt".to_owned());
-        words.push(briefing(reach));
+        words.push(briefing(reach, &config.publish));
     }
     words.extend(args.iter().cloned());
     if program.reads_the_repository() {

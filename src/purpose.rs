@@ -31,6 +31,11 @@ impl Program {
         Self { purpose: if sets_up { Purpose::SetUp } else { Purpose::Work }, words }
     }
 
+    /// Whether the session has the repository.
+    pub(crate) fn sees_the_repository(&self) -> bool {
+        self.purpose != Purpose::SetUp || self.reads_the_repository()
+    }
+
     /// Whether it is a set-up command with a path, which may read the repository.
     pub(crate) fn reads_the_repository(&self) -> bool {
         self.purpose == Purpose::SetUp && agent::names_a_path(&self.words)

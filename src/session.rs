@@ -1,6 +1,7 @@
 //! The life of a session: claim, up, attach, down.
 
 mod answers;
+mod hidden;
 mod prepare;
 mod proxy_log;
 mod settings;
@@ -29,7 +30,7 @@ use self::{
 };
 use crate::{
     control::Server,
-    docker::{Docker, Ended, Shown},
+    docker::{Docker, Ended, Shown, known_refusal},
     egress::Sources,
     host::Host,
     plan::{Choices, Plan},
@@ -135,6 +136,9 @@ fn live(
         && let Some(said) = sidecar.failed_before_ready()
     {
         signals.check()?;
+        if let Some(clearer) = known_refusal(&said) {
+            return Err(clearer);
+        }
         let what = if sidecar.restricts() { "proxy" } else { "keys' broker" };
         anyhow::bail!("the {what} could not be started, so the agent was not: {said}");
     }

@@ -50,7 +50,7 @@ pub(crate) struct Place<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Laid {
     pub(crate) source: PathBuf,
-    /// Below the agent's directory inside.
+    /// Below the agent's directory inside, or an absolute path.
     pub(crate) target: PathBuf,
     pub(crate) access: Access,
     /// Of the descriptor that made or opened it.

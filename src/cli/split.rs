@@ -78,11 +78,8 @@ impl Split {
 }
 
 /// Verbs to come. They are refused now, so that no prompt changes its meaning later.
-const RESERVED: [(&str, &str); 3] = [
-    ("login", "run `pi` and type /login"),
-    ("models", "put them into `~/.pi/agent/models.json`"),
-    ("doctor", "`pi --verbose shell -- true` shows each docker command and its errors"),
-];
+const RESERVED: [(&str, &str); 2] =
+    [("login", "run `pi` and type /login"), ("models", "put them into `~/.pi/agent/models.json`")];
 
 /// Whether the words are `help` or `help VERB`, and which verb that is.
 #[expect(clippy::option_option, reason = "help is for one verb, for the launcher, or not wanted")]

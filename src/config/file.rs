@@ -10,7 +10,7 @@ use serde::{
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    DEFAULTS, Keys, MountSpec, Pull,
+    DEFAULTS, Keys, MountSpec, Pattern, Pull,
     place::{A_SETTING, Place, line_of},
     value::{
         PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, runtime, size,
@@ -50,6 +50,7 @@ pub(super) struct Layer {
     pub(super) persist: Values,
     #[serde(default, deserialize_with = "keys")]
     pub(super) keys: Option<Keys>,
+    pub(super) hide: Values,
     /// Older releases had this; it is refused with what to use.
     agent_dir: Option<Spanned<toml::Value>>,
     pub(super) docker: Option<String>,
@@ -128,6 +129,7 @@ fn check(layer: &Layer) -> Result<(), (Range<usize>, anyhow::Error)> {
         return Err((old.span(), error));
     }
     each(layer.persist.iter().flatten(), |name| Persist::parse(name).map(drop))?;
+    each(layer.hide.iter().flatten(), |text| Pattern::parse(text).map(drop))?;
     let images = &layer.images;
     let given = |value: &&Spanned<String>| !value.get_ref().is_empty();
     each([&layer.allowed_domains, &images.ca_certificates].into_iter().flatten().filter(given), absolute)?;

@@ -81,6 +81,9 @@ impl Failure {
                 }
             }
         };
+        if let Some(port) = taken_port(&said) {
+            return port_is_taken(port);
+        }
         match hint(&said) {
             Some(("", hint)) => Hinted::error(format!("could not {purpose}: {said}"), hint),
             Some((message, hint)) => Hinted::error(message, hint),
@@ -132,9 +135,6 @@ fn hint(said: &str) -> Option<(&'static str, &'static str)> {
             "the engine's machine has fewer processors; lower `--cpus`, or `cpus` in the config",
         ));
     }
-    if has("port is already allocated") || has("address already in use") {
-        return Some(("", "choose another port, or stop the program that uses this one"));
-    }
     if has("error setting rlimit") {
         return Some((
             "",
@@ -145,6 +145,25 @@ fn hint(said: &str) -> Option<(&'static str, &'static str)> {
         return Some(("", "install docker 20.10 or newer"));
     }
     None
+}
+
+/// The port of 127.0.0.1 that docker could not publish because another program has it.
+fn taken_port(said: &str) -> Option<u16> {
+    let taken = said.contains("port is already allocated") || said.contains("address already in use");
+    let mut after = said.split("127.0.0.1:").skip(1).filter(|_| taken);
+    after.find_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
+}
+
+fn port_is_taken(port: u16) -> anyhow::Error {
+    Hinted::error(
+        format!("port {port} of this machine is taken, so it cannot be published"),
+        "choose another one, as in `--publish OTHER:3000`, or stop the program that uses it",
+    )
+}
+
+/// What docker said when a container of ours could not start, as a clearer error, if there is one.
+pub(crate) fn known_refusal(said: &str) -> Option<anyhow::Error> {
+    taken_port(said).map(port_is_taken)
 }
 
 /// Whether docker says, in one of several ways, that a container, network, volume or image does not exist.
@@ -229,6 +248,19 @@ mod tests {
             failure.explain("create the proxy's container").to_string(),
             "could not create the proxy's container: No command specified"
         );
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        for said in [
+            "driver failed programming external connectivity on endpoint pi-x (0f): Bind for 127.0.0.1:3000 failed: port is already allocated",
+            "driver failed programming external connectivity on endpoint pi-x (0f): Error starting userland proxy: listen tcp4 127.0.0.1:3000: bind: address already in use",
+            "failed to set up container networking: driver failed programming external connectivity on endpoint pi-x (0f): failed to bind host port for 127.0.0.1:3000:172.17.0.2:80/tcp: address already in use",
+            "failed to bind host port 127.0.0.1:3000/tcp: address already in use",
+        ] {
+            assert_eq!(taken_port(said), Some(3000), "{said}");
+        }
+        assert_eq!(taken_port("dial tcp 127.0.0.1:3000: connection refused"), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{ffi::OsString, net::Ipv4Addr, path::Path};
 
 use super::Cmd;
 use crate::{
-    config::{Access, Limits},
+    config::{Access, Limits, Published},
     host::Owner,
     plan::{Attachment, Container, Mount, Named, Network, Privileges, Role, Source, Streams},
     secret::Value,
@@ -147,8 +147,8 @@ fn with_network(mut cmd: Cmd, network: &Attachment) -> Cmd {
     match network {
         Attachment::Bridge { publish, dns } => {
             cmd = cmd.arg("--network=bridge");
-            for port in publish {
-                cmd = cmd.pair("--publish", format!("127.0.0.1:{port}:{port}"));
+            for Published { host, agent } in publish {
+                cmd = cmd.pair("--publish", format!("127.0.0.1:{host}:{agent}"));
             }
             for server in dns {
                 cmd = cmd.pair("--dns", server);

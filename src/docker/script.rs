@@ -74,7 +74,7 @@ pub(crate) fn script(plan: &Plan) -> String {
 }
 
 /// Tells the sidecar, on descriptor 9, what the launcher would; without the keys.
-fn told(Told { closed, rules, broker }: &Told) -> String {
+fn told(Told { closed, published, rules, broker }: &Told) -> String {
     let mut text = String::from(
         "file() {\n  text=$(cat; echo .); text=${text%.}\n  \
          printf 'file %s %d\\n%s' \"$1\" \"$(printf %s \"$text\" | wc -c)\" \"$text\"\n}\n{\n",
@@ -83,6 +83,7 @@ fn told(Told { closed, rules, broker }: &Told) -> String {
         let _ = writeln!(text, "file {name} {}", here(content));
     };
     file("closed", closed);
+    file("published", published);
     if let Some(Rendered { lan, .. }) = rules {
         file("lan", lan);
     }

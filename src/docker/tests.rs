@@ -17,7 +17,7 @@ use crate::{
         layout::{Kept, Layout, Read},
     },
     cli::Options,
-    config::{Access, Config, Limits},
+    config::{Access, Config, Limits, Published},
     egress::{Rendered, Sources},
     facts::{Bind, Facts},
     files::Identity,
@@ -125,7 +125,8 @@ fn config() -> impl Strategy<Value = Config> {
         proptest::option::of(1..9999u32),
     );
     let env = proptest::collection::vec("[B-D][A-Z0-9_]{0,8}", 0..4);
-    let publish = proptest::collection::vec(1..=u16::MAX, 0..3);
+    let publish = (1..=u16::MAX, 1..=u16::MAX).prop_map(|(host, agent)| Published { host, agent });
+    let publish = proptest::collection::vec(publish, 0..3);
     (limits, env, publish, proptest::option::of("[a-z]{1,8}")).prop_map(
         |((memory, cpus, pids), env, publish, runtime)| {
             static DEFAULT: LazyLock<Config> =

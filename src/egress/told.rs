@@ -10,6 +10,8 @@ use crate::{host::Host, report::Hinted, secret::Secret};
 pub(crate) struct Told {
     /// This machine's own addresses, public ones too: no name may lead to them.
     pub(crate) closed: String,
+    /// The agent's ports that this machine may reach, `ADDRESS PORT` a line.
+    pub(crate) published: String,
     /// The allowlist, in a restricted session.
     pub(crate) rules: Option<Rendered>,
     /// The broker, in a session with keys.
@@ -39,11 +41,12 @@ impl Told {
     /// A file is longer than the sidecar takes.
     pub(crate) fn new(
         rules: Option<Rendered>,
+        published: String,
         broker: Option<Brokered>,
         host: &Host,
     ) -> anyhow::Result<Self> {
         let closed = host.addresses.iter().map(|address| address.to_string() + "\n").collect();
-        let told = Self { closed, rules, broker };
+        let told = Self { closed, published, rules, broker };
         match told.programs().iter().find(|(_, text)| text.len() > LONGEST_FILE) {
             None => Ok(told),
             Some((name, _)) => Err(Hinted::error(
@@ -62,7 +65,8 @@ impl Told {
     fn routes(&self) -> Vec<(&'static str, &[u8])> {
         let lan = self.rules.iter().map(|rules| ("lan", rules.lan.as_bytes()));
         let broker = self.broker.iter().map(|broker| ("broker.lan", broker.lan.as_bytes()));
-        lan.chain([("closed", self.closed.as_bytes())]).chain(broker).collect()
+        let own = [("closed", self.closed.as_bytes()), ("published", self.published.as_bytes())];
+        lan.chain(own).chain(broker).collect()
     }
 
     /// The files of the programs that the sidecar runs.

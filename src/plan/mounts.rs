@@ -12,12 +12,13 @@ use super::{Inputs, Mount, Needed, Needs, Purpose, Source};
 use crate::{
     agent_dir::laid::{self, Making, Planned},
     config::Access,
+    facts::Hidden,
     files::Identity,
     host::hex,
     inside,
 };
 
-/// The agent's own directory: memory, with what was laid out for this session in it.
+/// The agent's own directory: memory, with what was laid out for this session in it, and what hides files elsewhere.
 pub(super) fn agent_mounts(inputs: &Inputs<'_>) -> Vec<Mount> {
     let Inputs { choices, who, .. } = inputs;
     let inside = Path::new(inside::AGENT_DIR);
@@ -26,6 +27,7 @@ pub(super) fn agent_mounts(inputs: &Inputs<'_>) -> Vec<Mount> {
         target: if name.is_empty() { inside.to_owned() } else { inside.join(name) },
         access: Access::ReadWrite,
     });
+    // An absolute target stays as it is.
     let bind = |source: &PathBuf, target: &PathBuf, access| Mount::bind(source, inside.join(target), access);
     if let Some(laid) = &choices.laid {
         return memory.chain(laid.iter().map(|laid| bind(&laid.source, &laid.target, laid.access))).collect();
@@ -35,7 +37,19 @@ pub(super) fn agent_mounts(inputs: &Inputs<'_>) -> Vec<Mount> {
 }
 
 fn planned(inputs: &Inputs<'_>) -> Vec<Planned> {
-    laid::planned(&inputs.facts.layout, inputs.state, &inputs.facts.agent_dir)
+    let mut planned = laid::planned(&inputs.facts.layout, inputs.state, &inputs.facts.agent_dir);
+    planned.extend(inputs.facts.hidden.iter().map(|Hidden { path, is_directory }| Planned {
+        source: shadow(inputs.state, *is_directory),
+        target: path.clone(),
+        access: Access::ReadOnly,
+        made: if *is_directory { Making::Directory } else { Making::File(None) },
+    }));
+    planned
+}
+
+/// What stands in for a hidden file or directory, in the session's own directory.
+pub(crate) fn shadow(state: &Path, is_directory: bool) -> PathBuf {
+    state.join("hidden").join(if is_directory { "directory" } else { "file" })
 }
 
 /// What must be made for these mounts, where nothing was laid out yet.
@@ -53,7 +67,13 @@ pub(super) fn needed(inputs: &Inputs<'_>) -> Vec<Needed> {
         };
         Some(Needed { path, kind, owner: inputs.other_owner() })
     };
-    planned(inputs).into_iter().filter_map(need).collect()
+    planned(inputs).into_iter().filter_map(need).fold(vec![], |mut all, one| {
+        // One empty file hides many.
+        if !all.contains(&one) {
+            all.push(one);
+        }
+        all
+    })
 }
 
 /// The repository, the agent's home, the caches, and what the user asked for.

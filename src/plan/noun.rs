@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    config::{Access, Limits},
+    config::{Access, Limits, Published},
     host::Owner,
     secret::Value,
 };
@@ -28,7 +28,7 @@ pub(crate) enum Role {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Attachment {
     /// The engine's default bridge, with the ports that are published on 127.0.0.1 and resolvers other than the engine's.
-    Bridge { publish: Vec<u16>, dns: Vec<String> },
+    Bridge { publish: Vec<Published>, dns: Vec<String> },
     /// A session's own network, at this address; it has no way out and no resolver.
     Internal { network: String, address: Ipv4Addr },
     /// Loopback only.

@@ -2,17 +2,18 @@
 
 use std::path::Path;
 
+use super::hidden::lay_shadows;
 use crate::{
     agent_dir::{
         fd::Dir,
         laid::{self, Laid, Place, lay},
-        layout::Layout,
         notice::Notice,
         settings::Scope,
         staged::{self, Stage},
         take_back::take_back,
         tree,
     },
+    facts::Facts,
     host::Host,
     record::Record,
     report,
@@ -26,13 +27,14 @@ pub(crate) struct LaidOut {
     pub(super) packages: Option<Stage>,
 }
 
-/// Lays out the agent's directory of a session. Once for a session: doing it again makes other files.
+/// Lays out the agent's directory of a session, and what hides files from it. Once for a session: doing it again makes other files.
 ///
 /// # Errors
 /// Something could not be made, or packages are being changed by another.
-pub(crate) fn lay_out(layout: &Layout, place: Place<'_>) -> anyhow::Result<LaidOut> {
-    let mut mounts = lay(layout, place)?;
-    let packages = match layout.scope {
+pub(crate) fn lay_out(facts: &Facts, place: Place<'_>) -> anyhow::Result<LaidOut> {
+    let mut mounts = lay(&facts.layout, place)?;
+    mounts.extend(lay_shadows(&facts.hidden, place.session)?);
+    let packages = match facts.layout.scope {
         Scope::SetUp => Some(Stage::make(place.live, place.owner)?),
         Scope::Session => None,
     };

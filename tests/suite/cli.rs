@@ -2,6 +2,7 @@
 
 mod allowlist;
 mod docker;
+mod doctor;
 mod help;
 mod image;
 mod place;

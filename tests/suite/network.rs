@@ -7,6 +7,7 @@ mod gate;
 mod list;
 mod matrix;
 mod past;
+mod publish;
 mod script;
 mod sidecar;
 mod through;

@@ -95,13 +95,15 @@ fn a_verb_to_come_is_not_a_prompt() {
 #[test]
 fn bad_values_of_options_are_usage_errors() {
     let see = "see `pi --help`";
-    let ports = "invalid value '0' for '--publish <PORT>': 0 is not in 1..=65535";
+    let ports = "invalid value '0' for '--publish <[HOST_PORT:]PORT>': `0` is not a port, 1 to 65535";
     misuse(&["--publish", "0"], ports, see);
     misuse(
         &["--publish", "65536"],
-        "invalid value '65536' for '--publish <PORT>': 65536 is not in 1..=65535",
+        "invalid value '65536' for '--publish <[HOST_PORT:]PORT>': `65536` is not a port, 1 to 65535",
         see,
     );
+    let twice = "`--publish 80:1` and `--publish 80` want the same port of this machine";
+    misuse(&["--publish", "80:1", "--publish", "80"], twice, "");
     misuse(
         &["--lang", "rust"],
         "invalid value 'rust' for '--lang <LANG>' [possible values: base, go, php, php8.4, php8.5, auto]",
@@ -153,8 +155,8 @@ fn contradictions_are_usage_errors() {
     misuse(&["--build", "--dry-run"], "the argument '--build' cannot be used with '--dry-run[=<FORM>]'", see);
     misuse(&["--proxy", "--no-network"], "the argument '--proxy' cannot be used with '--no-network'", see);
     misuse(
-        &["--proxy", "--publish", "80"],
-        "`--publish` needs the open network: nothing can reach into a restricted one",
+        &["--no-network", "--publish", "80"],
+        "`--publish` needs a network, and `--no-network` gives none; `--proxy` has one",
         "",
     );
     misuse(

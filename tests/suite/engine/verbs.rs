@@ -141,3 +141,14 @@ fn the_demo_shows_every_wall() {
     assert_eq!(done.out.lines().count(), 17, "{}", done.out);
     assert_eq!(fs::read_dir(world.repo()).unwrap().count(), 1, "the user's repository was touched");
 }
+
+#[test]
+fn the_doctor_finds_nothing_wrong_where_sessions_run() {
+    let world = World::with_model();
+    let seen = world.run_pi(&["doctor"]);
+    assert_eq!((seen.code, seen.err.as_str()), (Some(0), "pi: sessions can run here\n"), "{seen:?}");
+    let version = crate::world::model::docker(&["version", "--format", "{{.Server.Version}}"]);
+    assert!(seen.out.contains(&format!("Docker {}", version.trim())), "{}", seen.out);
+    assert!(seen.out.contains(&format!("`{}`", world.repo().display())), "{}", seen.out);
+    world.assert_nothing_left();
+}

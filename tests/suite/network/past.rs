@@ -12,7 +12,7 @@ use super::{
 };
 use crate::world::{internet::RESOLVER, model::docker, wait::until_true};
 
-const AGENT_CASES: &str = include_str!("../../network/agent.cases");
+pub(super) const AGENT_CASES: &str = include_str!("../../network/agent.cases");
 
 #[test]
 fn an_agent_reaches_nothing_but_its_proxy() {

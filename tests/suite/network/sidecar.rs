@@ -19,7 +19,7 @@ fn restricted() -> (World, String) {
 }
 
 /// The processes of a program in a container, oldest first.
-fn pids(container: &str, program: &str) -> Vec<u32> {
+pub(super) fn pids(container: &str, program: &str) -> Vec<u32> {
     let script = "for p in /proc/[0-9]*; do read -r name <$p/comm && [ \"$name\" = \"$0\" ] && echo ${p#/proc/}; done; :";
     let said = docker(&["exec", container, "sh", "-c", script, program]);
     let mut all: Vec<u32> = said.lines().map(|line| line.parse().unwrap()).collect();
@@ -27,7 +27,7 @@ fn pids(container: &str, program: &str) -> Vec<u32> {
     all
 }
 
-fn kill(container: &str, program: &str) {
+pub(super) fn kill(container: &str, program: &str) {
     let all: Vec<String> = pids(container, program).iter().map(u32::to_string).collect();
     assert!(!all.is_empty(), "no {program}");
     docker(&["exec", container, "sh", "-c", &format!("kill -KILL {}", all.join(" "))]);

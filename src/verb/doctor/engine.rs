@@ -1,0 +1,140 @@
+//! The engine, and the images on it.
+
+use std::time::Duration;
+
+use super::Line;
+use crate::{
+    config::Config,
+    docker::{About, Docker},
+    host::Owner,
+    image::{self, Image, known::Known},
+    lang::Variant,
+    launcher::Launcher,
+};
+
+/// An engine that does not answer within this time hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The engine's version and abilities, and whether the images are built.
+pub(super) fn look(launcher: &Launcher, config: &Config, docker: &Docker) -> Vec<Line> {
+    let docker = docker.clone().within(PATIENCE);
+    let address = docker.address().to_owned();
+    let mut lines = vec![Line::fine("engine", format!("`{}` at `{address}`", docker.program().display()))];
+    match docker.about() {
+        Err(error) => {
+            let next = format!(
+                "start the engine that listens at `{address}`, or choose another with `docker context use`"
+            );
+            lines.push(Line::failed("engine", &error, &next));
+            return lines;
+        }
+        Ok(about) => lines.extend(abilities(&about)),
+    }
+    lines.extend(images(launcher, config));
+    lines
+}
+
+fn abilities(about: &About) -> Vec<Line> {
+    let mut lines = vec![match about.release() {
+        Some(release) if release < (20, 10) => Line::wrong(
+            "engine",
+            format!("Docker {} is too old", about.version),
+            "install Docker Engine 20.10 or newer",
+        ),
+        _ => Line::fine(
+            "engine",
+            format!(
+                "Docker {}, {} {}, {} processors, {} GiB memory, cgroup v{}, {}, data in `{}`",
+                about.version,
+                about.operating_system,
+                about.architecture,
+                about.cpus,
+                about.mem_total >> 30,
+                if about.cgroup_version.is_empty() { "1" } else { &about.cgroup_version },
+                about.driver,
+                about.docker_root_dir
+            ),
+        ),
+    }];
+    let missing = about.missing_limits();
+    lines.push(if missing.is_empty() {
+        Line::fine("engine", "memory, processors and processes can be limited")
+    } else {
+        Line::note(
+            "engine",
+            format!("it cannot limit: {}", missing.join(", ")),
+            "enable those cgroup controllers for the engine (for a rootless one: `Delegate=` in systemd); until then an agent can use up the machine",
+        )
+    });
+    if about.has("rootless") {
+        lines.push(Line::fine("engine", "rootless: root of its containers is you"));
+    }
+    if about.has("userns") {
+        lines.push(Line::note(
+            "engine",
+            "it maps users of containers to others (userns-remap), so the agent may not be able to write in the repository",
+            "if it cannot, use an engine without `userns-remap`",
+        ));
+    }
+    if !about.has("seccomp") {
+        lines.push(Line::wrong(
+            "engine",
+            "it has no seccomp, without which no session starts",
+            "use a kernel and an engine with seccomp",
+        ));
+    }
+    lines
+}
+
+fn images(launcher: &Launcher, config: &Config) -> Vec<Line> {
+    let ca = match image::certificates(&config.images) {
+        Ok(ca) => ca,
+        Err(error) => {
+            return vec![Line::failed("images", &error, "correct `ca_certificates` in the settings")];
+        }
+    };
+    let known = Known::of(&launcher.host);
+    let who = Owner { uid: launcher.host.uid, gid: launcher.host.gid };
+    let all = Variant::ALL
+        .map(|variant| (variant.name(), Image::agent(variant, &config.images, &config.packages, who, &ca)))
+        .into_iter()
+        .chain([("sidecar", Image::proxy(&config.images, &ca))]);
+    let (built, missing): (Vec<_>, Vec<_>) = all.partition(|(_, image)| known.id(image.tag()).is_some());
+    let names =
+        |of: &[(&'static str, Image)]| of.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let mut lines = vec![Line::fine(
+        "images",
+        format!("agent {} {}", config.images.agent_package, config.images.agent_version),
+    )];
+    if !built.is_empty() {
+        lines.push(Line::fine("images", format!("built: {}", names(&built))));
+    }
+    if !missing.is_empty() {
+        lines.push(Line::note(
+            "images",
+            format!("not built yet: {}", names(&missing)),
+            "the first session that needs one builds it; `pi build --all` builds them now",
+        ));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::State, *};
+
+    fn worst(info: &str) -> Vec<String> {
+        let about: About = serde_json::from_str(info).unwrap();
+        abilities(&about).into_iter().filter(|line| line.state != State::Fine).map(|line| line.what).collect()
+    }
+
+    #[test]
+    fn an_engine_that_cannot_do_its_part_is_named() {
+        let good = r#"{"ServerVersion":"28.5.2","SecurityOptions":["name=seccomp,profile=builtin"]}"#;
+        assert_eq!(worst(good), Vec::<String>::new());
+        let old = r#"{"ServerVersion":"19.03.1","SecurityOptions":["name=seccomp"]}"#;
+        assert_eq!(worst(old), ["Docker 19.03.1 is too old"]);
+        let weak = r#"{"ServerVersion":"28.5.2","PidsLimit":false,"SecurityOptions":["name=userns"]}"#;
+        assert_eq!(worst(weak).len(), 3);
+    }
+}
