@@ -108,7 +108,8 @@ impl Keys {
             }
             None => policy,
         };
-        let wanted = texts.inside(policy, &mut notices);
+        let mut wanted = texts.inside(policy, &mut notices);
+        wanted.retain(|id| !texts.local().any(|local| local == *id));
         let inside: BTreeSet<String> = texts.local().into_iter().chain(wanted.iter().cloned()).collect();
         let mut broker = Broker { address: format!("{NAME}:{PORT}"), ..Broker::default() };
         if matches!(policy, config::Keys::Broker { .. }) {

@@ -118,21 +118,6 @@ fn backend_name(route: &Route, at: usize) -> String {
     format!("{}.{at}", route.name)
 }
 
-/// What to write to the admin socket for HAProxy to use another key from now on, as one line. Requests under way keep
-/// theirs.
-pub(crate) fn exchange(route: &Route, secret: &Secret, place: &Place<'_>) -> Secret {
-    let mut line = format!("set map {}/{KEYS} {} ", place.directory, key_name(route)).into_bytes();
-    for byte in secret.bytes() {
-        // The socket's language splits at these.
-        if matches!(byte, b' ' | b'\\' | b';') {
-            line.push(b'\\');
-        }
-        line.push(*byte);
-    }
-    line.push(b'\n');
-    Secret::new(OsString::from_vec(line))
-}
-
 fn head(place: &Place<'_>) -> Vec<String> {
     let Place { directory, .. } = place;
     [

@@ -146,6 +146,10 @@ fn needed_script(Needed { path, kind, owner }: &Needed) -> String {
             format!("mkdir -p {dir} && {{ cat {of} 2>/dev/null || {empty}; }} >{path}{chown}")
         }
         Needs::Text(Value::Secret(_)) => format!("mkdir -p {dir} && {empty} >{path}{chown} # it holds a key"),
-        Needs::Text(Value::Plain(text)) => format!("mkdir -p {dir} && cat >{path}{chown} {}", here(text)),
+        Needs::Text(Value::Plain(text)) => {
+            // What follows a here-document has a line of its own.
+            let chown = chown.strip_prefix(" && ").map(|chown| format!("\n{chown}")).unwrap_or_default();
+            format!("mkdir -p {dir} && cat >{path} {}{chown}", here(text))
+        }
     }
 }

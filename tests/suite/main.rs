@@ -3,6 +3,7 @@
 
 mod cli;
 mod engine;
+mod keys;
 mod network;
 mod planted;
 mod session;
