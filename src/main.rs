@@ -31,6 +31,7 @@
 //! | `plan` | everything that a session consists of, as a value |
 //! | `facts` | the parts of the host that a session gets |
 //! | `keys` | which keys are with the broker, and which inside |
+//! | `git` | the agent's own git directory, and what it leaves in a work tree |
 //! | `written`, `control` | places where agents can write; requests from verbs to a session's launcher |
 //! | `record`, `egress` | a session's id, directory, lock and record; the sources of an allowlist |
 //! | `config` | layers of settings, and one resolver |
@@ -63,6 +64,7 @@ mod facts;
 mod files;
 #[cfg(test)]
 mod floors;
+mod git;
 mod host;
 mod image;
 mod inside;
@@ -113,12 +115,12 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         }
         Action::Verb(Verb::Build { all }) => verb::build::run(&launcher()?, all),
         Action::Verb(Verb::Demo) => verb::demo::run(&launcher()?),
-        Action::Verb(Verb::Doctor { json }) => verb::doctor::run(&launcher()?, json),
+        Action::Verb(Verb::Doctor { json, prove }) => verb::doctor::run(&launcher()?, json, prove),
         Action::Verb(Verb::Allow { entries, session, save }) => {
             verb::allow::run(&launcher()?, &entries, session.as_deref(), save)
         }
-        Action::Verb(Verb::Blocked { session, json }) => {
-            verb::blocked::run(&launcher()?, session.as_deref(), json)
+        Action::Verb(Verb::Blocked { session, json, save }) => {
+            verb::blocked::run(&launcher()?, session.as_deref(), json, save)
         }
         Action::Verb(Verb::Check { targets }) => verb::check::run(&launcher()?, &targets),
         Action::Verb(Verb::Ps { json }) => verb::ps::run(&launcher()?, json),

@@ -10,7 +10,7 @@ use serde::{
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    DEFAULTS, Keys, MountSpec, Pattern, Pull,
+    DEFAULTS, GitAccess, Keys, MountSpec, Pattern, Pull,
     place::{A_SETTING, Place, line_of},
     value::{
         PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, runtime, size,
@@ -50,6 +50,8 @@ pub(super) struct Layer {
     pub(super) persist: Values,
     #[serde(default, deserialize_with = "keys")]
     pub(super) keys: Option<Keys>,
+    #[serde(default, deserialize_with = "choice")]
+    pub(super) git: Option<GitAccess>,
     pub(super) hide: Values,
     /// Older releases had this; it is refused with what to use.
     agent_dir: Option<Spanned<toml::Value>>,
