@@ -110,7 +110,7 @@ impl Keys {
         };
         let mut wanted = texts.inside(policy, &mut notices);
         wanted.retain(|id| !texts.local().any(|local| local == *id));
-        let inside: BTreeSet<String> = texts.local().into_iter().chain(wanted.iter().cloned()).collect();
+        let inside: BTreeSet<String> = texts.local().chain(wanted.iter().cloned()).collect();
         let mut broker = Broker { address: format!("{NAME}:{PORT}"), ..Broker::default() };
         if matches!(policy, config::Keys::Broker { .. }) {
             let env = &sources.host.env;
