@@ -64,6 +64,14 @@ pub(crate) struct Options {
     /// Allow the agent to reach HOST (can be repeated); implies --proxy
     #[arg(long, value_name = "HOST[:PORT]", conflicts_with = "no_network")]
     pub(crate) allow: Vec<String>,
+    /// Allow every public host on port 443 this once, and propose an allowlist at the end
+    ///
+    /// The local network stays closed. Implies --proxy.
+    #[arg(long, conflicts_with_all = ["no_proxy", "no_network"])]
+    pub(crate) learn: bool,
+    /// With --learn: write the proposal into the allowlist
+    #[arg(long, requires = "learn")]
+    pub(crate) save: bool,
     /// Give the agent no network but its model
     ///
     /// With `--no-keys`, not even that.

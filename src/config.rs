@@ -51,6 +51,8 @@ pub(crate) struct Config {
     pub(crate) allowed_domains_is_default: bool,
     pub(crate) allow: Vec<String>,
     pub(crate) lan: Vec<String>,
+    /// Whether every public name is admitted, to learn which ones are needed.
+    pub(crate) learns: bool,
     pub(crate) dns: Vec<String>,
     pub(crate) mounts: Vec<MountSpec>,
     pub(crate) env: Vec<String>,
@@ -220,6 +222,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         allowed_domains_is_default,
         allow: options.allow.clone(),
         lan: values(user.lan, base.lan),
+        learns: options.learn,
         dns: values(user.dns, base.dns),
         mounts: mounts.iter().map(|text| MountSpec::parse(text, host)).collect::<anyhow::Result<_>>()?,
         env,
@@ -242,7 +245,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
 
 /// The network that the options ask for; `proxy` is the setting.
 fn network(options: &Options, proxy: bool) -> anyhow::Result<Network> {
-    let listed = options.allowed_domains.is_some() || !options.allow.is_empty();
+    let listed = options.allowed_domains.is_some() || !options.allow.is_empty() || options.learn;
     let network = if options.no_network {
         Network::None
     } else if !options.no_proxy && (options.proxy || listed || proxy) {

@@ -38,6 +38,8 @@ pub(crate) struct Sources {
     pub(crate) allow: Vec<String>,
     /// From `lan` in the config.
     pub(crate) lan: Vec<String>,
+    /// Whether every public name is admitted, to learn which ones are needed.
+    pub(crate) learns: bool,
     /// The text of the file when it was read. Later the agent may have changed the file.
     pub(crate) text: Option<String>,
 }
@@ -84,6 +86,7 @@ impl Sources {
             file: config.allowed_domains.clone(),
             allow: config.allow.clone(),
             lan: config.lan.clone(),
+            learns: config.learns,
             text: None,
         }
     }
@@ -197,7 +200,8 @@ impl Sources {
         let mut sources = vec![Source::File { name, text }];
         sources.extend(self.allow.iter().map(|text| Source::Option(text)));
         sources.extend(self.lan.iter().map(|text| Source::Lan(text)));
-        Allowlist::read(&sources)
+        let list = Allowlist::read(&sources)?;
+        Ok(if self.learns { list.learning() } else { list })
     }
 }
 

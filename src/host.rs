@@ -128,6 +128,11 @@ impl Host {
         self.state_dir().join("last-refused")
     }
 
+    /// The destinations that the last learning session reached.
+    pub(crate) fn last_learned(&self) -> PathBuf {
+        self.state_dir().join("last-learned")
+    }
+
     /// The log of the last session's proxy.
     pub(crate) fn last_log(&self) -> PathBuf {
         self.state_dir().join("last-proxy.log")

@@ -9,6 +9,7 @@ pub(crate) mod clean;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+mod learn;
 pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod ps;

@@ -163,7 +163,8 @@ impl Sidecar {
         {
             report::warn(format_args!("could not write `{}`: {error}", path.display()));
         }
-        // A help, not a promise.
+        // Helps, not promises.
+        let _ = replace(&host.last_learned(), lock(&self.link.learned).save().as_bytes());
         let _ = fs::rename(self.dir.join(PROXY_LOG), host.last_log());
         refused
     }
@@ -178,6 +179,7 @@ struct Link {
     heard: Mutex<Heard>,
     news: Condvar,
     refused: Mutex<Refused>,
+    learned: Mutex<Refused>,
     answers: Mutex<Answers>,
     log: Mutex<ProxyLog>,
 }
@@ -213,6 +215,7 @@ impl Link {
             heard: Mutex::new(Heard { sent: 1, ..Heard::default() }),
             news: Condvar::new(),
             refused: Mutex::default(),
+            learned: Mutex::default(),
             answers: Mutex::default(),
             log: Mutex::new(log),
         }
@@ -270,6 +273,8 @@ impl Link {
             } else {
                 lock(&self.answers).line(&line);
                 lock(&self.refused).line(&line, SystemTime::now());
+                // Only a session that learns has such lines.
+                lock(&self.learned).learn(&line, SystemTime::now());
             }
         }
     }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use anyhow::Context as _;
 
+use super::learn;
 use crate::{
     cli::DryRun,
     control::{self, Request},
@@ -42,7 +43,17 @@ fn text(words: &[OsString]) -> anyhow::Result<Vec<String>> {
 
 fn sandboxed(launcher: &Launcher, program: Program) -> anyhow::Result<u8> {
     let prepared = launcher.prepare(program)?;
-    let Some(form) = launcher.options.dry_run else { return launcher.run(&prepared) };
+    let Some(form) = launcher.options.dry_run else {
+        let learns = prepared.config.learns;
+        if learns {
+            learn::say_so();
+        }
+        let code = launcher.run(&prepared)?;
+        if learns {
+            learn::propose(launcher)?;
+        }
+        return Ok(code);
+    };
     let plan = launcher.dry_plan(&prepared)?;
     let text = match form {
         DryRun::Script => docker::script(&plan),
