@@ -2,6 +2,7 @@
 //!
 //! The tables describe the agent from 0.87 to 1.5. An older agent reports a flag that it does not know by itself.
 
+pub(crate) mod login;
 mod variable;
 
 use std::{ffi::OsStr, iter, sync::LazyLock};
@@ -147,6 +148,18 @@ pub(crate) fn names_a_path(args: &[String]) -> bool {
     let is_path =
         |word: &String| !word.starts_with('-') && !FETCHED.iter().any(|kind| word.starts_with(kind));
     matches!(command.as_str(), "install" | "remove" | "uninstall") && sources.iter().any(is_path)
+}
+
+/// Files with instructions for the model, of which the agent takes the first in each directory.
+pub(crate) const INSTRUCTIONS: [&str; 5] =
+    ["AGENTS.override.md", "AGENTS.md", "AGENTS.MD", "CLAUDE.md", "CLAUDE.MD"];
+
+/// Where a project has extensions.
+pub(crate) const PROJECT_EXTENSIONS: &str = ".pi/extensions";
+
+/// Whether `args` have this flag, under any of its names.
+pub(crate) fn has_flag<S: AsRef<OsStr>>(args: &[S], name: &str) -> bool {
+    options(args).any(|flag| flag.names[0] == name)
 }
 
 /// Makes a set-up command ignore the repository's own settings and extensions.

@@ -3,7 +3,7 @@
 mod published;
 mod split;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 
@@ -82,6 +82,12 @@ pub(crate) struct Options {
     /// By default they stay outside, and the agent uses them through the session's broker. Config key: `keys`.
     #[arg(long)]
     pub(crate) no_keys: bool,
+    /// Let the agent work on a copy; its work becomes the branch `pi/NAME`
+    ///
+    /// The repository is not mounted. The copy stays for later sessions of the same NAME, until `pi drop`. Default: the
+    /// name of the session, or `copy`. See also `pi diff` and `pi apply`.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) clone: Option<String>,
     /// Mount a file or directory of the host (can be repeated)
     ///
     /// Without DST, the target is SRC. `:ro` mounts read-only. Config key: `mounts`.
@@ -113,6 +119,12 @@ pub(crate) struct Options {
     /// Default: 1024. Config key: `pids`.
     #[arg(long, value_name = "N")]
     pub(crate) pids: Option<u32>,
+    /// Limit the agent's home, which is in memory, such as `512m` or `4g`
+    ///
+    /// It counts as memory. Default: 2g, or half of `--memory` if that is less. /tmp has 1g, or a quarter of `--memory`.
+    /// Caches of a project's packages are on disk. Config key: `disk`.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) disk: Option<String>,
     /// Use this OCI runtime of the engine, such as `runsc`
     ///
     /// Default: the engine's. Config key: `runtime`.
@@ -164,6 +176,36 @@ pub(crate) enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// Log in to a model provider, or store a key for it
+    ///
+    /// The agent's own login runs in a session without a repository, tools or extensions. It ends by itself when the login
+    /// is there. No other session can leave a login.
+    Login {
+        /// The provider, such as anthropic, openai-codex or github-copilot; without one, the agent asks
+        #[arg(value_name = "PROVIDER")]
+        provider: Option<String>,
+        /// List providers and the state of each login, and ask nobody
+        #[arg(long, conflicts_with_all = ["provider", "key", "timeout"])]
+        list: bool,
+        /// Read a key from the terminal or from stdin, and store it
+        #[arg(long, requires = "provider", conflicts_with = "timeout")]
+        key: bool,
+        /// Give up after this time, such as `90s` or `10m`
+        #[arg(long, value_name = "TIME", default_value = "3m", value_parser = time)]
+        timeout: Duration,
+    },
+    /// Remove the login or the key of a provider
+    Logout {
+        /// The provider, as `pi login --list` names it
+        #[arg(value_name = "PROVIDER")]
+        provider: String,
+    },
+    /// Look at addresses that sessions want to have opened, and open them in your browser
+    Open {
+        /// Name or id of the session; without one, all of them
+        #[arg(long, value_name = "NAME")]
+        session: Option<String>,
+    },
     /// Run a session with a scripted model, without a key and without internet
     Demo,
     /// Look at everything that a session needs, and say what to do about what is not fine
@@ -209,6 +251,9 @@ pub(crate) enum Verb {
     },
     /// List running sessions
     Ps {
+        /// Also list the copies of `--clone`, with what is only in them
+        #[arg(long)]
+        all: bool,
         /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
@@ -231,6 +276,33 @@ pub(crate) enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// Show what an agent has changed in a copy of `--clone`
+    Diff {
+        /// Name of the copy; needed only if this repository has several
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Bring what an agent has changed in a copy into your files
+    ///
+    /// Nothing is staged or committed. It applies exactly the commit that `pi diff` has shown last, and nothing at all if a
+    /// file is not what was copied.
+    Apply {
+        /// Name of the copy; needed only if this repository has several
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+        /// Apply this commit of the copy's branch without a look at it
+        #[arg(long, value_name = "COMMIT")]
+        commit: Option<String>,
+    },
+    /// Remove a copy of `--clone`; its branch stays
+    Drop {
+        /// Name of the copy
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Also remove work that could not be brought in
+        #[arg(long)]
+        force: bool,
+    },
     /// Remove leftovers of sessions that did not end properly
     ///
     /// With `--dry-run`, only list what would be removed.
@@ -238,9 +310,12 @@ pub(crate) enum Verb {
         /// Also remove images that the current settings do not need
         #[arg(long)]
         images: bool,
-        /// Also remove the caches of Go, npm and composer
+        /// Also remove the caches of Go, npm and composer, of all projects
         #[arg(long)]
         caches: bool,
+        /// Only those caches that were not used for AGE, such as `30d` or `12h`
+        #[arg(long, value_name = "AGE", requires = "caches", value_parser = age)]
+        older_than: Option<Duration>,
     },
     /// Print completions for a shell
     Completions {
@@ -249,6 +324,19 @@ pub(crate) enum Verb {
     },
     /// Print the manual page; `pi man | man -l -` shows it
     Man,
+}
+
+/// A time of one second to one hour: a number of seconds, or with `s` or `m` behind it.
+fn time(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix('m') {
+        Some(number) => (number, 60),
+        None => (text.strip_suffix('s').unwrap_or(text), 1),
+    };
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    match seconds {
+        Some(seconds @ 1..=3600) => Ok(Duration::from_secs(seconds)),
+        _ => Err("it is a time from `1s` to `60m`".to_owned()),
+    }
 }
 
 /// The watcher's verb, with the session's directory as its argument. The launcher itself runs it, so help and
@@ -317,12 +405,29 @@ impl Cli {
     }
 }
 
+/// A number of minutes, hours, days or weeks.
+fn age(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
+    let seconds = match unit {
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 604_800,
+        _ => 0,
+    };
+    match number.parse::<u32>() {
+        Ok(number) if seconds > 0 => Ok(Duration::from_secs(u64::from(number) * seconds)),
+        _ => Err("write a number and one of m, h, d and w, as in `30d`".to_owned()),
+    }
+}
+
 /// Refuses an option that the verb would ignore: `pi stop --dry-run` must not stop anything.
 fn check_honoured(name: &str, verb: Option<&Verb>, given: &[String]) -> anyhow::Result<()> {
     let heeds: &[&str] = match verb {
         None | Some(Verb::Shell { session: None, .. }) => return Ok(()),
         Some(Verb::Build { .. }) => &["lang", "build"],
-        Some(Verb::Demo) => &["build", "runtime", "memory", "cpus", "pids"],
+        Some(Verb::Login { list: false, key: false, .. }) => &["build", "runtime", "lang"],
+        Some(Verb::Demo) => &["build", "runtime", "memory", "cpus", "pids", "disk"],
         Some(Verb::Allow { .. } | Verb::Blocked { .. } | Verb::Doctor { .. }) => &["allowed-domains"],
         Some(Verb::Check { .. }) => &["allowed-domains", "allow"],
         Some(Verb::Clean { .. }) => &["dry-run"],
@@ -413,6 +518,16 @@ mod tests {
     #[test]
     fn a_verb_with_words_that_are_not_its_arguments_acts_on_nothing() {
         assert_eq!(refusal(&["clean", "up", "dead", "code"]), "`pi clean`: unexpected argument 'up' found");
+    }
+
+    #[test]
+    fn a_time_is_seconds_or_minutes() {
+        for (text, seconds) in [("90", 90), ("90s", 90), ("10m", 600), ("60m", 3600), ("1", 1)] {
+            assert_eq!(time(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "s", "m", "0", "61m", "1h", "-5", "1.5m", "99999999999999999999m"] {
+            assert!(time(text).is_err(), "{text}");
+        }
     }
 
     #[test]

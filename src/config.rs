@@ -1,9 +1,11 @@
 //! The settings: their layers, and the one function that resolves them.
 
 mod file;
-mod hide;
 mod origin;
+mod pattern;
 mod place;
+mod space;
+mod subagents;
 mod value;
 
 use std::{
@@ -17,11 +19,15 @@ use toml::Spanned;
 
 use self::{
     file::{Cpus, ImagesLayer, Layer, Values, layer, project_lang, read},
-    value::{PROCESSORS, processes, runtime, session_name, size},
+    value::{PROCESSORS, copy_name, processes, room, runtime, session_name, size},
 };
 pub(crate) use self::{
-    hide::{Hide, Pattern},
     origin::{InForce, in_force},
+    pattern::{Pattern, Patterns},
+};
+pub(crate) use self::{
+    space::{Disk, MinFree},
+    subagents::Subagents,
 };
 use crate::{
     agent_dir::entry::Persist,
@@ -41,6 +47,9 @@ pub(crate) const PROJECT_FILE: &str = ".pi/sandbox.toml";
 /// How many ports a session may publish.
 pub(crate) const MOST_PUBLISHED: usize = 64;
 
+/// The name of a copy where the user chooses none.
+pub(crate) const COPY: &str = "copy";
+
 /// The resolved settings.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Config {
@@ -59,12 +68,22 @@ pub(crate) struct Config {
     pub(crate) publish: Vec<Published>,
     pub(crate) packages: Vec<String>,
     pub(crate) limits: Limits,
+    pub(crate) disk: Disk,
+    pub(crate) min_free: MinFree,
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
     pub(crate) keys: Keys,
+    /// `None` where the agent may start none.
+    pub(crate) subagents: Option<Subagents>,
     pub(crate) git: GitAccess,
+    pub(crate) open_urls: OpenUrls,
+    pub(crate) wipe_auth: WipeAuth,
     /// `None` where the user has not decided.
-    pub(crate) hide: Option<Hide>,
+    pub(crate) hide: Option<Patterns>,
+    /// Ignored files that go into a copy.
+    pub(crate) copy_ignored: Patterns,
+    /// The name of the copy that the session works on, with `--clone`.
+    pub(crate) clone: Option<String>,
     pub(crate) docker: String,
     pub(crate) session_name: Option<String>,
     pub(crate) images: Images,
@@ -110,6 +129,26 @@ pub(crate) enum GitAccess {
     ReadOnly,
     /// The host's. What an agent writes there can run on the host.
     Shared,
+}
+
+/// What becomes of an address that a session wants to have opened on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OpenUrls {
+    /// The session can only show it.
+    Never,
+    /// It waits until the user looks at it, with `pi open`.
+    Ask,
+}
+
+/// What the end of the last session removes from the agent's `auth.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WipeAuth {
+    Never,
+    /// Logins, but not keys.
+    Logins,
+    /// Keys that were written by hand, too.
+    All,
 }
 
 /// Limits of a container; `None` is no limit.
@@ -183,7 +222,23 @@ impl Config {
             lan: vec![],
             persist: vec![],
             keys: Keys::None,
-            hide: Some(Hide::default()),
+            hide: Some(Patterns::default()),
+            clone: None,
+            subagents: None,
+            ..self
+        }
+    }
+
+    /// The settings of a session that logs in, with these ports.
+    pub(crate) fn for_login(self, ports: &[u16]) -> Self {
+        Self {
+            network: Network::Open,
+            publish: ports.iter().map(|port| Published { host: *port, agent: *port }).collect(),
+            mounts: vec![],
+            env: vec![],
+            persist: vec![],
+            hide: Some(Patterns::default()),
+            session_name: None,
             ..self
         }
     }
@@ -199,6 +254,10 @@ impl Config {
 fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -> anyhow::Result<Config> {
     let base: Layer = toml::from_str(DEFAULTS).expect("the defaults are our own file, and a test reads them");
     let limits = limits(options, host, &user, &base)?;
+    let disk = match &options.disk {
+        Some(typed) => Some(usage(room(typed))?),
+        None => user.disk.or(base.disk),
+    };
     let network = network(options, user.proxy.or(base.proxy).unwrap_or_default())?;
     let (allowed_domains, allowed_domains_is_default) = match (&options.allowed_domains, user.allowed_domains)
     {
@@ -228,6 +287,8 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         env,
         publish: published(&options.publish)?,
         packages: values(user.packages, base.packages),
+        disk: Disk::of(disk.as_deref(), &limits),
+        min_free: user.min_free.or(base.min_free).unwrap_or(MinFree::Usual),
         limits,
         runtime: match &options.runtime {
             Some(typed) => Some(usage(runtime(typed)).map(|()| typed.clone())?),
@@ -235,8 +296,13 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         },
         persist: persist(user.persist),
         keys: if options.no_keys { Keys::None } else { user.keys.or(base.keys).unwrap_or_default() },
+        subagents: subagents::resolve(user.subagents, base.subagents),
         git: user.git.or(base.git).unwrap_or(GitAccess::Private),
-        hide: user.hide.map(|patterns| hide(Some(patterns))),
+        wipe_auth: user.wipe_auth.or(base.wipe_auth).unwrap_or(WipeAuth::Never),
+        open_urls: user.open_urls.or(base.open_urls).unwrap_or(OpenUrls::Never),
+        hide: user.hide.map(|list| patterns(Some(list))),
+        copy_ignored: patterns(user.copy_ignored),
+        clone: clone(options)?,
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,
         images: images(user.images, base.images, host),
@@ -335,8 +401,15 @@ fn persist(user: Values) -> Vec<Persist> {
 }
 
 /// The same.
-fn hide(patterns: Values) -> Hide {
-    Hide::new(values(patterns, None).iter().flat_map(|text| Pattern::parse(text)).collect())
+fn patterns(list: Values) -> Patterns {
+    Patterns::new(values(list, None).iter().flat_map(|text| Pattern::parse(text)).collect())
+}
+
+/// What `--clone` asks for; a name of a session serves for the copy, too.
+fn clone(options: &Options) -> anyhow::Result<Option<String>> {
+    let Some(typed) = &options.clone else { return Ok(None) };
+    let name = if typed.is_empty() { options.session_name.as_deref() } else { Some(typed.as_str()) };
+    copy_name(name.unwrap_or(COPY)).map(Some)
 }
 
 /// Blames the command line for a bad value.

@@ -97,7 +97,7 @@ impl Keys {
         let texts = Texts { auth: object(auth), models: providers(models) };
         let policy = match sources.purpose {
             Purpose::Work | Purpose::Shell => &sources.config.keys,
-            Purpose::SetUp | Purpose::Demo | Purpose::Proof => &config::Keys::None,
+            Purpose::SetUp | Purpose::Login | Purpose::Demo | Purpose::Proof => &config::Keys::None,
         };
         let policy = match sources.company_proxy().filter(|_| matches!(policy, config::Keys::Broker { .. })) {
             Some(proxy) => {

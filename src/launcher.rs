@@ -1,14 +1,22 @@
 //! The common start of all verbs: the options, the machine, the settings, the engine.
 
+pub(crate) mod cloning;
 mod git;
+mod usable;
 
-use std::{ffi::OsStr, fs, path::Path, time::SystemTime};
+use std::{
+    ffi::OsStr,
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
+use self::cloning::Cloning;
 use crate::{
     agent,
-    agent_dir::{laid::Place, notice::Notice, take_back::untold},
+    agent_dir::{laid::Place, login::store, notice::Notice, take_back::untold},
     cli::Options,
-    config::{Access, Config, Network},
+    config::{Access, COPY, Config, Network, WipeAuth},
     docker::Docker,
     egress::{self, Sources},
     facts::{self, Facts},
@@ -21,7 +29,7 @@ use crate::{
         known::Known,
     },
     keys::Commands,
-    lang::Variant,
+    lang::{Choice, Variant},
     plan::{Choices, Inputs, Mount, Plan, Reach},
     purpose::{Program, Purpose},
     record::{self, Naming, SessionId},
@@ -45,18 +53,27 @@ pub(crate) struct Prepared {
     pub(crate) config: Config,
     pub(crate) facts: Facts,
     pub(crate) who: Owner,
+    /// The language whose caches outlive the session.
+    pub(crate) caches: Option<&'static str>,
     pub(crate) program: Program,
+    /// The copy that it works on, with `--clone`.
+    pub(crate) cloning: Option<Cloning>,
     pub(crate) image: Image,
     pub(crate) proxy: Image,
     pub(crate) ca: Vec<u8>,
     pub(crate) reach: Reach,
+    /// How long a session that logs in may take.
+    pub(crate) login_within: Option<Duration>,
 }
 
 impl Prepared {
     fn naming(&self) -> Naming {
         match &self.config.session_name {
             Some(name) => Naming::Chosen(name.clone()),
-            None => Naming::Repository(self.workspace.name()),
+            None => match &self.config.clone {
+                Some(name) if name != COPY => Naming::Repository(name.clone()),
+                _ => Naming::Repository(self.workspace.name()),
+            },
         }
     }
 
@@ -112,18 +129,35 @@ impl Launcher {
     /// Reads the repository, and decides everything about its session before the plan.
     pub(crate) fn prepare(&self, program: Program) -> anyhow::Result<Prepared> {
         self.host.engine.check()?;
-        let workspace = Workspace::find(&self.host)?;
-        let config = self.trusted(Config::load(&self.options, &self.host, Some(&workspace.root))?)?;
-        let config = match program.purpose {
+        let purpose = program.purpose;
+        let settle = |config: Config| match purpose {
             Purpose::Demo => config.for_demo(),
             Purpose::Proof => config.for_proof(),
             _ => config,
         };
+        self.prepare_in(Workspace::find(&self.host)?, program, settle)
+    }
+
+    /// Decides everything about a session in this workspace before the plan, with these changes of the settings.
+    pub(crate) fn prepare_in(
+        &self,
+        workspace: Workspace,
+        program: Program,
+        settle: impl FnOnce(Config) -> Config,
+    ) -> anyhow::Result<Prepared> {
+        self.host.engine.check()?;
+        let config = self.trusted(Config::load(&self.options, &self.host, Some(&workspace.root))?)?;
+        let config = settle(config);
         let (who, as_root) = facts::who(&self.host, &workspace);
         let commands = if self.options.dry_run.is_some() { Commands::Skip } else { Commands::Run };
         let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose, commands)?;
-        let facts =
-            if program.sees_the_repository() { facts.hiding(&config, &workspace, who)? } else { facts };
+        let cloning = Cloning::of(&config, &self.host, &workspace, &program)?;
+        let facts = match (&cloning, program.sees_the_repository()) {
+            // Hidden files do not go into the copy.
+            (Some(_), _) => facts.hinting(&config, &workspace),
+            (None, true) => facts.hiding(&config, &workspace, who)?,
+            (None, false) => facts,
+        };
         let findings = workspace.findings.iter().chain(&as_root).chain(&facts.findings);
         findings.for_each(Finding::warn);
         self.tell(&facts)?;
@@ -132,15 +166,36 @@ impl Launcher {
                 report::warn(format_args!("`{name}` is not set, so the agent does not get it"));
             }
         }
-        let (variant, chosen_by) = config.lang.variant(&workspace.cwd, &workspace.root);
-        if let Some(file) = chosen_by {
+        let Choice { variant, by, finding } = config.lang.variant(&workspace.cwd, &workspace.root);
+        finding.iter().for_each(Finding::warn);
+        if let Some(file) = by {
             report::note(format_args!("using the {} image, because there is a `{file}`", variant.name()));
+        }
+        if config.disk.exceeds(&config.limits) {
+            report::warn(
+                "the agent's home is in memory, and `disk` is larger than `memory`: the memory ends first",
+            );
         }
         let ca = image::certificates(&config.images)?;
         let image = Image::agent(variant, &config.images, &config.packages, who, &ca);
         let proxy = Image::proxy(&config.images, &ca);
         let reach = self.reach(&config)?;
-        Ok(Prepared { workspace, config, facts, who, program, image, proxy, ca, reach })
+        let caches = variant.caches(&workspace.cwd, &workspace.root);
+        let login_within = None;
+        Ok(Prepared {
+            workspace,
+            config,
+            facts,
+            who,
+            caches,
+            program,
+            cloning,
+            image,
+            proxy,
+            ca,
+            reach,
+            login_within,
+        })
     }
 
     /// Tells what the session does not have of the agent's directory; most of it once on this machine.
@@ -186,7 +241,7 @@ impl Launcher {
         id: &SessionId,
         choices: &Choices,
     ) -> anyhow::Result<Plan> {
-        let Prepared { workspace, config, facts, image, who, program, reach, .. } = prepared;
+        let Prepared { workspace, config, facts, image, who, caches, program, reach, .. } = prepared;
         Plan::new(Inputs {
             id,
             choices,
@@ -194,9 +249,11 @@ impl Launcher {
             host: &self.host,
             workspace,
             facts,
+            copy: prepared.cloning.as_ref().map(|cloning| &cloning.copied),
             git,
             image: image.tag(),
             who: *who,
+            caches: *caches,
             program,
             reach,
             state: &record::directory(&self.host, id),
@@ -237,6 +294,9 @@ impl Launcher {
             sources.provide_file(&prepared.config)?;
         }
         let builder = self.builder(prepared, &docker);
+        let opener = (prepared.program.purpose == Purpose::Login)
+            .then(|| session::opener(&Written::load(&self.host).and_around(&self.host), &self.host));
+        let opener = opener.flatten();
         let needs = Needs {
             host: &self.host,
             docker: &docker,
@@ -251,20 +311,52 @@ impl Launcher {
                 };
                 session::lay_out(&prepared.facts, place, &git, name)
             },
+            copy: None,
             git: git.git(),
             agent_image: &|| builder.ensure(&prepared.image, Effort::Missing),
             sidecar_image: &|| builder.ensure(&prepared.proxy, Effort::Missing),
             naming: &naming,
+            min_free: prepared.config.min_free,
             sources: match &prepared.reach {
                 Reach::Proxy(_, sources) => Some(sources),
                 _ => None,
             },
             list: self.options.allowed_domains.as_deref(),
+            login_within: prepared.login_within,
+            opener: opener.as_deref(),
         };
         let sweep = Sweep::start(&self.host, &docker);
-        let outcome = session::run(&needs, &id, &choices);
+        let outcome = match &prepared.cloning {
+            None => session::run(&needs, &id, &choices),
+            Some(cloning) => cloning.run(self, prepared, &docker, |ready| {
+                session::run(&Needs { copy: Some(ready), ..needs }, &id, &choices)
+            }),
+        };
         sweep.settle(&self.signals);
+        if !prepared.program.purpose.is_bare() {
+            self.wipe(prepared.config.wipe_auth, &prepared.facts.agent_dir);
+        }
         outcome
+    }
+
+    /// Removes logins where the settings say so and no other session needs them.
+    fn wipe(&self, what: WipeAuth, live: &Path) {
+        let wiped = match what {
+            WipeAuth::Never => return,
+            // Not even a dead one, whose agent may still run.
+            _ if record::all(&self.host).is_ok_and(|(live, dead)| !live.is_empty() || !dead.is_empty()) => {
+                return;
+            }
+            what => store::wipe(live, what == WipeAuth::All),
+        };
+        match wiped {
+            Ok(0) => {}
+            Ok(1) => report::note("removed 1 login from `auth.json`, as `wipe_auth` says"),
+            Ok(count) => {
+                report::note(format_args!("removed {count} entries from `auth.json`, as `wipe_auth` says"));
+            }
+            Err(error) => report::warn(format_args!("could not remove the logins: {error:#}")),
+        }
     }
 
     /// Builds every variant and the sidecar's image, on the newest bases.

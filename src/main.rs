@@ -33,11 +33,11 @@
 //! | `keys` | which keys are with the broker, and which inside |
 //! | `git` | the agent's own git directory, and what it leaves in a work tree |
 //! | `written`, `control` | places where agents can write; requests from verbs to a session's launcher |
-//! | `record`, `egress` | a session's id, directory, lock and record; the sources of an allowlist |
+//! | `record`, `copies`, `egress` | a session's id, directory, lock and record; the same of a copy; the sources of an allowlist |
 //! | `config` | layers of settings, and one resolver |
 //! | `agent_dir`, `broker`, `cli`, `workspace`, `scratch` | a session's own agent directory; what keeps keys outside; the command line; the repository; scratch directories |
 //! | `host`, `lang`, `purpose`, `refused`, `signals` | the machine and the process; languages; purposes of a session; refused destinations; signals |
-//! | `agent`, `domain`, `files`, `inside`, `report`, `secret` | the agent's command line; the allowlist's language; files that others may exchange; paths in the sandbox; stderr and stdout; secret values |
+//! | `agent`, `domain`, `files`, `inside`, `report`, `secret`, `url` | the agent's command line and logins; the allowlist's language; files that others may exchange; paths in the sandbox; stderr and stdout; secret values; addresses for a browser |
 //!
 //! # What always holds
 //!
@@ -57,6 +57,7 @@ mod broker;
 mod cli;
 mod config;
 mod control;
+mod copies;
 mod docker;
 mod domain;
 mod egress;
@@ -80,6 +81,7 @@ mod scratch;
 mod secret;
 mod session;
 mod signals;
+mod url;
 mod verb;
 mod workspace;
 mod written;
@@ -114,6 +116,15 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
             verb::run::enter(&launcher()?, &name, &command)
         }
         Action::Verb(Verb::Build { all }) => verb::build::run(&launcher()?, all),
+        Action::Verb(Verb::Login { list: true, .. }) => verb::login::list(&launcher()?),
+        Action::Verb(Verb::Login { provider: Some(provider), key: true, .. }) => {
+            verb::login::store_key(&launcher()?, &provider)
+        }
+        Action::Verb(Verb::Login { provider, timeout, .. }) => {
+            verb::login::run(&launcher()?, provider.as_deref(), timeout)
+        }
+        Action::Verb(Verb::Open { session }) => verb::open::run(&launcher()?, session.as_deref()),
+        Action::Verb(Verb::Logout { provider }) => verb::login::forget(&launcher()?, &provider),
         Action::Verb(Verb::Demo) => verb::demo::run(&launcher()?),
         Action::Verb(Verb::Doctor { json, prove }) => verb::doctor::run(&launcher()?, json, prove),
         Action::Verb(Verb::Allow { entries, session, save }) => {
@@ -123,12 +134,19 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
             verb::blocked::run(&launcher()?, session.as_deref(), json, save)
         }
         Action::Verb(Verb::Check { targets }) => verb::check::run(&launcher()?, &targets),
-        Action::Verb(Verb::Ps { json }) => verb::ps::run(&launcher()?, json),
+        Action::Verb(Verb::Ps { all, json }) => verb::ps::run(&launcher()?, all, json),
+        Action::Verb(Verb::Diff { name }) => verb::diff::run(&launcher()?, name.as_deref()),
+        Action::Verb(Verb::Apply { name, commit }) => {
+            verb::apply::run(&launcher()?, name.as_deref(), commit.as_deref())
+        }
+        Action::Verb(Verb::Drop { name, force }) => verb::drop::run(&launcher()?, &name, force),
         Action::Verb(Verb::Logs { session, follow }) => {
             verb::logs::run(&launcher()?, session.as_deref(), follow)
         }
         Action::Verb(Verb::Stop { session, all: _ }) => verb::stop::run(&launcher()?, session.as_deref()),
-        Action::Verb(Verb::Clean { images, caches }) => verb::clean::run(&launcher()?, images, caches),
+        Action::Verb(Verb::Clean { images, caches, older_than }) => {
+            verb::clean::run(&launcher()?, images, caches.then(|| older_than.unwrap_or_default()))
+        }
         Action::Watch(directory) => verb::watch::run(&launcher()?, &directory),
     }
 }

@@ -1,6 +1,8 @@
 //! From decisions to a value that names every container, network, volume, mount, file and variable of a session. Pure:
 //! nothing here looks at the machine or changes it, and nobody changes a plan: what varies is an input.
 
+mod command;
+mod copier;
 mod environment;
 mod hatch;
 mod mounts;
@@ -31,16 +33,19 @@ use crate::{
     workspace::Workspace,
 };
 
+pub(crate) use self::copier::{COPY, Copied, copier, copier_file};
 pub(crate) use self::mounts::shadow;
 use self::{
+    command::command,
     environment::{environment, no_proxies},
-    mounts::{agent_mounts, needed, unique, workspace_mounts},
+    mounts::{agent_mounts, needed, unique, way_to, workspace_mounts},
     subnet::Subnet,
 };
 pub(crate) use self::{
     hatch::Hatch,
     noun::{
-        Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Source, Streams,
+        Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Room, Source,
+        Streams,
     },
 };
 
@@ -122,6 +127,8 @@ pub(crate) struct Plan {
     /// What the sidecar is told on its stdin, and nowhere else.
     pub(crate) told: Option<Told>,
     pub(crate) model: Option<Container>,
+    /// What is copied before the agent starts, in words.
+    pub(crate) copied: Option<String>,
     /// Made only when there is a commit to take over.
     pub(crate) git: Option<Hatch>,
     pub(crate) agent: Container,
@@ -136,10 +143,14 @@ pub(crate) struct Inputs<'a> {
     pub(crate) host: &'a Host,
     pub(crate) workspace: &'a Workspace,
     pub(crate) facts: &'a Facts,
+    /// What the session has in place of the repository.
+    pub(crate) copy: Option<&'a Copied>,
     pub(crate) git: &'a Given,
     /// What people call the agent's image.
     pub(crate) image: &'a str,
     pub(crate) who: Owner,
+    /// The language whose caches outlive the session.
+    pub(crate) caches: Option<&'static str>,
     pub(crate) program: &'a Program,
     pub(crate) reach: &'a Reach,
     /// Where the session has its directory.
@@ -159,7 +170,7 @@ impl Inputs<'_> {
         let asks = match purpose {
             Purpose::Shell => true,
             Purpose::Work => agent::runs_a_model(words, &self.config.images.agent_version),
-            Purpose::SetUp | Purpose::Demo | Purpose::Proof => false,
+            Purpose::SetUp | Purpose::Login | Purpose::Demo | Purpose::Proof => false,
         };
         self.facts.keys.broker.as_ref().filter(|_| asks)
     }
@@ -203,7 +214,7 @@ impl Inputs<'_> {
             network: Attachment::Bridge { publish: publish.collect(), dns: self.config.dns.clone() },
             hosts,
             // Old and new rules at once, and the broker's certificates.
-            tmp: "16m",
+            tmp: Room::mebibytes(16, 1000),
             command: vec![PROXY_PORT.to_string()],
             ..plain
         }
@@ -266,6 +277,7 @@ impl Plan {
             agent_address,
             told,
             model,
+            copied: inputs.copy.map(|copy| copy.tale.clone()),
             git: Hatch::of(&inputs, &labels),
             agent,
         })
@@ -299,7 +311,8 @@ fn agent_container(
     let Inputs { id, choices, config, host, workspace, who, program, .. } = inputs;
     let mut mounts = agent_mounts(inputs);
     mounts.extend(workspace_mounts(inputs, labels));
-    let mounts = unique(mounts);
+    let mut mounts = unique(mounts);
+    mounts.extend(way_to(&mounts, *who));
     Ok(Container {
         name: id.agent(),
         role: Role::Agent,
@@ -312,7 +325,7 @@ fn agent_container(
         mounts,
         limits: config.limits.clone(),
         files: host.files.min(OPEN_FILES),
-        tmp: "1g",
+        tmp: Room { bytes: config.disk.tmp, files: 50_000 },
         seccomp: seccomp.to_owned(),
         runtime: config.runtime.clone(),
         streams: match program.purpose {
@@ -323,6 +336,7 @@ fn agent_container(
         hosts: inputs.hosts(),
         workdir: Some(match program.purpose {
             Purpose::SetUp if !program.reads_the_repository() => PathBuf::from(inside::HOME),
+            Purpose::Login => PathBuf::from("/tmp"),
             _ => workspace.cwd.clone(),
         }),
         command: command(inputs),
@@ -356,7 +370,7 @@ fn companion(
         env: no_proxies(),
         limits: Limits { memory: Some("128m".to_owned()), cpus: Some(1.0), pids: Some(320) },
         files: inputs.host.files.min(OPEN_FILES),
-        tmp: "4m",
+        tmp: Room::mebibytes(4, 1000),
         seccomp: seccomp.to_owned(),
         runtime: inputs.config.runtime.clone(),
         streams: Streams::Pipe,
@@ -383,70 +397,23 @@ fn demo_model(plain: Container, demo: PathBuf, inputs: &Inputs<'_>) -> Container
 }
 
 fn labels(id: &SessionId, host: &Host, workspace: &Workspace) -> BTreeMap<String, String> {
-    [
-        ("pi.session", id.as_str().to_owned()),
-        ("pi.user", host.uid.to_string()),
-        ("pi.machine", host.machine.clone()),
-        ("pi.state", state_hash(host)),
-        ("pi.repo", workspace.root.to_string_lossy().into_owned()),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into()
+    let own = [
+        host.uid.to_string(),
+        host.machine.clone(),
+        state_hash(host),
+        workspace.root.to_string_lossy().into_owned(),
+    ];
+    let own = MACHINE_LABELS.into_iter().zip(own);
+    std::iter::once(("pi.session", id.as_str().to_owned()))
+        .chain(own)
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
+
+/// Labels of everything that the launcher makes on an engine, of sessions or not.
+const MACHINE_LABELS: [&str; 4] = ["pi.user", "pi.machine", "pi.state", "pi.repo"];
 
 /// Tells the sessions of one state directory from those of another, whose locks cannot be seen from here.
 pub(crate) fn state_hash(host: &Host) -> String {
     hex(&Sha256::digest(host.state_dir().as_os_str().as_encoded_bytes()))[..12].to_owned()
-}
-
-/// Where the agent is, told to the model.
-fn briefing(reach: &Reach, published: &[Published]) -> String {
-    let network = match reach {
-        Reach::Open => "The network is open.",
-        Reach::None => "There is no network but your model.",
-        Reach::Demo => "There is no network but the model.",
-        Reach::Proxy(..) => {
-            "The network is restricted to an allowlist, through the HTTP proxy that the environment names; any other \
-             connection and DNS fail. When a host is refused (403 from the proxy), do not look for a way around: ask \
-             your user to run `pi allow HOST` in another terminal on their machine, then try again."
-        }
-    };
-    let ports: Vec<String> = published.iter().map(|one| one.agent.to_string()).collect();
-    let ports = match ports.as_slice() {
-        [] => String::new(),
-        ports => format!(
-            " Your user can reach servers of yours on port {} that listen on 0.0.0.0.",
-            ports.join(", ")
-        ),
-    };
-    format!(
-        "You run inside a locked-down container: no root, no capabilities, a read-only system. You can write the \
-         repository, your home directory and /tmp; only the repository, the agent's settings, logins and transcripts, \
-         and the caches of packages outlast the session. The user's other files, the container engine and `sudo` are not \
-         there. {network}{ports}"
-    )
-}
-
-fn command(inputs: &Inputs<'_>) -> Vec<String> {
-    let Inputs { program, reach, facts, config, .. } = inputs;
-    let args = &program.words;
-    if matches!(program.purpose, Purpose::Shell | Purpose::Proof) {
-        return args.clone();
-    }
-    let mut words = vec!["pi".to_owned()];
-    if agent::runs_a_model(args, &config.images.agent_version) {
-        // The flag replaces the user's own file, so that is passed along, unless the user's flags do the same.
-        let own = facts.layout.read.iter().any(|entry| entry.name == "APPEND_SYSTEM.md");
-        if own && !args.iter().any(|arg| arg == "--append-system-prompt") {
-            words.push("--append-system-prompt".to_owned());
-            words.push(format!("{}/APPEND_SYSTEM.md", inside::AGENT_DIR));
-        }
-        words.push("--append-system-prompt".to_owned());
-        words.push(briefing(reach, &config.publish));
-    }
-    words.extend(args.iter().cloned());
-    if program.reads_the_repository() {
-        words.push(agent::WITHOUT_PROJECT.to_owned());
-    }
-    words
 }

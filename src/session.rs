@@ -1,14 +1,19 @@
 //! The life of a session: claim, up, attach, down.
 
 mod answers;
+mod awaited;
+mod browser;
+mod cache;
 mod came_over;
 mod commits;
+pub(crate) mod copy;
 mod hidden;
 mod left;
 mod prepare;
 mod proxy_log;
 mod settings;
 mod sidecar;
+mod space;
 mod steer;
 mod sweep;
 mod teardown;
@@ -26,19 +31,25 @@ use std::{
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM};
 
 use self::{
+    awaited::{Awaited, Came},
+    browser::Browser,
     commits::Commits,
     sidecar::Sidecar,
+    space::{Space, Watch},
     steer::{Phase, Steer},
     teardown::{Extent, Teardown},
     watcher::Watcher,
 };
 pub(crate) use self::{
+    browser::{open, opener},
+    cache::{forget, unused_for},
     settings::{LaidOut, lay_out},
     sweep::{Sweep, bring_in, take_down},
     teardown::take_down_by_id,
     watcher::watch,
 };
 use crate::{
+    config::MinFree,
     control::Server,
     docker::{Docker, Ended, Shown, known_refusal},
     egress::Sources,
@@ -46,12 +57,15 @@ use crate::{
     host::Host,
     plan::{Choices, Plan},
     record::{Claim, Naming, SessionId},
-    report::{FAILED, Interrupted},
+    report::{FAILED, Hinted, Interrupted},
     signals::Signals,
 };
 
 /// How long one call of a teardown may take.
 const TEARDOWN: Duration = Duration::from_secs(30);
+
+/// Makes something ready for an agent from the image with this id.
+type MakeReady<'a> = &'a dyn Fn(&str) -> anyhow::Result<()>;
 
 /// The effects that a session needs besides docker's.
 pub(crate) struct Needs<'a> {
@@ -62,6 +76,8 @@ pub(crate) struct Needs<'a> {
     pub(crate) plan: &'a dyn Fn(&Choices) -> anyhow::Result<Plan>,
     /// Lays out the agent's own directories, once the session has a place and this name.
     pub(crate) lay_out: &'a dyn Fn(&str) -> anyhow::Result<LaidOut>,
+    /// Makes the copy ready for an agent from this image, in a session that works on one.
+    pub(crate) copy: Option<MakeReady<'a>>,
     /// What takes over the agent's commits, where it can make some.
     pub(crate) git: Option<&'a Git>,
     /// Makes the agent's image exist and names it.
@@ -69,10 +85,16 @@ pub(crate) struct Needs<'a> {
     /// Makes the sidecar's image exist and names it.
     pub(crate) sidecar_image: &'a dyn Fn() -> anyhow::Result<String>,
     pub(crate) naming: &'a Naming,
+    /// What must stay free on this machine's file systems.
+    pub(crate) min_free: MinFree,
     /// Where the allowlist comes from, in a restricted session.
     pub(crate) sources: Option<&'a Sources>,
     /// The allowlist's file, where another than the usual one was named.
     pub(crate) list: Option<&'a Path>,
+    /// How long a session that logs in may take.
+    pub(crate) login_within: Option<Duration>,
+    /// The host's program that opens pages for logging in.
+    pub(crate) opener: Option<&'a Path>,
 }
 
 /// Runs a session from claim to teardown and returns the agent's exit status.
@@ -123,8 +145,18 @@ fn live(
     let LaidOut { mounts, packages } = (needs.lay_out)(&claim.name)?;
     choices.laid = Some(mounts);
     teardown.packages = packages;
-    prepare::prepare(&(needs.plan)(&choices)?)?;
+    let first = (needs.plan)(&choices)?;
+    let space = Space::of(&first, needs.host, needs.min_free);
+    space.check()?;
+    prepare::prepare(&first)?;
     teardown.watcher = Some(Watcher::start(&claim.dir, docker)?);
+    if let Some(copy) = needs.copy {
+        // The container that fills it is of the same image.
+        choices.agent_image = (needs.agent_image)()?;
+        signals.check()?;
+        copy(&choices.agent_image)?;
+        signals.check()?;
+    }
     let plan = up::up(needs, choices, claim)?;
     if let (Some(network), Some(sidecar), Some(address), Some(told)) =
         (&plan.network, &plan.sidecar, plan.sidecar_address, &plan.told)
@@ -151,10 +183,18 @@ fn live(
     }
     let (stopper, agent) = ((*docker).clone(), plan.agent.name.clone());
     signals.stops(move || stopper.halt(&agent))?;
+    let browser = Browser::start(&claim.dir, needs.opener, &steer.waiting);
+    let awaited = needs.login_within.map(|limit| Awaited::start(docker, &plan.agent.name, &claim.dir, limit));
+    let (killer, agent) = ((*docker).clone(), plan.agent.name.clone());
+    let watch = Watch::start(space, move || killer.halt_now(&agent));
     let shown = docker.show(&plan.agent, |client| {
         signals.shows(client);
         steer.reached(Phase::Running(teardown.sidecar.clone()));
-    })?;
+    });
+    let came = awaited.map_or(Came::End, Awaited::end);
+    browser.end();
+    let shown = shown?;
+    watch.check()?;
     let outcome = outcome(docker, signals, &plan, &shown);
     if let Some(sidecar) = &teardown.sidecar
         && let Some(said) = sidecar.failed_before_ready()
@@ -169,9 +209,20 @@ fn live(
     if outcome.is_ok() && shown.status().code().is_some() {
         // The engine has removed the agent's container before its client returned.
         let is_alone = plan.sidecar.is_none() && plan.model.is_none();
-        teardown.extent = if is_alone { Extent::Volume } else { Extent::WithoutAgent };
+        teardown.extent = if is_alone { Extent::Nothing } else { Extent::WithoutAgent };
     }
-    outcome
+    match came {
+        Came::End => outcome,
+        Came::Login => signals.check().map(|()| 0),
+        Came::Nothing => Err(too_late(needs.login_within.unwrap_or_default())),
+    }
+}
+
+fn too_late(limit: Duration) -> anyhow::Error {
+    Hinted::error(
+        format!("no login came within {} s, so nothing was changed", limit.as_secs()),
+        "try again; `pi login --timeout 10m` waits longer",
+    )
 }
 
 /// The exit status of the agent, or why there is none.

@@ -1,17 +1,23 @@
 //! The launcher's own verbs, one module each.
 
 pub(crate) mod allow;
+pub(crate) mod apply;
 mod attempts;
 pub(crate) mod blocked;
 pub(crate) mod build;
 pub(crate) mod check;
 pub(crate) mod clean;
 pub(crate) mod completions;
+mod copy;
 pub(crate) mod demo;
+pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod drop;
 mod learn;
+pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod man;
+pub(crate) mod open;
 pub(crate) mod ps;
 pub(crate) mod run;
 pub(crate) mod stop;

@@ -1,8 +1,8 @@
 //! Reads and checks a settings file.
 
-use std::{collections::BTreeSet, net::IpAddr, ops::Range, path::Path};
+use std::{collections::BTreeSet, io::ErrorKind, net::IpAddr, ops::Range, path::Path};
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use serde::{
     Deserialize, Deserializer,
     de::{IntoDeserializer as _, value::StringDeserializer},
@@ -10,17 +10,18 @@ use serde::{
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    DEFAULTS, GitAccess, Keys, MountSpec, Pattern, Pull,
+    DEFAULTS, GitAccess, Keys, MinFree, MountSpec, OpenUrls, Pattern, Pull, WipeAuth,
     place::{A_SETTING, Place, line_of},
+    subagents::{Switch, switch},
     value::{
-        PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, runtime, size,
-        variable,
+        PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, room, runtime,
+        size, variable,
     },
 };
 use crate::{
     agent_dir::entry::Persist,
     domain::{Allowlist, Source},
-    files::{read_small, read_small_bytes},
+    files::{read_plain, read_small_bytes},
     lang::Lang,
     report::{self, Hinted},
 };
@@ -45,6 +46,10 @@ pub(super) struct Layer {
     pub(super) memory: Option<String>,
     #[serde(default, deserialize_with = "cpus")]
     pub(super) cpus: Option<Cpus>,
+    #[serde(default, deserialize_with = "disk")]
+    pub(super) disk: Option<String>,
+    #[serde(default, deserialize_with = "min_free")]
+    pub(super) min_free: Option<MinFree>,
     pub(super) pids: Option<Spanned<u32>>,
     pub(super) runtime: Option<Spanned<String>>,
     pub(super) persist: Values,
@@ -52,10 +57,18 @@ pub(super) struct Layer {
     pub(super) keys: Option<Keys>,
     #[serde(default, deserialize_with = "choice")]
     pub(super) git: Option<GitAccess>,
+    #[serde(default, deserialize_with = "wipe_auth")]
+    pub(super) wipe_auth: Option<WipeAuth>,
+    #[serde(default, deserialize_with = "choice")]
+    pub(super) open_urls: Option<OpenUrls>,
     pub(super) hide: Values,
+    pub(super) copy_ignored: Values,
     /// Older releases had this; it is refused with what to use.
     agent_dir: Option<Spanned<toml::Value>>,
     pub(super) docker: Option<String>,
+    /// `false`, or a section.
+    #[serde(default, deserialize_with = "switch")]
+    pub(super) subagents: Option<Switch>,
     #[serde(default)]
     pub(super) images: ImagesLayer,
 }
@@ -116,6 +129,7 @@ fn said(error: &toml::de::Error) -> String {
         ("expected a boolean", "expected `true` or `false`"),
         ("expected a sequence", "expected a list"),
         ("expected struct ImagesLayer", "expected a section `[images]`"),
+        ("expected struct SubagentsLayer", "expected a section `[subagents]`"),
     ]
     .iter()
     .fold(message, |message, (theirs, ours)| message.replace(theirs, ours))
@@ -131,7 +145,7 @@ fn check(layer: &Layer) -> Result<(), (Range<usize>, anyhow::Error)> {
         return Err((old.span(), error));
     }
     each(layer.persist.iter().flatten(), |name| Persist::parse(name).map(drop))?;
-    each(layer.hide.iter().flatten(), |text| Pattern::parse(text).map(drop))?;
+    each(layer.hide.iter().chain(&layer.copy_ignored).flatten(), |text| Pattern::parse(text).map(drop))?;
     let images = &layer.images;
     let given = |value: &&Spanned<String>| !value.get_ref().is_empty();
     each([&layer.allowed_domains, &images.ca_certificates].into_iter().flatten().filter(given), absolute)?;
@@ -165,19 +179,31 @@ fn each<'a>(
 /// Reads the one key that a repository may set. Agents can write this file, so no struct has room for more keys.
 /// `config` is the user's own file, for the hint.
 pub(super) fn project_lang(path: &Path, config: &Path) -> anyhow::Result<Option<Lang>> {
-    let Some(text) = read_small(path)? else { return Ok(None) };
+    if let Some(link) = path.ancestors().take(2).find(|path| path.is_symlink()) {
+        return Err(Hinted::error(
+            format!("`{}` is a link, and a repository's settings are no link", link.display()),
+            A_REPOSITORYS,
+        ));
+    }
+    let text = match read_plain(path) {
+        Ok(text) => text,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error).with_context(|| format!("could not read `{}`", path.display())),
+    };
     let at = |span: &Range<usize>| format!("{}:{}", path.display(), line_of(&text, span));
     let located = |error: toml::de::Error| {
         let span = error.span().unwrap_or_default();
         let key = if matches!(Place::of(&text, &span), Place::Value(_)) { "`lang`: " } else { "" };
-        Hinted::error(format!("{}: {key}{}", at(&span), said(&error)), A_REPOSITORYS)
+        Hinted::error(format!("{}: {key}{}", at(&span), report::short(&said(&error))), A_REPOSITORYS)
     };
     let table = DeTable::parse(&text).map_err(located)?;
     let other =
         table.get_ref().keys().filter(|key| key.get_ref() != "lang").min_by_key(|key| key.span().start);
     if let Some(key) = other {
         let (defaults, _) = DeTable::parse_recoverable(DEFAULTS);
-        let name = report::one_line(key.get_ref());
+        let name = report::short(key.get_ref());
         return Err(Hinted::error(
             format!("{}: a repository may set `lang` and nothing else, not `{name}`", at(&key.span())),
             if defaults.get_ref().contains_key(key.get_ref().as_ref()) {
@@ -231,6 +257,27 @@ fn keys<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Keys>, D::Error> {
 
 fn memory<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     size(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn disk<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    room(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn min_free<'de, D: Deserializer<'de>>(from: D) -> Result<Option<MinFree>, D::Error> {
+    MinFree::parse(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn wipe_auth<'de, D: Deserializer<'de>>(from: D) -> Result<Option<WipeAuth>, D::Error> {
+    match toml::Value::deserialize(from)? {
+        toml::Value::Boolean(false) => Ok(Some(WipeAuth::Never)),
+        toml::Value::Boolean(true) => Ok(Some(WipeAuth::Logins)),
+        toml::Value::String(text) if text == "all" => Ok(Some(WipeAuth::All)),
+        _ => Err(serde::de::Error::custom("expected `true`, `false` or \"all\"")),
+    }
 }
 
 fn cpus<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cpus>, D::Error> {

@@ -115,10 +115,42 @@ pub(super) fn size(text: &str) -> anyhow::Result<String> {
     }
 }
 
+/// The bytes of a size that [`size`] has taken.
+pub(super) fn bytes(size: &str) -> u64 {
+    let digits = size.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &size[digits.len()..] {
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        _ => 1,
+    };
+    digits.parse::<u64>().unwrap_or_default().saturating_mul(unit)
+}
+
+/// A size of something in memory, which always has a limit.
+pub(super) fn room(text: &str) -> anyhow::Result<String> {
+    match size(text)?.as_str() {
+        "0" => bail!("the agent's home is in memory, so it needs a limit, such as `2g`"),
+        size => Ok(size.to_owned()),
+    }
+}
+
 pub(super) fn session_name(text: &str) -> anyhow::Result<String> {
     if text.len() > 64 || !is_made_of(text, "", "._-") {
         bail!(Hinted::usage(
             "a session's name has up to 64 letters, digits, `.`, `_` and `-`, and begins with a letter or digit"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// The name of a copy, which becomes a branch.
+pub(super) fn copy_name(text: &str) -> anyhow::Result<String> {
+    let is_odd = text.contains("..") || text.ends_with('.') || text.to_ascii_lowercase().ends_with(".lock");
+    if text.len() > 64 || !is_made_of(text, "", "._-") || is_odd {
+        bail!(Hinted::usage(
+            "a copy's name has up to 64 letters, digits, `.`, `_` and `-`, begins with a letter or digit, and can be the \
+             name of a branch"
         ));
     }
     Ok(text.to_owned())

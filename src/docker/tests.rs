@@ -53,8 +53,10 @@ impl World {
             host: &self.host,
             workspace: &self.workspace,
             facts: &self.facts,
+            copy: None,
             git: &Given::shared(&self.workspace),
             who: self.who,
+            caches: Some("go"),
             choices: &Choices {
                 name: "name".to_owned(),
                 attempt: 0,
@@ -195,6 +197,7 @@ fn program() -> impl Strategy<Value = Program> {
         Purpose::Work,
         Purpose::Shell,
         Purpose::SetUp,
+        Purpose::Login,
         Purpose::Demo,
         Purpose::Proof,
     ]);
@@ -246,7 +249,7 @@ proptest! {
             let flags = &words[..image];
             for flag in [
                 "--rm", "--init", "--pull=never", "--read-only", "--cap-drop=ALL", "--log-driver=none",
-                "--security-opt=no-new-privileges", "--ipc=private", "--cgroupns=private", "--ulimit=core=0",
+                "--security-opt=no-new-privileges", "--ipc=none", "--cgroupns=private", "--ulimit=core=0",
             ] {
                 prop_assert!(flags.iter().any(|word| word == flag), "{flag}: {cmd}");
             }

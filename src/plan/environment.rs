@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, ffi::OsStr};
 
 use anyhow::bail;
 
-use super::{Inputs, Mount, PROXY_PORT, Reach, mounts::expected_mounts};
+use super::{Inputs, Mount, PROXY_PORT, Reach, command::subagents, mounts::expected_mounts};
 use crate::{
     agent,
     host::Host,
     inside, keys,
+    purpose::Purpose,
     report::Hinted,
     secret::{Secret, Value},
 };
@@ -32,7 +33,7 @@ pub(super) fn no_proxies() -> BTreeMap<String, Value> {
 
 /// The variables of the agent, built from nothing.
 pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Result<BTreeMap<String, Value>> {
-    let Inputs { config, host, facts, reach, .. } = inputs;
+    let Inputs { config, host, facts, reach, program, .. } = inputs;
     let subnet = inputs.subnet();
     let mut env = match reach {
         Reach::Open => proxies(|name| match (name, host_proxy(host, name)) {
@@ -64,13 +65,7 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
     for (name, path) in &facts.credentials {
         env.insert((*name).to_owned(), path.to_string_lossy().into_owned().into());
     }
-    let mut git = vec![
-        ("safe.directory".to_owned(), "*".to_owned()),
-        ("commit.gpgsign".to_owned(), "false".to_owned()),
-        ("tag.gpgsign".to_owned(), "false".to_owned()),
-        ("push.default".to_owned(), "current".to_owned()),
-        ("branch.autoSetupMerge".to_owned(), "false".to_owned()),
-    ];
+    let mut git = git_settings();
     git.extend(facts.identity.iter().cloned());
     if let Some(token) = host.env.get(OsStr::new("PI_GH_TOKEN")).filter(|token| !token.is_empty()) {
         env.insert("GH_TOKEN".to_owned(), Value::Secret(Secret::new(token.clone())));
@@ -100,24 +95,16 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
             env.insert("EDITOR".to_owned(), "nano".into());
         }
     }
-    match reach {
-        Reach::Open => {}
-        Reach::None | Reach::Demo => {
-            env.insert("PI_OFFLINE".to_owned(), "1".into());
-        }
-        Reach::Proxy(..) => {
-            env.insert("PI_BOX_PROXY".to_owned(), format!("{}:{PROXY_PORT}", subnet.sidecar()).into());
-        }
+    env.extend(way_out(inputs));
+    if let Some(told) = subagents(inputs) {
+        env.insert("PI_BOX_SUBAGENTS".to_owned(), serde_json::to_string(&told)?.into());
     }
-    if inputs.broker().is_some() {
-        env.insert("PI_BOX_BROKER".to_owned(), format!("{}:{}", subnet.sidecar(), keys::PORT).into());
-    }
-    let is_behind = matches!(reach, Reach::Proxy(..)) || inputs.broker().is_some();
-    if is_behind && !matches!(reach, Reach::Open) {
-        let own = host.addresses.iter().filter(|address| address.is_ipv4());
-        let mut probe: Vec<String> = own.map(ToString::to_string).take(16).collect();
-        probe.push(subnet.host(1).to_string());
-        env.insert("PI_BOX_PROBE".to_owned(), probe.join(" ").into());
+    if program.purpose == Purpose::Login {
+        env.insert(agent::login::LOGIN_PROVIDER.to_owned(), program.words.concat().into());
+        if !config.publish.is_empty() {
+            // A port is published to the container's own address, and not to its loopback.
+            env.insert("PI_OAUTH_CALLBACK_HOST".to_owned(), "0.0.0.0".into());
+        }
     }
     let expected = expected_mounts(inputs, mounts);
     if !expected.is_empty() {
@@ -137,6 +124,33 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
     Ok(env)
 }
 
+/// What the agent and the gate have to know of the ways out.
+fn way_out(inputs: &Inputs<'_>) -> BTreeMap<String, Value> {
+    let Inputs { host, reach, .. } = inputs;
+    let subnet = inputs.subnet();
+    let mut env = BTreeMap::new();
+    match reach {
+        Reach::Open => {}
+        Reach::None | Reach::Demo => {
+            env.insert("PI_OFFLINE".to_owned(), "1".into());
+        }
+        Reach::Proxy(..) => {
+            env.insert("PI_BOX_PROXY".to_owned(), format!("{}:{PROXY_PORT}", subnet.sidecar()).into());
+        }
+    }
+    if inputs.broker().is_some() {
+        env.insert("PI_BOX_BROKER".to_owned(), format!("{}:{}", subnet.sidecar(), keys::PORT).into());
+    }
+    let is_behind = matches!(reach, Reach::Proxy(..)) || inputs.broker().is_some();
+    if is_behind && !matches!(reach, Reach::Open) {
+        let own = host.addresses.iter().filter(|address| address.is_ipv4());
+        let mut probe: Vec<String> = own.map(ToString::to_string).take(16).collect();
+        probe.push(subnet.host(1).to_string());
+        env.insert("PI_BOX_PROBE".to_owned(), probe.join(" ").into());
+    }
+    env
+}
+
 /// The value of `NO_PROXY` with the broker.
 fn with_broker(value: &Value) -> Value {
     match value {
@@ -148,6 +162,22 @@ fn with_broker(value: &Value) -> Value {
             Value::Secret(Secret::new(text))
         }
     }
+}
+
+/// What git is told in every session.
+fn git_settings() -> Vec<(String, String)> {
+    [
+        ("safe.directory", "*"),
+        ("commit.gpgsign", "false"),
+        ("tag.gpgsign", "false"),
+        ("push.default", "current"),
+        ("branch.autoSetupMerge", "false"),
+        // One that cleans up while another works could take away what that one needs.
+        ("gc.auto", "0"),
+        ("maintenance.auto", "false"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
 }
 
 /// The host's own proxy, for a session that may use the host's network; one on loopback is not there for a container.

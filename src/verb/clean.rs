@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     config::Config,
+    copies,
     docker::{self, Docker, list_images, remove_image},
     host::{Host, Owner},
     image::{self, Image},
@@ -22,7 +23,8 @@ use crate::{
 };
 
 /// Removes everything of dead sessions of this user, machine and state directory, and nothing else.
-pub(crate) fn run(launcher: &Launcher, images: bool, caches: bool) -> anyhow::Result<u8> {
+/// `caches` is for how long a cache that goes was not used.
+pub(crate) fn run(launcher: &Launcher, images: bool, caches: Option<Duration>) -> anyhow::Result<u8> {
     let config = launcher.config()?;
     let host = &launcher.host;
     let docker = Docker::find(&config.docker, host, &Written::load(host))?;
@@ -31,9 +33,10 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: bool) -> anyhow::Re
         scratch::sweep(host);
     }
     cleaner.sessions()?;
-    if caches {
-        cleaner.caches()?;
+    if let Some(age) = caches {
+        cleaner.caches(age)?;
     }
+    cleaner.copies()?;
     if images {
         cleaner.images(&config)?;
     }
@@ -118,17 +121,46 @@ impl Cleaner<'_> {
         Ok(found)
     }
 
-    fn caches(&mut self) -> anyhow::Result<()> {
+    fn caches(&mut self, age: Duration) -> anyhow::Result<()> {
         let repositories = self.labelled("volume", "pi.repo")?;
         let repositories: BTreeMap<&str, &str> =
             repositories.lines().filter_map(|line| line.split_once('\t')).collect();
         for line in self.labelled("volume", "pi.role")?.lines() {
             if let Some((name, "cache")) = line.split_once('\t').map(|(name, role)| (name, role.trim())) {
+                if age > session::unused_for(self.host, name) {
+                    continue;
+                }
                 let of = repositories.get(name).filter(|path| !path.is_empty());
                 let of = of.map(|path| format!(" of `{}`", report::one_line(path))).unwrap_or_default();
                 self.remove(&format!("the cache `{name}`{of}"), |cleaner| {
-                    cleaner.docker.run(&docker::remove_volume(name)).map(drop)
+                    cleaner.docker.run(&docker::remove_volume(name))?;
+                    session::forget(cleaner.host, name);
+                    Ok(())
                 })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Names the copies, which nothing but `pi drop` removes, and removes what is left of lost ones.
+    fn copies(&mut self) -> anyhow::Result<()> {
+        let known = copies::all(self.host);
+        for (_, copy) in &known {
+            let only = if copy.pending { ", with work that is only there" } else { "" };
+            report::data(format_args!(
+                "kept the copy `{}` of `{}`{only}: `pi drop {}` in that repository removes it\n",
+                copy.name,
+                report::one_line(&copy.repository.to_string_lossy()),
+                copy.name
+            ))?;
+        }
+        for line in self.labelled("volume", "pi.role")?.lines() {
+            if let Some((name, "copy")) = line.split_once('\t').map(|(name, role)| (name, role.trim()))
+                && !known.iter().any(|(_, copy)| copy.volume == name)
+            {
+                report::data(format_args!(
+                    "kept the volume `{name}`, a copy whose record is lost: `docker volume rm {name}` removes it\n"
+                ))?;
             }
         }
         Ok(())

@@ -44,6 +44,9 @@ fn text(words: &[OsString]) -> anyhow::Result<Vec<String>> {
 fn sandboxed(launcher: &Launcher, program: Program) -> anyhow::Result<u8> {
     let prepared = launcher.prepare(program)?;
     let Some(form) = launcher.options.dry_run else {
+        if !launcher.may_begin(&prepared)? {
+            return Ok(1);
+        }
         let learns = prepared.config.learns;
         if learns {
             learn::say_so();
