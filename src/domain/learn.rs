@@ -35,13 +35,16 @@ mod tests {
 
     #[test]
     fn names_pass_and_addresses_and_made_up_names_do_not() {
-        for good in ["example.com:443", "a.b-c.Example.co.uk:443", "x.xn--p1ai:443", "x.invalids:443", "x.in:443", "x.i:443"] {
+        for good in [
+            "example.com:443", "a.b-c.Example.co.uk:443", "x.xn--p1ai:443", "x.invalids:443", "x.in:443",
+            "x.i:443",
+        ] {
             assert!(admits(good), "{good}");
         }
         for bad in [
-            "example.com:80", "example.com", "localhost:443", "127.0.0.1:443", "127.0.0.0x1:443", "2130706433:443",
-            "[::1]:443", "qwrshbhrsmdamlkcgedf.invalid:443", "example.com.:443", ".com:443", "a..com:443",
-            "example.com:443/x", "x@example.com:443",
+            "example.com:80", "example.com", "localhost:443", "127.0.0.1:443", "127.0.0.0x1:443",
+            "2130706433:443", "[::1]:443", "qwrshbhrsmdamlkcgedf.invalid:443", "example.com.:443",
+            ".com:443", "a..com:443", "example.com:443/x", "x@example.com:443",
         ] {
             assert!(!admits(bad), "{bad}");
         }

@@ -179,11 +179,16 @@ proptest! {
 #[test]
 fn what_a_learning_session_reached_is_counted_and_what_it_was_refused_is_not() {
     let mut learned = Refused::default();
-    let request = |what: &str| format!("CONNECT   Nov 21 19:40:19.143 [1]: Request (file descriptor 4): {what}\n");
+    let request =
+        |what: &str| format!("CONNECT   Nov 21 19:40:19.143 [1]: Request (file descriptor 4): {what}\n");
     for what in [
-        "CONNECT api.example.com:443 HTTP/1.1", "CONNECT API.example.com:443 HTTP/1.0",
-        "CONNECT 10.0.0.1:443 HTTP/1.1", "CONNECT example.com:22 HTTP/1.1", "GET http://example.com/?secret HTTP/1.1",
-        "CONNECT evil.test:443): CONNECT x HTTP/1.1", "CONNECT x.example.com:443 \u{1b} HTTP/1.1",
+        "CONNECT api.example.com:443 HTTP/1.1",
+        "CONNECT API.example.com:443 HTTP/1.0",
+        "CONNECT 10.0.0.1:443 HTTP/1.1",
+        "CONNECT example.com:22 HTTP/1.1",
+        "GET http://example.com/?secret HTTP/1.1",
+        "CONNECT evil.test:443): CONNECT x HTTP/1.1",
+        "CONNECT x.example.com:443 \u{1b} HTTP/1.1",
     ] {
         learned.learn(request(what).as_bytes(), at(3));
     }
