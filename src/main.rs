@@ -35,7 +35,7 @@
 //! | `record`, `egress` | a session's id, directory, lock and record; the sources of an allowlist |
 //! | `config` | layers of settings, and one resolver |
 //! | `agent_dir`, `cli`, `workspace`, `scratch` | a session's own agent directory; the command line; the repository; scratch directories |
-//! | `host`, `lang`, `purpose`, `refused`, `signals` | the machine and the process; languages; purposes of a session; refused destinations; signals |
+//! | `host`, `lang`, `purpose`, `refused`, `signals`, `terminal` | the machine and the process; languages; purposes of a session; refused destinations; signals; the terminal as it was |
 //! | `agent`, `domain`, `files`, `inside`, `report`, `secret` | the agent's command line; the allowlist's language; files that others may exchange; paths in the sandbox; stderr and stdout; secret values |
 //!
 //! # What always holds
@@ -77,6 +77,7 @@ mod scratch;
 mod secret;
 mod session;
 mod signals;
+mod terminal;
 mod verb;
 mod workspace;
 mod written;
