@@ -45,7 +45,10 @@ pub(crate) struct Options {
     /// `auto`, the default, looks for `go.mod`, then for `composer.json`. `php` is the newest PHP. Config key: `lang`.
     #[arg(long, value_name = "LANG")]
     pub(crate) lang: Option<Lang>,
-    /// Rebuild every image, then run
+    /// Renew the images of this session, then run
+    ///
+    /// Newest bases, packages and agent of the configured version, tag or range. `pi --build build --all` renews the
+    /// images of every variant and runs nothing. If it fails, the session has the images of before.
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) build: bool,
     /// Restrict the network to an allowlist
@@ -149,11 +152,16 @@ pub(crate) enum Verb {
         #[arg(last = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
-    /// Build the image for this repository without running it
+    /// Build the image for this repository, if it is missing, without running it
+    ///
+    /// `pi --build build` renews it.
     Build {
         /// Build every variant
         #[arg(long)]
         all: bool,
+        /// Build nothing, but ask npm's registry whether there is a newer agent
+        #[arg(long, conflicts_with = "all")]
+        check: bool,
     },
     /// Run a session with a scripted model, without a key and without internet
     Demo,

@@ -1,8 +1,9 @@
 //! The common start of all verbs: the options, the machine, the settings, the engine.
 
 mod git;
+mod inspect;
 
-use std::{ffi::OsStr, fs, path::Path, time::SystemTime};
+use std::{cell::RefCell, ffi::OsStr, fs, path::Path, time::SystemTime};
 
 use crate::{
     agent,
@@ -47,6 +48,7 @@ pub(crate) struct Prepared {
     /// The language whose caches outlive the session.
     pub(crate) caches: Option<&'static str>,
     pub(crate) program: Program,
+    pub(crate) variant: Variant,
     pub(crate) image: Image,
     pub(crate) proxy: Image,
     pub(crate) ca: Vec<u8>,
@@ -147,7 +149,7 @@ impl Launcher {
         let proxy = Image::proxy(&config.images, &ca);
         let reach = self.reach(&config)?;
         let caches = variant.caches(&workspace.cwd, &workspace.root);
-        Ok(Prepared { workspace, config, facts, who, caches, program, image, proxy, ca, reach })
+        Ok(Prepared { workspace, config, facts, who, caches, program, variant, image, proxy, ca, reach })
     }
 
     /// Tells what the session does not have of the agent's directory; most of it once on this machine.
@@ -222,7 +224,10 @@ impl Launcher {
     pub(crate) fn run(&self, prepared: &Prepared) -> anyhow::Result<u8> {
         let docker = self.docker(prepared)?;
         if self.options.build {
-            self.build_everything(prepared, &docker)?;
+            self.renew_for_session(prepared, &docker)?;
+        }
+        if prepared.program.purpose == Purpose::Work {
+            inspect::remind(prepared, &self.host);
         }
         self.signals.check()?;
         let id = SessionId::random()?;
@@ -275,15 +280,76 @@ impl Launcher {
         outcome
     }
 
-    /// Builds every variant and the sidecar's image, on the newest bases.
-    pub(crate) fn build_everything(&self, prepared: &Prepared, docker: &Docker) -> anyhow::Result<()> {
+    /// Renews the images of a session. Where that fails, the session has those of before.
+    fn renew_for_session(&self, prepared: &Prepared, docker: &Docker) -> anyhow::Result<()> {
+        let mut images = vec![(Some(prepared.variant), &prepared.image)];
+        images.extend(matches!(prepared.reach, Reach::Proxy(..)).then_some((None, &prepared.proxy)));
         let builder = self.builder(prepared, docker);
-        let Prepared { config, who, ca, proxy, .. } = prepared;
-        for variant in Variant::ALL {
-            let image = Image::agent(variant, &config.images, &config.packages, *who, ca);
-            builder.ensure(&image, Effort::Everything)?;
+        for (variant, image) in images {
+            let Err(error) = self.renew(prepared, &builder, variant, image) else { continue };
+            self.signals.check()?;
+            if Known::of(&self.host).id(image.tag()).is_none() {
+                return Err(error);
+            }
+            report::warn(format_args!("{error:#}"));
+            report::warn(format_args!("the session has the image `{}` as it was before", image.tag()));
         }
-        builder.ensure(proxy, Effort::Everything).map(drop)
+        Ok(())
+    }
+
+    /// Renews one image, and says what has changed in it.
+    fn renew(
+        &self,
+        prepared: &Prepared,
+        builder: &Builder<'_>,
+        variant: Option<Variant>,
+        image: &Image,
+    ) -> anyhow::Result<()> {
+        let exists = Known::of(&self.host).id(image.tag()).is_some();
+        let versions = || variant.map(|variant| self.versions(prepared, variant)).unwrap_or_default();
+        let before = if exists { versions() } else { vec![] };
+        builder.ensure(image, Effort::Renew)?;
+        inspect::tell_changes(image.tag(), &before, &versions());
+        inspect::forget(&self.host);
+        Ok(())
+    }
+
+    /// Builds or renews this repository's image and the sidecar's, or those of every variant. One that fails does not
+    /// keep the others from being built.
+    pub(crate) fn build(
+        &self,
+        prepared: &Prepared,
+        docker: &Docker,
+        all: bool,
+        effort: Effort,
+    ) -> anyhow::Result<()> {
+        let builder = self.builder(prepared, docker);
+        let Prepared { config, who, ca, proxy, variant, .. } = prepared;
+        let wanted = Variant::ALL.into_iter().filter(|one| all || one == variant);
+        let agent = |variant| Image::agent(variant, &config.images, &config.packages, *who, ca);
+        let images = wanted.map(|variant| (Some(variant), agent(variant))).chain([(None, proxy.clone())]);
+        let mut failed = Vec::new();
+        for (variant, image) in images {
+            let outcome = match effort {
+                Effort::Missing => builder.ensure(&image, effort).map(drop),
+                Effort::Renew => self.renew(prepared, &builder, variant, &image),
+            };
+            self.signals.check()?;
+            if let Err(error) = outcome {
+                failed.push((image.tag().to_owned(), error));
+            }
+        }
+        match failed.len() {
+            0 => Ok(()),
+            1 => Err(failed.remove(0).1),
+            _ => {
+                for (_, error) in &failed {
+                    report::tell(error);
+                }
+                let names: Vec<_> = failed.iter().map(|(name, _)| format!("`{name}`")).collect();
+                anyhow::bail!("could not build {}", names.join(", "))
+            }
+        }
     }
 
     /// A builder for this machine.
@@ -294,6 +360,7 @@ impl Launcher {
             images: &prepared.config.images,
             ca: &prepared.ca,
             signals: &self.signals,
+            renewed: RefCell::default(),
         }
     }
 }

@@ -111,7 +111,7 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         Action::Verb(Verb::Shell { session: Some(name), command }) => {
             verb::run::enter(&launcher()?, &name, &command)
         }
-        Action::Verb(Verb::Build { all }) => verb::build::run(&launcher()?, all),
+        Action::Verb(Verb::Build { all, check }) => verb::build::run(&launcher()?, all, check),
         Action::Verb(Verb::Demo) => verb::demo::run(&launcher()?),
         Action::Verb(Verb::Doctor { json, prove }) => verb::doctor::run(&launcher()?, json, prove),
         Action::Verb(Verb::Allow { entries, session, save }) => {

@@ -40,6 +40,15 @@ pub(crate) fn is_verbose() -> bool {
     VERBOSITY.load(Ordering::Relaxed) == VERBOSE
 }
 
+/// Does something without notes and warnings.
+pub(crate) fn quietly<T>(act: impl FnOnce() -> T) -> T {
+    let before = VERBOSITY.load(Ordering::Relaxed);
+    set_verbosity(before == VERBOSE, true);
+    let outcome = act();
+    VERBOSITY.store(before, Ordering::Relaxed);
+    outcome
+}
+
 /// Prints a line that is neither a warning nor an error.
 pub(crate) fn note(message: impl Display) {
     if !is_quiet() {
@@ -138,13 +147,18 @@ fn fail(error: &anyhow::Error) -> u8 {
     if error.is::<Interrupted>() {
         return code;
     }
+    tell(error);
+    code
+}
+
+/// Prints an error with its hint.
+pub(crate) fn tell(error: &anyhow::Error) {
     line("pi: error: ", &format!("{error:#}"));
     match hinted(error) {
         Some(hinted) => hinted.hint().iter().for_each(hint),
         None if error.chain().any(is_full_disk) => hint(MAKE_ROOM),
         None => {}
     }
-    code
 }
 
 /// The hint for a full disk.
