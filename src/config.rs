@@ -61,6 +61,7 @@ pub(crate) struct Config {
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
     pub(crate) git: GitAccess,
+    pub(crate) open_urls: OpenUrls,
     /// `None` where the user has not decided.
     pub(crate) hide: Option<Hide>,
     pub(crate) docker: String,
@@ -91,6 +92,16 @@ pub(crate) enum GitAccess {
     ReadOnly,
     /// The host's. What an agent writes there can run on the host.
     Shared,
+}
+
+/// What becomes of an address that a session wants to have opened on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OpenUrls {
+    /// The session can only show it.
+    Never,
+    /// It waits until the user looks at it, with `pi open`.
+    Ask,
 }
 
 /// Limits of a container; `None` is no limit.
@@ -168,6 +179,20 @@ impl Config {
         }
     }
 
+    /// The settings of a session that logs in, with these ports.
+    pub(crate) fn for_login(self, ports: &[u16]) -> Self {
+        Self {
+            network: Network::Open,
+            publish: ports.iter().map(|port| Published { host: *port, agent: *port }).collect(),
+            mounts: vec![],
+            env: vec![],
+            persist: vec![],
+            hide: Some(Hide::default()),
+            session_name: None,
+            ..self
+        }
+    }
+
     /// The user's settings file, even if it does not exist.
     pub(crate) fn path(options: &Options, host: &Host) -> PathBuf {
         options.config.as_ref().map_or_else(|| host.config_file(), |path| host.cwd.join(path))
@@ -220,6 +245,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         },
         persist: persist(user.persist),
         git: user.git.or(base.git).unwrap_or(GitAccess::Private),
+        open_urls: user.open_urls.or(base.open_urls).unwrap_or(OpenUrls::Never),
         hide: user.hide.map(|patterns| hide(Some(patterns))),
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,

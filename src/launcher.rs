@@ -2,8 +2,15 @@
 
 mod git;
 mod inspect;
+mod usable;
 
-use std::{cell::RefCell, ffi::OsStr, fs, path::Path, time::SystemTime};
+use std::{
+    cell::RefCell,
+    ffi::OsStr,
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use crate::{
     agent,
@@ -53,6 +60,8 @@ pub(crate) struct Prepared {
     pub(crate) proxy: Image,
     pub(crate) ca: Vec<u8>,
     pub(crate) reach: Reach,
+    /// How long a session that logs in may take.
+    pub(crate) login_within: Option<Duration>,
 }
 
 impl Prepared {
@@ -115,13 +124,25 @@ impl Launcher {
     /// Reads the repository, and decides everything about its session before the plan.
     pub(crate) fn prepare(&self, program: Program) -> anyhow::Result<Prepared> {
         self.host.engine.check()?;
-        let workspace = Workspace::find(&self.host)?;
-        let config = self.trusted(Config::load(&self.options, &self.host, Some(&workspace.root))?)?;
-        let config = match program.purpose {
+        let purpose = program.purpose;
+        let settle = |config: Config| match purpose {
             Purpose::Demo => config.for_demo(),
             Purpose::Proof => config.for_proof(),
             _ => config,
         };
+        self.prepare_in(Workspace::find(&self.host)?, program, settle)
+    }
+
+    /// Decides everything about a session in this workspace before the plan, with these changes of the settings.
+    pub(crate) fn prepare_in(
+        &self,
+        workspace: Workspace,
+        program: Program,
+        settle: impl FnOnce(Config) -> Config,
+    ) -> anyhow::Result<Prepared> {
+        self.host.engine.check()?;
+        let config = self.trusted(Config::load(&self.options, &self.host, Some(&workspace.root))?)?;
+        let config = settle(config);
         let (who, as_root) = facts::who(&self.host, &workspace);
         let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose)?;
         let facts =
@@ -149,7 +170,21 @@ impl Launcher {
         let proxy = Image::proxy(&config.images, &ca);
         let reach = self.reach(&config)?;
         let caches = variant.caches(&workspace.cwd, &workspace.root);
-        Ok(Prepared { workspace, config, facts, who, caches, program, variant, image, proxy, ca, reach })
+        let login_within = None;
+        Ok(Prepared {
+            workspace,
+            config,
+            facts,
+            who,
+            caches,
+            program,
+            variant,
+            image,
+            proxy,
+            ca,
+            reach,
+            login_within,
+        })
     }
 
     /// Tells what the session does not have of the agent's directory; most of it once on this machine.
@@ -249,6 +284,9 @@ impl Launcher {
             sources.provide_file(&prepared.config)?;
         }
         let builder = self.builder(prepared, &docker);
+        let opener = (prepared.program.purpose == Purpose::Login)
+            .then(|| session::opener(&Written::load(&self.host).and_around(&self.host), &self.host));
+        let opener = opener.flatten();
         let needs = Needs {
             host: &self.host,
             docker: &docker,
@@ -273,6 +311,8 @@ impl Launcher {
                 _ => None,
             },
             list: self.options.allowed_domains.as_deref(),
+            login_within: prepared.login_within,
+            opener: opener.as_deref(),
         };
         let sweep = Sweep::start(&self.host, &docker);
         let outcome = session::run(&needs, &id, &choices);

@@ -295,6 +295,7 @@ fn agent_container(
         hosts: reach.hosts(inputs.subnet()),
         workdir: Some(match program.purpose {
             Purpose::SetUp if !program.reads_the_repository() => PathBuf::from(inside::HOME),
+            Purpose::Login => PathBuf::from("/tmp"),
             _ => workspace.cwd.clone(),
         }),
         command: command(inputs),
@@ -372,7 +373,7 @@ pub(crate) fn state_hash(host: &Host) -> String {
 }
 
 /// Where the agent is, told to the model.
-fn briefing(reach: &Reach, published: &[Published]) -> String {
+fn briefing(reach: &Reach, published: &[Published], git: &Given) -> String {
     let network = match reach {
         Reach::Open => "The network is open.",
         Reach::None => "There is no network.",
@@ -391,21 +392,32 @@ fn briefing(reach: &Reach, published: &[Published]) -> String {
             ports.join(", ")
         ),
     };
+    let git = match git.is_private() {
+        Some(true) => {
+            " `.git` is a git directory of your own; your commits appear in your user's repository by themselves."
+        }
+        Some(false) => " `.git` is read-only, so you cannot commit.",
+        None => "",
+    };
     format!(
         "You run inside a locked-down container: no root, no capabilities, a read-only system. You can write the \
          repository, your home directory and /tmp; only the repository, the agent's settings, logins and transcripts, \
          and the caches of packages outlast the session. The user's other files, the container engine and `sudo` are not \
-         there. {network}{ports}"
+         there.{git} {network}{ports}"
     )
 }
 
 fn command(inputs: &Inputs<'_>) -> Vec<String> {
-    let Inputs { program, reach, facts, config, .. } = inputs;
+    let Inputs { program, reach, facts, config, git, .. } = inputs;
     let args = &program.words;
     if matches!(program.purpose, Purpose::Shell | Purpose::Proof) {
         return args.clone();
     }
     let mut words = vec!["pi".to_owned()];
+    if program.purpose == Purpose::Login {
+        words.extend(agent::login::LOGIN_WORDS.map(str::to_owned));
+        return words;
+    }
     if agent::runs_a_model(args, &config.images.agent_version) {
         // The flag replaces the user's own file, so that is passed along, unless the user's flags do the same.
         let own = facts.layout.read.iter().any(|entry| entry.name == "APPEND_SYSTEM.md");
@@ -414,7 +426,7 @@ fn command(inputs: &Inputs<'_>) -> Vec<String> {
             words.push(format!("{}/APPEND_SYSTEM.md", inside::AGENT_DIR));
         }
         words.push("--append-system-prompt".to_owned());
-        words.push(briefing(reach, &config.publish));
+        words.push(briefing(reach, &config.publish, git));
     }
     words.extend(args.iter().cloned());
     if program.reads_the_repository() {

@@ -10,7 +10,7 @@ use serde::{
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    DEFAULTS, GitAccess, MinFree, MountSpec, Pattern, Pull,
+    DEFAULTS, GitAccess, MinFree, MountSpec, OpenUrls, Pattern, Pull,
     place::{A_SETTING, Place, line_of},
     value::{
         PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, room, runtime,
@@ -54,6 +54,8 @@ pub(super) struct Layer {
     pub(super) persist: Values,
     #[serde(default, deserialize_with = "choice")]
     pub(super) git: Option<GitAccess>,
+    #[serde(default, deserialize_with = "choice")]
+    pub(super) open_urls: Option<OpenUrls>,
     pub(super) hide: Values,
     /// Older releases had this; it is refused with what to use.
     agent_dir: Option<Spanned<toml::Value>>,

@@ -198,6 +198,7 @@ fn program() -> impl Strategy<Value = Program> {
         Purpose::Work,
         Purpose::Shell,
         Purpose::SetUp,
+        Purpose::Login,
         Purpose::Demo,
         Purpose::Proof,
     ]);

@@ -9,6 +9,7 @@ use crate::{
     agent,
     host::Host,
     inside,
+    purpose::Purpose,
     report::Hinted,
     secret::{Secret, Value},
 };
@@ -32,7 +33,7 @@ pub(super) fn no_proxies() -> BTreeMap<String, Value> {
 
 /// The variables of the agent, built from nothing.
 pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Result<BTreeMap<String, Value>> {
-    let Inputs { config, host, facts, reach, .. } = inputs;
+    let Inputs { config, host, facts, reach, program, .. } = inputs;
     let subnet = inputs.subnet();
     let mut env = match reach {
         Reach::Open => proxies(|name| host_proxy(host, name)),
@@ -106,6 +107,13 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
             let mut probe: Vec<String> = own.map(ToString::to_string).take(16).collect();
             probe.push(subnet.host(1).to_string());
             env.insert("PI_BOX_PROBE".to_owned(), probe.join(" ").into());
+        }
+    }
+    if program.purpose == Purpose::Login {
+        env.insert(agent::login::LOGIN_PROVIDER.to_owned(), program.words.concat().into());
+        if !config.publish.is_empty() {
+            // A port is published to the container's own address, and not to its loopback.
+            env.insert("PI_OAUTH_CALLBACK_HOST".to_owned(), "0.0.0.0".into());
         }
     }
     let expected = expected_mounts(inputs, mounts);

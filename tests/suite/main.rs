@@ -1,10 +1,11 @@
-//! Every test that runs `pi` as a program. `engine`, `git`, `network` and `storm` need a real engine, which `tests/setup` makes
+//! Every test that runs `pi` as a program. `engine`, `git`, `network`, `storm` and a part of `login` need a real engine, which `tests/setup` makes
 //! ready; in the others docker is a script.
 
 mod attacks;
 mod cli;
 mod engine;
 mod git;
+mod login;
 mod network;
 mod planted;
 mod session;

@@ -170,7 +170,9 @@ impl World {
                 .env("XDG_CONFIG_HOME", self.root.join("config"))
                 .env("XDG_STATE_HOME", self.root.join("state"))
                 .path_first(&fake.bin())
-                .env("DOCKER_HOST", fake.address()),
+                .env("DOCKER_HOST", fake.address())
+                // A model that needs no key.
+                .env("LLAMA_BASE_URL", "http://192.0.2.1:8080"),
             (Engine::Real, Some(engine)) => call.env("DOCKER_HOST", engine),
             (Engine::Real, None) => call,
         }
@@ -222,6 +224,11 @@ impl World {
             write_program(&program, fs::read(env!("CARGO_BIN_EXE_pi")).unwrap());
         }
         self.by(who, &program).args(words)
+    }
+
+    /// A program that the owner runs.
+    pub(crate) fn as_owner(&self, program: &str) -> Call<'_> {
+        self.by(self.owner(), program.as_ref())
     }
 
     /// Runs the host's git as the owner and returns what it printed.

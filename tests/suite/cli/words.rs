@@ -86,9 +86,9 @@ fn a_verb_with_words_that_are_not_its_arguments_acts_on_nothing() {
 #[test]
 fn a_verb_to_come_is_not_a_prompt() {
     misuse(
-        &["login"],
-        "`pi login` does not exist yet",
-        "run `pi` and type /login; to say `login` to the agent, write `pi -- login`",
+        &["models"],
+        "`pi models` does not exist yet",
+        "put them into `~/.pi/agent/models.json`; to say `models` to the agent, write `pi -- models`",
     );
 }
 

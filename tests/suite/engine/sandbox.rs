@@ -136,6 +136,9 @@ fn nothing_of_the_host_is_mounted_but_what_was_promised() {
         "/home/pi/.pi/agent/settings.json rw".to_owned(),
         "/home/pi/.pi/agent/trust.json rw".to_owned(),
         format!("{} rw", world.repo().display()),
+        // A git directory of its own, and the objects that it borrows.
+        format!("{} rw", world.repo().join(".git").display()),
+        "/run/pi/objects/0 ro".to_owned(),
     ]
     .into();
     assert_eq!(mounts, expected);
