@@ -1,5 +1,6 @@
 //! The common start of all verbs: the options, the machine, the settings, the engine.
 
+pub(crate) mod cloning;
 mod git;
 mod inspect;
 mod usable;
@@ -12,11 +13,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use self::cloning::Cloning;
 use crate::{
     agent,
     agent_dir::{laid::Place, login::store, notice::Notice, take_back::untold},
     cli::Options,
-    config::{Access, Config, Network, WipeAuth},
+    config::{Access, COPY, Config, Network, WipeAuth},
     docker::Docker,
     egress::{self, Sources},
     facts::{self, Facts},
@@ -56,6 +58,8 @@ pub(crate) struct Prepared {
     pub(crate) caches: Option<&'static str>,
     pub(crate) program: Program,
     pub(crate) variant: Variant,
+    /// The copy that it works on, with `--clone`.
+    pub(crate) cloning: Option<Cloning>,
     pub(crate) image: Image,
     pub(crate) proxy: Image,
     pub(crate) ca: Vec<u8>,
@@ -68,7 +72,10 @@ impl Prepared {
     fn naming(&self) -> Naming {
         match &self.config.session_name {
             Some(name) => Naming::Chosen(name.clone()),
-            None => Naming::Repository(self.workspace.name()),
+            None => match &self.config.clone {
+                Some(name) if name != COPY => Naming::Repository(name.clone()),
+                _ => Naming::Repository(self.workspace.name()),
+            },
         }
     }
 
@@ -145,8 +152,13 @@ impl Launcher {
         let config = settle(config);
         let (who, as_root) = facts::who(&self.host, &workspace);
         let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose)?;
-        let facts =
-            if program.sees_the_repository() { facts.hiding(&config, &workspace, who)? } else { facts };
+        let cloning = Cloning::of(&config, &self.host, &workspace, &program)?;
+        let facts = match (&cloning, program.sees_the_repository()) {
+            // Hidden files do not go into the copy.
+            (Some(_), _) => facts.hinting(&config, &workspace),
+            (None, true) => facts.hiding(&config, &workspace, who)?,
+            (None, false) => facts,
+        };
         let findings = workspace.findings.iter().chain(&as_root).chain(&facts.findings);
         findings.for_each(Finding::warn);
         self.tell(&facts)?;
@@ -179,6 +191,7 @@ impl Launcher {
             caches,
             program,
             variant,
+            cloning,
             image,
             proxy,
             ca,
@@ -237,6 +250,7 @@ impl Launcher {
             host: &self.host,
             workspace,
             facts,
+            copy: prepared.cloning.as_ref().map(|cloning| &cloning.copied),
             git,
             image: image.tag(),
             who: *who,
@@ -301,6 +315,7 @@ impl Launcher {
                 };
                 session::lay_out(&prepared.facts, place, &git, name)
             },
+            copy: None,
             git: git.git(),
             agent_image: &|| builder.ensure(&prepared.image, Effort::Missing),
             sidecar_image: &|| builder.ensure(&prepared.proxy, Effort::Missing),
@@ -315,7 +330,12 @@ impl Launcher {
             opener: opener.as_deref(),
         };
         let sweep = Sweep::start(&self.host, &docker);
-        let outcome = session::run(&needs, &id, &choices);
+        let outcome = match &prepared.cloning {
+            None => session::run(&needs, &id, &choices),
+            Some(cloning) => cloning.run(self, prepared, &docker, |ready| {
+                session::run(&Needs { copy: Some(ready), ..needs }, &id, &choices)
+            }),
+        };
         sweep.settle(&self.signals);
         if !prepared.program.purpose.is_bare() {
             self.wipe(prepared.config.wipe_auth, &prepared.facts.agent_dir);
