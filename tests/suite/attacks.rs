@@ -2,3 +2,5 @@
 //! at all. One session serves many cases.
 
 mod disk;
+mod inside;
+mod planted;
