@@ -5,6 +5,7 @@ mod hide;
 mod origin;
 mod place;
 mod space;
+mod subagents;
 mod value;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +14,6 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-pub(crate) use self::space::{Disk, MinFree};
 use self::{
     file::{Cpus, ImagesLayer, Layer, Values, layer, project_lang, read},
     value::{PROCESSORS, processes, room, runtime, session_name, size},
@@ -21,6 +21,10 @@ use self::{
 pub(crate) use self::{
     hide::{Hide, Pattern},
     origin::{InForce, in_force},
+};
+pub(crate) use self::{
+    space::{Disk, MinFree},
+    subagents::Subagents,
 };
 use crate::{
     agent_dir::entry::Persist,
@@ -62,8 +66,11 @@ pub(crate) struct Config {
     pub(crate) min_free: MinFree,
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
+    /// `None` where the agent may start none.
+    pub(crate) subagents: Option<Subagents>,
     pub(crate) git: GitAccess,
     pub(crate) open_urls: OpenUrls,
+    pub(crate) wipe_auth: WipeAuth,
     /// `None` where the user has not decided.
     pub(crate) hide: Option<Hide>,
     pub(crate) docker: String,
@@ -104,6 +111,16 @@ pub(crate) enum OpenUrls {
     Never,
     /// It waits until the user looks at it, with `pi open`.
     Ask,
+}
+
+/// What the end of the last session removes from the agent's `auth.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WipeAuth {
+    Never,
+    /// Logins, but not keys.
+    Logins,
+    /// Keys that were written by hand, too.
+    All,
 }
 
 /// Limits of a container; `None` is no limit.
@@ -176,6 +193,7 @@ impl Config {
             env: vec![],
             lan: vec![],
             persist: vec![],
+            subagents: None,
             hide: Some(Hide::default()),
             ..self
         }
@@ -247,7 +265,9 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
             None => Some(text(user.runtime, base.runtime)).filter(|name| !name.is_empty()),
         },
         persist: persist(user.persist),
+        subagents: subagents::resolve(user.subagents, base.subagents),
         git: user.git.or(base.git).unwrap_or(GitAccess::Private),
+        wipe_auth: user.wipe_auth.or(base.wipe_auth).unwrap_or(WipeAuth::Never),
         open_urls: user.open_urls.or(base.open_urls).unwrap_or(OpenUrls::Never),
         hide: user.hide.map(|patterns| hide(Some(patterns))),
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),

@@ -10,8 +10,9 @@ use serde::{
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    DEFAULTS, GitAccess, MinFree, MountSpec, OpenUrls, Pattern, Pull,
+    DEFAULTS, GitAccess, MinFree, MountSpec, OpenUrls, Pattern, Pull, WipeAuth,
     place::{A_SETTING, Place, line_of},
+    subagents::{Switch, switch},
     value::{
         PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, room, runtime,
         size, variable,
@@ -55,12 +56,17 @@ pub(super) struct Layer {
     pub(super) persist: Values,
     #[serde(default, deserialize_with = "choice")]
     pub(super) git: Option<GitAccess>,
+    #[serde(default, deserialize_with = "wipe_auth")]
+    pub(super) wipe_auth: Option<WipeAuth>,
     #[serde(default, deserialize_with = "choice")]
     pub(super) open_urls: Option<OpenUrls>,
     pub(super) hide: Values,
     /// Older releases had this; it is refused with what to use.
     agent_dir: Option<Spanned<toml::Value>>,
     pub(super) docker: Option<String>,
+    /// `false`, or a section.
+    #[serde(default, deserialize_with = "switch")]
+    pub(super) subagents: Option<Switch>,
     #[serde(default)]
     pub(super) images: ImagesLayer,
 }
@@ -121,6 +127,7 @@ fn said(error: &toml::de::Error) -> String {
         ("expected a boolean", "expected `true` or `false`"),
         ("expected a sequence", "expected a list"),
         ("expected struct ImagesLayer", "expected a section `[images]`"),
+        ("expected struct SubagentsLayer", "expected a section `[subagents]`"),
     ]
     .iter()
     .fold(message, |message, (theirs, ours)| message.replace(theirs, ours))
@@ -237,6 +244,15 @@ fn disk<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> 
 
 fn min_free<'de, D: Deserializer<'de>>(from: D) -> Result<Option<MinFree>, D::Error> {
     MinFree::parse(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn wipe_auth<'de, D: Deserializer<'de>>(from: D) -> Result<Option<WipeAuth>, D::Error> {
+    match toml::Value::deserialize(from)? {
+        toml::Value::Boolean(false) => Ok(Some(WipeAuth::Never)),
+        toml::Value::Boolean(true) => Ok(Some(WipeAuth::Logins)),
+        toml::Value::String(text) if text == "all" => Ok(Some(WipeAuth::All)),
+        _ => Err(serde::de::Error::custom("expected `true`, `false` or \"all\"")),
+    }
 }
 
 fn cpus<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cpus>, D::Error> {

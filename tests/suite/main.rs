@@ -10,4 +10,5 @@ mod network;
 mod planted;
 mod session;
 mod storm;
+mod subagents;
 mod world;
