@@ -149,7 +149,9 @@ impl Launcher {
             if program.sees_the_repository() { facts.hiding(&config, &workspace, who)? } else { facts };
         let findings = workspace.findings.iter().chain(&facts.findings);
         findings.for_each(Finding::warn);
-        if let Some(finding) = as_root.filter(|_| self.options.dry_run.is_some() || is_first_time(&self.host, "told-of-root")) {
+        if let Some(finding) =
+            as_root.filter(|_| self.options.dry_run.is_some() || is_first_time(&self.host, "told-of-root"))
+        {
             finding.warn();
         }
         if self.host.files < FEWEST_FILES {

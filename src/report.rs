@@ -206,7 +206,9 @@ pub(crate) fn tell(error: &anyhow::Error) {
             hint("make room on the disk of that file; `df -h` shows how full it is");
         }
         None if error.chain().any(|cause| is_io(cause, &CLOSED)) => {
-            hint("you must be able to write there: `ls -ld` shows whose it is, and `df` whether it can be written at all");
+            hint(
+                "you must be able to write there: `ls -ld` shows whose it is, and `df` whether it can be written at all",
+            );
         }
         None => {}
     }

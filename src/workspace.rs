@@ -154,10 +154,14 @@ fn not_a_repository(cwd: &Path, host: &Host) -> Finding {
             "work in a clone of your own",
         );
     }
-    let bare = cwd.ancestors().find(|dir| ["HEAD", "objects", "refs"].iter().all(|part| dir.join(part).exists()));
+    let bare =
+        cwd.ancestors().find(|dir| ["HEAD", "objects", "refs"].iter().all(|part| dir.join(part).exists()));
     if let Some(bare) = bare {
         return Finding::hinted(
-            format!("`{}` is a bare repository, which has no files to work on; the session has `{shown}`", bare.display()),
+            format!(
+                "`{}` is a bare repository, which has no files to work on; the session has `{shown}`",
+                bare.display()
+            ),
             format!("work in a clone: `git clone {} DIRECTORY`", quote(&bare.to_string_lossy())),
         );
     }

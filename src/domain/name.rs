@@ -141,7 +141,10 @@ pub(super) fn pattern(text: &str) -> Result<Host, String> {
         );
     }
     if ABOVE_SUFFIXES.lines().chain(ALSO_ABOVE).any(|above| above == name) {
-        return Err("below it are public suffixes, so anybody can own a name there; list the names themselves".to_owned());
+        return Err(
+            "below it are public suffixes, so anybody can own a name there; list the names themselves"
+                .to_owned(),
+        );
     }
     Ok(Host::AndBelow(name))
 }

@@ -50,7 +50,9 @@ fn choose(all: &[Live], cwd: &Path) -> anyhow::Result<Option<Live>> {
     match (here.as_slice(), all) {
         ([one], _) => Ok(Some((*one).clone())),
         // Elsewhere: it is named, since the verbs change what it may reach.
-        ([], [one]) => unclear("the only restricted session that is running is of another repository".to_owned(), one),
+        ([], [one]) => {
+            unclear("the only restricted session that is running is of another repository".to_owned(), one)
+        }
         ([], []) => Ok(None),
         ([first, ..], _) => {
             unclear(format!("{} restricted sessions of this repository are running", here.len()), first)

@@ -27,7 +27,8 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: Option<Duration>) -
     let config = launcher.config()?;
     let host = &launcher.host;
     let docker = Docker::find(&config.docker, host, &Written::load(host))?;
-    let mut cleaner = Cleaner { docker, host, dry: launcher.options.dry_run.is_some(), failed: false, found: false };
+    let mut cleaner =
+        Cleaner { docker, host, dry: launcher.options.dry_run.is_some(), failed: false, found: false };
     if !cleaner.dry {
         scratch::sweep(host);
     }

@@ -269,15 +269,20 @@ fn a_days_sessions_use_nothing_up() {
     let many = number("PI_TEST_DAY", 6);
     let world = World::real();
     let session = |n: u64| {
-        let network: &[&str] = [&["--proxy"] as &[&str], &[], &["--no-network"]][usize::try_from(n % 3).unwrap()];
-        world.run_pi(&[network, &["shell", "--", "sh", "-c", "touch ~/x /tmp/x; exit 3"]].concat()).has_code(3);
+        let network: &[&str] =
+            [&["--proxy"] as &[&str], &[], &["--no-network"]][usize::try_from(n % 3).unwrap()];
+        world
+            .run_pi(&[network, &["shell", "--", "sh", "-c", "touch ~/x /tmp/x; exit 3"]].concat())
+            .has_code(3);
     };
     (0..3).for_each(session);
     let (before, [state, mounts, held]) = (engine_has(&world), used(&world));
     (0..many).for_each(session);
     assert_engine_is_as(&before, &world);
     let after = used(&world);
-    println!("{many} sessions: files of state, mounts and descriptors were {state} {mounts} {held}, are {after:?}");
+    println!(
+        "{many} sessions: files of state, mounts and descriptors were {state} {mounts} {held}, are {after:?}"
+    );
     assert_eq!(after[0], state);
     // Other tests have sessions at the same time.
     assert!(after[1] <= mounts + 20 && after[2] <= held + 200, "{after:?}, before {mounts} {held}");

@@ -17,10 +17,15 @@ fn whatever_the_agent_tries_the_walls_hold() {
         assert!(outcome.code == Some(0) && bad.is_empty(), "{bad:#?}\n{}", outcome.err);
         assert!(outcome.err.contains("pi: warning: the memory limit"), "{}", outcome.err);
         let counted = |how: &str| lines.iter().filter(|line| line.ends_with(how)).count();
-        let least = if cfg!(target_arch = "x86_64") { 140 } else { 80 };
-        assert!(counted(" held") >= least && counted(" works") >= 8, "{}", outcome.out);
+        let least = if cfg!(target_arch = "x86_64") { 120 } else { 65 };
+        assert!(
+            counted(" held") >= least && counted(" works") >= 8,
+            "{} held, {} work",
+            counted(" held"),
+            counted(" works")
+        );
         // What was to outlive the session did not.
-        let left = processes(|words| words.iter().any(|word| *word == survivor));
+        let left = processes(|words| words.contains(&survivor));
         assert!(left.is_empty(), "{left:?}");
     }
     world.assert_nothing_left();

@@ -9,8 +9,10 @@ use std::{
 
 use crate::world::{World, files::write};
 
-/// What somebody may leave where a small file is expected.
-const SHAPES: [(&str, fn(&Path)); 9] = [
+/// What somebody may leave where a small file is expected, and how it is made.
+type Shape = (&'static str, fn(&Path));
+
+const SHAPES: [Shape; 9] = [
     ("link to a file", |path| symlink("/etc/passwd", path).unwrap()),
     ("link to nothing", |path| symlink("/nowhere/at/all", path).unwrap()),
     ("link to itself", |path| symlink(path, path).unwrap()),
@@ -36,16 +38,16 @@ fn no_small_file_of_a_repository_hangs_the_launcher_or_makes_it_talk() {
             make(&path);
             let begun = Instant::now();
             let outcome = world.run_pi(&["--dry-run=json"]);
-            let case = format!("{file}, {shape}: {outcome:?}");
+            let case = format!("{file}, {shape}: {:?} {}", outcome.code, outcome.err);
             assert!(begun.elapsed() < Duration::from_secs(20), "{case}");
             // One of the repository's own settings stops it; a project's file only chooses an image.
             assert_eq!(outcome.code, Some(if file.starts_with(".pi") { 125 } else { 0 }), "{case}");
-            assert!(outcome.err.lines().count() <= 2 && outcome.err.len() < 1500, "{case}");
+            assert!(outcome.err.lines().count() <= 3 && outcome.err.len() < 1500, "{case}");
             assert!(!outcome.err.contains("root:"), "{case}");
-            let image = serde_json::from_str::<serde_json::Value>(&outcome.out).unwrap_or_default();
+            let plan = serde_json::from_str::<serde_json::Value>(&outcome.out).unwrap_or_default();
             let is_link = shape.contains("link") || shape == "endless device";
             if is_link && !file.starts_with(".pi") {
-                assert!(image["agent"]["image"].as_str().unwrap().starts_with("pi-agent:base-"), "{case}");
+                assert!(plan["record"]["image"].as_str().unwrap().starts_with("pi-agent:base-"), "{case}");
             }
         }
     }
@@ -80,8 +82,10 @@ fn no_value_of_a_repository_reaches_the_terminal_as_it_is() {
 
 #[test]
 fn a_repository_may_have_any_name() {
-    for name in ["a b", "a,b", "a:b", "a\"b", "a'b", "$(touch x)", "`id`", "-rf", "a\nb", "\u{1b}[2J", "ü", "a=b", "{{.ID}}", "*"]
-    {
+    for name in [
+        "a b", "a,b", "a:b", "a\"b", "a'b", "$(touch x)", "`id`", "-rf", "a\nb", "\u{1b}[2J", "ü", "a=b",
+        "{{.ID}}", "*",
+    ] {
         let world = World::fake();
         let repo = world.repository(name);
         let outcome = world.pi(&["-p", "x"]).cwd(&repo).run();

@@ -142,7 +142,11 @@ fn a_session_whose_record_is_lost_is_found_by_its_directory() {
         let world = world();
         let pi = at_work(&world, &["--proxy", "-p", "x"]);
         let record = world.session().join("session.json");
-        if lost == "empty" { fs::write(&record, "").unwrap() } else { fs::remove_file(&record).unwrap() }
+        if lost == "empty" {
+            fs::write(&record, "").unwrap();
+        } else {
+            fs::remove_file(&record).unwrap();
+        }
         kill_watchers(&world);
         pi.signal(Signal::KILL);
         pi.wait();
