@@ -159,8 +159,19 @@ impl Launcher {
             (None, true) => facts.hiding(&config, &workspace, who)?,
             (None, false) => facts,
         };
-        let findings = workspace.findings.iter().chain(&as_root).chain(&facts.findings);
+        let findings = workspace.findings.iter().chain(&facts.findings);
         findings.for_each(Finding::warn);
+        if let Some(finding) =
+            as_root.filter(|_| self.options.dry_run.is_some() || is_first_time(&self.host, "told-of-root"))
+        {
+            finding.warn();
+        }
+        if self.host.files < FEWEST_FILES {
+            return Err(Hinted::error(
+                format!("no session works with {} open files at most", self.host.files),
+                format!("raise the limit with `ulimit -Hn`, to {FEWEST_FILES} or more"),
+            ));
+        }
         self.tell(&facts)?;
         for name in config.env.iter().filter(|text| !text.contains('=')) {
             if agent::unfit(name).is_none() && !self.host.env.contains_key(OsStr::new(name)) {
@@ -221,6 +232,13 @@ impl Launcher {
         let list = sources.read(config.allowed_domains_is_default)?;
         for warning in list.warnings() {
             report::warn(warning);
+        }
+        if !self.host.filters_sources && config.strict {
+            return Err(Hinted::error(
+                "rp_filter is 0 on this machine, so an agent could send single UDP datagrams to its listeners, and \
+                 `strict` is set",
+                "`sysctl net.ipv4.conf.all.rp_filter=2` prevents that, or set `strict = false`",
+            ));
         }
         if !self.host.filters_sources {
             // Nobody wants to read about the machine at each start.
@@ -447,6 +465,9 @@ impl Launcher {
         }
     }
 }
+
+/// With fewer open files, neither docker nor an agent works.
+const FEWEST_FILES: u64 = 256;
 
 /// True the first time on this machine, and whenever that cannot be recorded.
 fn is_first_time(host: &Host, what: &str) -> bool {

@@ -202,7 +202,14 @@ pub(crate) fn tell(error: &anyhow::Error) {
     line("pi: error: ", &format!("{error:#}"));
     match hinted(error) {
         Some(hinted) => hinted.hint().iter().for_each(hint),
-        None if error.chain().any(is_full_disk) => hint(MAKE_ROOM),
+        None if error.chain().any(|cause| is_io(cause, &FULL)) => {
+            hint("make room on the disk of that file; `df -h` shows how full it is");
+        }
+        None if error.chain().any(|cause| is_io(cause, &CLOSED)) => {
+            hint(
+                "you must be able to write there: `ls -ld` shows whose it is, and `df` whether it can be written at all",
+            );
+        }
         None => {}
     }
 }
@@ -222,10 +229,11 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
     }
 }
 
-fn is_full_disk(cause: &(dyn std::error::Error + 'static)) -> bool {
-    cause.downcast_ref::<io::Error>().is_some_and(|error| {
-        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-    })
+const FULL: [io::ErrorKind; 2] = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+const CLOSED: [io::ErrorKind; 2] = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
+
+fn is_io(cause: &(dyn std::error::Error + 'static), kinds: &[io::ErrorKind]) -> bool {
+    cause.downcast_ref::<io::Error>().is_some_and(|error| kinds.contains(&error.kind()))
 }
 
 fn line(prefix: &str, message: &dyn Display) {

@@ -199,3 +199,19 @@ fn what_npm_has_said_is_told_once_a_day_and_without_asking() {
     world.run_pi(&["-p", "x"]).is(0, "", "");
     assert!(world.docker().kinds().iter().all(|kind| kind == "create-agent" || kind == "start-agent"));
 }
+
+#[test]
+fn a_build_that_fails_is_not_repeated_by_those_who_wait_for_it() {
+    let world = World::fake();
+    world.forget_images();
+    world.docker().rule("build", "late 3; say no network; exit 1");
+    let first = world.pi(&["-p", "x"]).start();
+    world.docker().called("build");
+    let waiting: Vec<_> = (0..3).map(|_| world.pi(&["-p", "x"]).start()).collect();
+    first.wait().says(125, "could not build the image");
+    for one in waiting {
+        one.wait().says(125, "another `pi` has just failed to build the image");
+    }
+    assert_eq!(world.docker().kinds().iter().filter(|kind| *kind == "build").count(), 1);
+    world.assert_nothing_left();
+}
