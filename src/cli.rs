@@ -1,5 +1,6 @@
 //! The command line: options of the launcher, its verbs, and words for the agent.
 
+mod models;
 mod published;
 mod split;
 
@@ -9,8 +10,11 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, builder::No
 
 use crate::{lang::Lang, report::Hinted};
 
-pub(crate) use self::published::Published;
 use self::split::Split;
+pub(crate) use self::{
+    models::{ModelsVerb, OllamaVerb},
+    published::Published,
+};
 
 /// Start the pi coding agent in a locked-down Docker container for this repository
 #[derive(Debug, Parser)]
@@ -218,6 +222,14 @@ pub(crate) enum Verb {
         /// Also remove the caches of Go, npm and composer
         #[arg(long)]
         caches: bool,
+    },
+    /// Use model servers of your own: Ollama, LM Studio, llama.cpp, vLLM
+    ///
+    /// Writes their models into `~/.pi/agent/models.json` and leaves everything else there as it is.
+    #[command(disable_help_subcommand = true)]
+    Models {
+        #[command(subcommand)]
+        what: ModelsVerb,
     },
     /// Print completions for a shell
     Completions {

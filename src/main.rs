@@ -29,7 +29,7 @@
 //! | `session`, `image` | the life of a session; building images |
 //! | `docker` | docker's flags, messages and outcomes |
 //! | `plan` | everything that a session consists of, as a value |
-//! | `facts` | the parts of the host that a session gets |
+//! | `facts`, `models` | the parts of the host that a session gets; model servers of the user's own |
 //! | `written`, `control` | places where agents can write; requests from verbs to a session's launcher |
 //! | `record`, `egress` | a session's id, directory, lock and record; the sources of an allowlist |
 //! | `config` | layers of settings, and one resolver |
@@ -66,6 +66,7 @@ mod image;
 mod inside;
 mod lang;
 mod launcher;
+mod models;
 mod plan;
 mod purpose;
 mod record;
@@ -118,6 +119,7 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
             verb::blocked::run(&launcher()?, session.as_deref(), json)
         }
         Action::Verb(Verb::Check { targets }) => verb::check::run(&launcher()?, &targets),
+        Action::Verb(Verb::Models { what }) => verb::models::run(&launcher()?, &what),
         Action::Verb(Verb::Ps { json }) => verb::ps::run(&launcher()?, json),
         Action::Verb(Verb::Logs { session, follow }) => {
             verb::logs::run(&launcher()?, session.as_deref(), follow)

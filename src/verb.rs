@@ -10,6 +10,7 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod logs;
 pub(crate) mod man;
+pub(crate) mod models;
 pub(crate) mod ps;
 pub(crate) mod run;
 pub(crate) mod stop;

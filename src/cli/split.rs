@@ -78,8 +78,7 @@ impl Split {
 }
 
 /// Verbs to come. They are refused now, so that no prompt changes its meaning later.
-const RESERVED: [(&str, &str); 2] =
-    [("login", "run `pi` and type /login"), ("models", "put them into `~/.pi/agent/models.json`")];
+const RESERVED: [(&str, &str); 1] = [("login", "run `pi` and type /login")];
 
 /// Whether the words are `help` or `help VERB`, and which verb that is.
 #[expect(clippy::option_option, reason = "help is for one verb, for the launcher, or not wanted")]
