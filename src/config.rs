@@ -6,7 +6,10 @@ mod origin;
 mod place;
 mod value;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
@@ -56,6 +59,7 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
+    pub(crate) keys: Keys,
     /// `None` where the user has not decided.
     pub(crate) hide: Option<Hide>,
     pub(crate) docker: String,
@@ -74,6 +78,23 @@ pub(crate) enum Network {
     None,
     /// The scripted model of `pi demo`.
     Demo,
+}
+
+/// Where the keys and logins of model providers are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Keys {
+    /// The session has none.
+    None,
+    /// Inside, as variables and files of the agent.
+    Env,
+    /// With the broker, but for these providers' keys, which are inside.
+    Broker { inside: BTreeSet<String> },
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self::Broker { inside: BTreeSet::new() }
+    }
 }
 
 /// Limits of a container; `None` is no limit.
@@ -136,6 +157,7 @@ impl Config {
             mounts: vec![],
             env: vec![],
             persist: vec![],
+            keys: Keys::None,
             hide: Some(Hide::default()),
             session_name: Some("demo".to_owned()),
             ..self
@@ -187,6 +209,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
             None => Some(text(user.runtime, base.runtime)).filter(|name| !name.is_empty()),
         },
         persist: persist(user.persist),
+        keys: if options.no_keys { Keys::None } else { user.keys.or(base.keys).unwrap_or_default() },
         hide: user.hide.map(|patterns| hide(Some(patterns))),
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,

@@ -29,11 +29,12 @@
 //! | `session`, `image` | the life of a session; building images |
 //! | `docker` | docker's flags, messages and outcomes |
 //! | `plan` | everything that a session consists of, as a value |
-//! | `facts`, `models` | the parts of the host that a session gets; model servers of the user's own |
+//! | `facts` | the parts of the host that a session gets |
+//! | `keys`, `models` | which keys are with the broker, and which inside; model servers of the user's own |
 //! | `written`, `control` | places where agents can write; requests from verbs to a session's launcher |
 //! | `record`, `egress` | a session's id, directory, lock and record; the sources of an allowlist |
 //! | `config` | layers of settings, and one resolver |
-//! | `agent_dir`, `cli`, `workspace`, `scratch` | a session's own agent directory; the command line; the repository; scratch directories |
+//! | `agent_dir`, `broker`, `cli`, `workspace`, `scratch` | a session's own agent directory; what keeps keys outside; the command line; the repository; scratch directories |
 //! | `host`, `lang`, `purpose`, `refused`, `signals` | the machine and the process; languages; purposes of a session; refused destinations; signals |
 //! | `agent`, `domain`, `files`, `inside`, `report`, `secret` | the agent's command line; the allowlist's language; files that others may exchange; paths in the sandbox; stderr and stdout; secret values |
 //!
@@ -51,6 +52,7 @@
 
 mod agent;
 mod agent_dir;
+mod broker;
 mod cli;
 mod config;
 mod control;
@@ -64,6 +66,7 @@ mod floors;
 mod host;
 mod image;
 mod inside;
+mod keys;
 mod lang;
 mod launcher;
 mod models;

@@ -1,7 +1,7 @@
 //! The life of a session: claim, up, attach, down.
 
+mod answers;
 mod hidden;
-mod login;
 mod prepare;
 mod proxy_log;
 mod settings;
@@ -12,22 +12,21 @@ mod teardown;
 mod up;
 mod watcher;
 
-use std::{os::unix::process::ExitStatusExt as _, path::Path, sync::Arc, time::Duration};
+use std::{os::unix::process::ExitStatusExt as _, path::Path, sync::Arc, thread, time::Duration};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM};
 
-use self::{
-    login::back_up,
-    sidecar::Sidecar,
-    steer::{Phase, Steer},
-    teardown::{Extent, Teardown},
-    watcher::Watcher,
-};
 pub(crate) use self::{
     settings::{LaidOut, lay_out},
     sweep::{Sweep, take_down},
     teardown::take_down_by_id,
     watcher::watch,
+};
+use self::{
+    sidecar::Sidecar,
+    steer::{Phase, Steer},
+    teardown::{Extent, Teardown},
+    watcher::Watcher,
 };
 use crate::{
     control::Server,
@@ -69,12 +68,7 @@ pub(crate) struct Needs<'a> {
 /// Any step failed, or a signal came; everything is taken down all the same.
 pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyhow::Result<u8> {
     let with_name = |name: &str| Choices { name: name.to_owned(), ..choices.clone() };
-    let mut login = None;
-    let claim = Claim::take(needs.host, id, needs.naming, |name| {
-        let record = (needs.plan)(&with_name(name))?.record;
-        login = Some(record.login.clone());
-        Ok(record)
-    })?;
+    let claim = Claim::take(needs.host, id, needs.naming, |name| Ok((needs.plan)(&with_name(name))?.record))?;
     let steer = Arc::new(Steer::new(&claim.name, needs.host, needs.signals, needs.sources));
     let server = Server::start(&claim.dir, steer.clone())?;
     let docker = needs.docker.clone().holding(claim.lock.clone());
@@ -84,7 +78,6 @@ pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyho
         host: needs.host,
         id: id.clone(),
         dir: claim.dir.clone(),
-        login: login.unwrap_or_default(),
         list: needs.list.map(Path::to_owned),
         packages: None,
         extent: Extent::Everything,
@@ -111,15 +104,20 @@ fn live(
     choices.laid = Some(mounts);
     teardown.packages = packages;
     prepare::prepare(&(needs.plan)(&choices)?)?;
-    back_up(&teardown.login, &claim.dir)?;
     teardown.watcher = Some(Watcher::start(&claim.dir, docker)?);
     let plan = up::up(needs, choices, claim)?;
-    if let (Some(network), Some(sidecar), Some(address), Some(rules)) =
-        (&plan.network, &plan.sidecar, plan.sidecar_address, &plan.rules)
+    if let (Some(network), Some(sidecar), Some(address), Some(told)) =
+        (&plan.network, &plan.sidecar, plan.sidecar_address, &plan.told)
     {
-        docker.connect(network, &sidecar.name, address)?;
+        let agent = &plan.agent;
+        thread::scope(|scope| {
+            let agent =
+                plan.agent_address.map(|own| scope.spawn(move || docker.connect(network, agent, own)));
+            let sidecar = docker.connect(network, sidecar, address);
+            agent.map_or(Ok(()), |thread| thread.join().expect("connecting does not panic")).and(sidecar)
+        })?;
         signals.check()?;
-        let sidecar = Sidecar::start(docker, sidecar, &plan.agent.name, &claim.dir, rules)?;
+        let sidecar = Sidecar::start(docker, sidecar, &plan.agent.name, &claim.dir, told)?;
         teardown.sidecar = Some(Arc::new(sidecar));
     }
     if let Some(model) = &plan.model {
@@ -141,7 +139,8 @@ fn live(
         if let Some(clearer) = known_refusal(&said) {
             return Err(clearer);
         }
-        anyhow::bail!("the proxy could not be started, so the agent was not: {said}");
+        let what = if sidecar.restricts() { "proxy" } else { "keys' broker" };
+        anyhow::bail!("the {what} could not be started, so the agent was not: {said}");
     }
     if outcome.is_ok() && shown.status().code().is_some() {
         // The engine has removed the agent's container before its client returned.

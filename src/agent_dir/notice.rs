@@ -23,9 +23,13 @@ impl Notice {
     }
 
     pub(crate) fn say(&self) {
+        self.finding().warn();
+    }
+
+    pub(crate) fn finding(&self) -> Finding {
         match &self.hint {
-            Some(hint) => Finding::hinted(&self.text, hint).warn(),
-            None => Finding::plain(&self.text).warn(),
+            Some(hint) => Finding::hinted(&self.text, hint),
+            None => Finding::plain(&self.text),
         }
     }
 

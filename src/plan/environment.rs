@@ -8,7 +8,7 @@ use super::{Inputs, Mount, PROXY_PORT, Reach, mounts::expected_mounts};
 use crate::{
     agent,
     host::Host,
-    inside,
+    inside, keys,
     report::Hinted,
     secret::{Secret, Value},
 };
@@ -35,13 +35,17 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
     let Inputs { config, host, facts, reach, .. } = inputs;
     let subnet = inputs.subnet();
     let mut env = match reach {
-        Reach::Open => proxies(|name| host_proxy(host, name)),
+        Reach::Open => proxies(|name| match (name, host_proxy(host, name)) {
+            // The agent would ask the proxy for the broker.
+            ("NO_PROXY", value) if inputs.broker().is_some() => with_broker(&value),
+            (_, value) => value,
+        }),
         Reach::None | Reach::Demo => no_proxies(),
         Reach::Proxy(..) => {
             let ours = format!("http://{}:{PROXY_PORT}", subnet.sidecar());
             proxies(|name| match name {
                 "HTTP_PROXY" | "HTTPS_PROXY" => Value::from(ours.as_str()),
-                "NO_PROXY" => Value::from("localhost,127.0.0.1,::1"),
+                "NO_PROXY" => with_broker(&Value::from("localhost,127.0.0.1,::1")),
                 _ => Value::from(""),
             })
         }
@@ -51,11 +55,12 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
             env.insert((*name).to_owned(), value.into());
         }
     }
-    for name in agent::SECRETS {
+    for name in agent::SECRETS.iter().filter(|name| facts.keys.gives(name)) {
         if let Some(value) = host.env.get(OsStr::new(name)).filter(|value| !value.is_empty()) {
             env.insert((*name).to_owned(), Value::Secret(Secret::new(value.clone())));
         }
     }
+    env.extend(facts.keys.agent.env.iter().map(|(name, value)| (name.clone(), value.as_str().into())));
     for (name, path) in &facts.credentials {
         env.insert((*name).to_owned(), path.to_string_lossy().into_owned().into());
     }
@@ -102,11 +107,17 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
         }
         Reach::Proxy(..) => {
             env.insert("PI_BOX_PROXY".to_owned(), format!("{}:{PROXY_PORT}", subnet.sidecar()).into());
-            let own = host.addresses.iter().filter(|address| address.is_ipv4());
-            let mut probe: Vec<String> = own.map(ToString::to_string).take(16).collect();
-            probe.push(subnet.host(1).to_string());
-            env.insert("PI_BOX_PROBE".to_owned(), probe.join(" ").into());
         }
+    }
+    if inputs.broker().is_some() {
+        env.insert("PI_BOX_BROKER".to_owned(), format!("{}:{}", subnet.sidecar(), keys::PORT).into());
+    }
+    let is_behind = matches!(reach, Reach::Proxy(..)) || inputs.broker().is_some();
+    if is_behind && !matches!(reach, Reach::Open) {
+        let own = host.addresses.iter().filter(|address| address.is_ipv4());
+        let mut probe: Vec<String> = own.map(ToString::to_string).take(16).collect();
+        probe.push(subnet.host(1).to_string());
+        env.insert("PI_BOX_PROBE".to_owned(), probe.join(" ").into());
     }
     let expected = expected_mounts(inputs, mounts);
     if !expected.is_empty() {
@@ -124,6 +135,19 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
         }
     }
     Ok(env)
+}
+
+/// The value of `NO_PROXY` with the broker.
+fn with_broker(value: &Value) -> Value {
+    match value {
+        Value::Plain(text) if text.is_empty() => keys::NAME.into(),
+        Value::Plain(text) => format!("{text},{}", keys::NAME).into(),
+        Value::Secret(secret) => {
+            let mut text = secret.expose().to_owned();
+            text.push(format!(",{}", keys::NAME));
+            Value::Secret(Secret::new(text))
+        }
+    }
 }
 
 /// The host's own proxy, for a session that may use the host's network; one on loopback is not there for a container.

@@ -5,11 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    login::{forget_login, mend_login},
-    settings::keep_of_dead,
-    teardown::take_down_by_id,
-};
+use super::{settings::keep_of_dead, teardown::take_down_by_id};
 use crate::{
     docker::Docker,
     host::{Engine, Host},
@@ -29,16 +25,8 @@ pub(crate) fn take_down(dead: &Dead, docker: &Docker, host: &Host) -> anyhow::Re
         Engine::at(engine, host.uid).check()?;
     }
     take_down_by_id(&docker.at(engine).within(Duration::from_secs(30)), &dead.id)?;
-    // Its agent may have lived until now.
-    mend(dead, host);
     keep_of_dead(dead.record.as_ref(), &dead.dir, host);
     Ok(record::remove(&dead.dir)?)
-}
-
-fn mend(dead: &Dead, host: &Host) {
-    if let Some(record) = &dead.record {
-        mend_login(&record.login, &dead.dir, host);
-    }
 }
 
 /// What every start of `pi` does for those that ended badly, beside its own session. It finds nothing nearly always, and
@@ -70,17 +58,8 @@ fn sweep(host: &Host, docker: &Docker) {
         Ok((_, dead)) => dead,
         Err(error) => return report::warn(format_args!("could not look for dead sessions: {error:#}")),
     };
-    // First of all, and at once for all of them: the session that begins beside this reads the login in a moment, and an
-    // engine may take long.
-    for dead in &dead {
-        mend(dead, host);
-    }
     for dead in dead {
         if let Err(error) = take_down(&dead, docker, host) {
-            let engine = dead.record.as_ref().map(|record| Engine::at(&record.engine, host.uid));
-            if engine.is_some_and(|engine| !engine.socket().exists()) {
-                forget_login(&dead.dir);
-            }
             report::warn(format_args!(
                 "could not remove what the dead session `{}` left: {error:#}",
                 dead.id.as_str()

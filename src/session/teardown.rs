@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
-use super::{TEARDOWN, login::mend_login, settings::keep, sidecar::Sidecar, watcher::Watcher};
+use super::{TEARDOWN, settings::keep, sidecar::Sidecar, watcher::Watcher};
 use crate::{
     agent_dir::staged::Stage,
     docker::{self, Cmd, Docker},
@@ -27,7 +27,6 @@ pub(super) struct Teardown<'a> {
     pub(super) host: &'a Host,
     pub(super) id: SessionId,
     pub(super) dir: PathBuf,
-    pub(super) login: PathBuf,
     /// The allowlist, where another than the usual one was named.
     pub(super) list: Option<PathBuf>,
     /// What a set-up command is changing.
@@ -57,7 +56,6 @@ impl Teardown<'_> {
         if let Some(sidecar) = sidecar {
             say_at_exit(&sidecar.finish(self.host), self.list.as_deref());
         }
-        mend_login(&self.login, &self.dir, self.host);
         if left.is_ok() {
             keep(&self.dir, self.host, self.packages.take());
         }
