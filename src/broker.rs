@@ -21,6 +21,7 @@ mod headers;
 mod json;
 pub(crate) mod placeholder;
 pub(crate) mod provider;
+pub(crate) mod relay;
 pub(crate) mod route;
 #[cfg(test)]
 mod tests;
@@ -35,9 +36,10 @@ use self::{
     credentials::{Found, Run, Sources},
     github::GitHub,
     placeholder::Placeholder,
+    relay::Relay,
     route::{Making, NoRoute, Reach, Route},
 };
-use crate::secret::Secret;
+use crate::{domain::HOST_NAME, secret::Secret};
 
 /// What a session's broker is made from.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +53,8 @@ pub(crate) struct Inputs<'a> {
     /// Providers with `keys = "env"`.
     pub(crate) inside: &'a BTreeSet<String>,
     pub(crate) github: Option<&'a GitHub>,
+    /// How the sidecar reaches servers on this machine's loopback.
+    pub(crate) loopback: Reach,
 }
 
 /// A session's broker, decided.
@@ -70,11 +74,11 @@ impl Broker {
     /// # Errors
     /// `auth.json` or `models.json` cannot be read.
     pub(crate) fn new(inputs: &Inputs<'_>, run: &mut Run<'_>) -> anyhow::Result<Self> {
-        let Inputs { address, placeholder, env, auth, models, inside, github } = *inputs;
+        let Inputs { address, placeholder, env, auth, models, inside, github, loopback } = *inputs;
         let Found { credentials, mut unserved, mut failed } =
             Found::gather(&Sources { env, auth, models, inside }, run)?;
         let configured = credentials::object("models.json", models)?.remove("providers");
-        let mut making = Making { address, placeholder, env, run };
+        let mut making = Making { address, placeholder, env, loopback, run };
         let mut routes = Vec::new();
         for (number, (id, credential)) in credentials.iter().enumerate() {
             match making.route(number, id, credential, configured.as_ref().and_then(|all| all.get(id))) {
@@ -97,10 +101,22 @@ impl Broker {
     /// Addresses that the user wrote down, each with its port as a line: they may be private.
     pub(crate) fn addresses_of_the_users(&self) -> String {
         let endpoints = self.routes.iter().flat_map(|route| &route.endpoints);
-        let theirs = endpoints.filter(|endpoint| endpoint.reach == Reach::Anywhere);
-        let lines: BTreeSet<String> =
-            theirs.map(|endpoint| format!("{} {}\n", endpoint.base.host, endpoint.base.port)).collect();
+        let lines: BTreeSet<String> = endpoints
+            .filter_map(|endpoint| match endpoint.reach {
+                Reach::Public | Reach::Socket => None,
+                Reach::Anywhere => Some(format!("{} {}\n", endpoint.base.host, endpoint.base.port)),
+                Reach::Machine => Some(format!("{HOST_NAME} {}\n", endpoint.base.port)),
+            })
+            .collect();
         lines.into_iter().collect()
+    }
+
+    /// Servers on the loopback to which the launcher passes requests on.
+    pub(crate) fn relays(&self) -> Vec<Relay> {
+        let endpoints = self.routes.iter().flat_map(|route| &route.endpoints);
+        let ours = endpoints.filter(|endpoint| endpoint.reach == Reach::Socket);
+        let relays: BTreeSet<Relay> = ours.map(|endpoint| Relay::to(&endpoint.base)).collect();
+        relays.into_iter().collect()
     }
 
     /// The same with another token for a provider, such as a renewed login.

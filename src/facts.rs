@@ -27,6 +27,7 @@ use crate::{
     host::{EngineKind, Host, Owner},
     inside,
     keys::{self, Commands, Keys},
+    models::Ours,
     purpose::Purpose,
     report::{Finding, Hinted, quote},
     secret::{Secret, Value},
@@ -243,6 +244,7 @@ impl Look<'_> {
             written: self.written,
             auth: text(LOGINS),
             models: text(MODELS),
+            servers: &Ours::load(self.host)?.servers,
             purpose,
             commands,
         })

@@ -4,7 +4,7 @@
 mod tests;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     net::{Ipv4Addr, SocketAddrV4},
     path::Path,
@@ -24,11 +24,13 @@ use crate::{
         haproxy::{Egress, Files, Place},
         placeholder::Placeholder,
         provider::{self, PROVIDERS, Provider, UNSERVED},
+        route::Reach,
     },
     config::{self, Config},
     egress::Brokered,
     files::read_small_bytes,
     host::{Host, seconds},
+    models::Server,
     purpose::Purpose,
     secret::Secret,
     written::Written,
@@ -73,6 +75,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) auth: Option<&'a str>,
     /// The text of `models.json`.
     pub(crate) models: Option<&'a str>,
+    /// What of that is from `pi models`.
+    pub(crate) servers: &'a BTreeMap<String, Server>,
     pub(crate) purpose: Purpose,
     pub(crate) commands: Commands,
 }
@@ -99,10 +103,14 @@ impl Keys {
             Purpose::Work | Purpose::Shell => &sources.config.keys,
             Purpose::SetUp | Purpose::Demo => &config::Keys::None,
         };
-        let wanted = texts.inside(policy, &mut notices);
-        let inside: BTreeSet<String> = texts.local().into_iter().chain(wanted.iter().cloned()).collect();
+        // In every network the broker alone passes on to these, and nothing but what a conversation needs.
+        let own = texts.own(sources.servers);
+        let wanted = &texts.inside(policy, &mut notices) - &own;
+        let local: BTreeSet<String> = texts.local().collect();
+        let inside = &(&local | &wanted) - &own;
         let mut broker = Broker { address: format!("{NAME}:{PORT}"), ..Broker::default() };
-        if matches!(policy, config::Keys::Broker { .. }) {
+        if matches!(policy, config::Keys::Broker { .. }) || (*policy == config::Keys::Env && !own.is_empty())
+        {
             let env = &sources.host.env;
             let placeholder = Placeholder::random()?;
             let inputs = broker::Inputs {
@@ -113,6 +121,11 @@ impl Keys {
                 models,
                 inside: &inside,
                 github: None,
+                loopback: if sources.host.engine.shares_our_kernel() {
+                    Reach::Socket
+                } else {
+                    Reach::Machine
+                },
             };
             broker = Broker::new(&inputs, &mut *sources.run())?;
         }
@@ -230,6 +243,15 @@ impl Texts {
             || self.models.get(id).is_some_and(|entry| entry.get("apiKey").is_some())
             || Provider::named(id).is_some_and(|known| known.variables.iter().any(|name| is_set(name)))
             || UNSERVED.iter().any(|(names, known, _)| *known == id && names.iter().all(|name| is_set(name)))
+    }
+
+    /// Servers from `pi models`, as far as the user has not changed where they are.
+    fn own(&self, servers: &BTreeMap<String, Server>) -> BTreeSet<String> {
+        let is_same = |(id, server): &(&String, &Server)| {
+            let there = self.models.get(*id).and_then(|entry| entry.get("baseUrl")?.as_str());
+            !self.auth.contains_key(*id) && there == Some(server.address.to_string().as_str())
+        };
+        servers.iter().filter(is_same).map(|(id, _)| id.clone()).collect()
     }
 
     /// Servers without real keys: the agent asks them itself.

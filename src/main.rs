@@ -30,7 +30,8 @@
 //! | `docker` | docker's flags, messages and outcomes |
 //! | `plan` | everything that a session consists of, as a value |
 //! | `facts` | the parts of the host that a session gets |
-//! | `keys`, `models` | which keys are with the broker, and which inside; model servers of the user's own |
+//! | `keys` | which keys are with the broker, and which inside |
+//! | `models` | model servers of the user's own |
 //! | `written`, `control` | places where agents can write; requests from verbs to a session's launcher |
 //! | `record`, `egress` | a session's id, directory, lock and record; the sources of an allowlist |
 //! | `config` | layers of settings, and one resolver |

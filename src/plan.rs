@@ -18,7 +18,10 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     agent,
     agent_dir::laid::Laid,
-    broker::Broker,
+    broker::{
+        Broker,
+        relay::{self, Relay},
+    },
     config::{Access, Config, Limits, Published},
     egress::{Rendered, Sources, Told},
     facts::Facts,
@@ -57,6 +60,9 @@ const PROXY_PORT: u16 = 8888;
 
 /// From here on the sidecar listens for this machine, a port for each one that is published.
 const PUBLISHED_FROM: u16 = 8900;
+
+/// The directory of the launcher's sockets for the sidecar, in the session's own.
+pub(crate) const RELAYS: &str = "relay";
 
 /// By this name containers reach the machine that they run on.
 const MACHINE: &str = "host.docker.internal";
@@ -113,6 +119,8 @@ pub(crate) struct Plan {
     pub(crate) agent_address: Option<Ipv4Addr>,
     /// What the sidecar is told on its stdin, and nowhere else.
     pub(crate) told: Option<Told>,
+    /// Servers on this machine's loopback to which the launcher passes on what the sidecar sends.
+    pub(crate) relays: Vec<Relay>,
     pub(crate) model: Option<Container>,
     pub(crate) agent: Container,
 }
@@ -151,6 +159,10 @@ impl Inputs<'_> {
             Purpose::SetUp | Purpose::Demo => false,
         };
         self.facts.keys.broker.as_ref().filter(|_| asks)
+    }
+
+    fn relays(&self) -> Vec<Relay> {
+        self.broker().map(Broker::relays).unwrap_or_default()
     }
 
     /// Where the agent's container is created.
@@ -193,6 +205,11 @@ impl Inputs<'_> {
             hosts,
             // Old and new rules at once, and the broker's certificates.
             tmp: "16m",
+            mounts: if self.relays().is_empty() {
+                vec![]
+            } else {
+                vec![Mount::bind(self.state.join(RELAYS), relay::DIRECTORY, Access::ReadOnly)]
+            },
             command: vec![PROXY_PORT.to_string()],
             ..plain
         }
@@ -254,6 +271,7 @@ impl Plan {
             sidecar_address,
             agent_address,
             told,
+            relays: inputs.relays(),
             model,
             agent,
         })

@@ -4,6 +4,7 @@ mod answers;
 mod hidden;
 mod prepare;
 mod proxy_log;
+mod relay;
 mod settings;
 mod sidecar;
 mod steer;
@@ -103,7 +104,9 @@ fn live(
     let LaidOut { mounts, packages } = (needs.lay_out)()?;
     choices.laid = Some(mounts);
     teardown.packages = packages;
-    prepare::prepare(&(needs.plan)(&choices)?)?;
+    let plan = (needs.plan)(&choices)?;
+    prepare::prepare(&plan)?;
+    relay::start(&claim.dir, &plan.relays)?;
     teardown.watcher = Some(Watcher::start(&claim.dir, docker)?);
     let plan = up::up(needs, choices, claim)?;
     if let (Some(network), Some(sidecar), Some(address), Some(told)) =

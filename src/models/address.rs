@@ -65,11 +65,6 @@ impl Address {
     pub(crate) fn origin(&self) -> String {
         format!("http://{}:{}", self.host, self.port)
     }
-
-    /// Whether only this machine itself can reach it.
-    pub(crate) fn is_loopback(&self) -> bool {
-        self.host == "localhost" || self.host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
-    }
 }
 
 impl Display for Address {
@@ -134,14 +129,5 @@ mod tests {
             assert!(Address::parse(text).is_err(), "{text:?}");
         }
         assert!(Address::ollama("box/v1").is_err());
-    }
-
-    #[test]
-    fn loopback_is_seen() {
-        for (text, loopback) in
-            [("localhost", true), ("127.9.9.9", true), ("10.0.0.1", false), ("localhost.x", false)]
-        {
-            assert_eq!(Address::ollama(text).unwrap().is_loopback(), loopback, "{text}");
-        }
     }
 }

@@ -3,6 +3,7 @@
 
 mod cli;
 mod engine;
+mod models;
 mod network;
 mod planted;
 mod session;
