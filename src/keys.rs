@@ -103,6 +103,15 @@ impl Keys {
             Purpose::Work | Purpose::Shell => &sources.config.keys,
             Purpose::SetUp | Purpose::Demo => &config::Keys::None,
         };
+        let policy = match sources.company_proxy().filter(|_| matches!(policy, config::Keys::Broker { .. })) {
+            Some(proxy) => {
+                notices.push(Notice::plain(format!(
+                    "the broker cannot use the proxy that `{proxy}` names, so keys are in the sandbox"
+                )));
+                &config::Keys::Env
+            }
+            None => policy,
+        };
         // In every network the broker alone passes on to these, and nothing but what a conversation needs.
         let own = texts.own(sources.servers);
         let wanted = &texts.inside(policy, &mut notices) - &own;
@@ -175,6 +184,12 @@ impl Sources<'_> {
         let path = written.search_path(host);
         let setting = Setting::new(&host.env, &host.home, path, |path| written.is_fit(path));
         Box::new(move |command| setting.run(command, LIMIT))
+    }
+
+    /// The variable that names a proxy by which this machine gets out.
+    fn company_proxy(&self) -> Option<&'static str> {
+        let is_set = |name: &&str| self.host.var(name).is_some_and(|value| !is_loopback(value));
+        ["https_proxy", "HTTPS_PROXY"].into_iter().find(is_set)
     }
 
     /// The certificates that the settings and Node's own variable name.
@@ -276,6 +291,11 @@ fn is_keyless(entry: &Value) -> bool {
         && !key.contains('$')
         && !key.starts_with('!')
         && bases.all(|base| base.trim().to_ascii_lowercase().starts_with("http://"))
+}
+
+/// Whether a proxy is this machine's own: that is not there for a container.
+fn is_loopback(proxy: &str) -> bool {
+    ["localhost", "127.", "[::1]"].iter().any(|own| proxy.contains(own))
 }
 
 /// A file of the agent's, unless nobody can read it.
