@@ -90,12 +90,12 @@ impl Broker {
         Ok(Self { address: address.to_owned(), routes, github: github.cloned(), unserved, failed })
     }
 
-    /// The names of the providers' own hosts, for which nobody but the broker may ask.
+    /// The names of the providers' own hosts, for which nobody but the broker may ask. GitHub is not among them: packages
+    /// come from there, where the allowlist has it.
     pub(crate) fn hosts(&self) -> BTreeSet<String> {
         let endpoints = self.routes.iter().flat_map(|route| &route.endpoints);
         let public = endpoints.filter(|endpoint| endpoint.reach == Reach::Public);
-        let github = self.github.iter().flat_map(|_| ["github.com", "api.github.com"]).map(str::to_owned);
-        public.map(|endpoint| endpoint.base.host.to_string()).chain(github).collect()
+        public.map(|endpoint| endpoint.base.host.to_string()).collect()
     }
 
     /// Addresses that the user wrote down, each with its port as a line: they may be private.

@@ -78,6 +78,11 @@ pub(crate) struct Options {
     /// By default they stay outside, and the agent uses them through the session's broker. Config key: `keys`.
     #[arg(long)]
     pub(crate) no_keys: bool,
+    /// Do not let the agent push to GitHub, or change issues and pull requests there
+    ///
+    /// Config key: `github_push`.
+    #[arg(long)]
+    pub(crate) no_push: bool,
     /// Mount a file or directory of the host (can be repeated)
     ///
     /// Without DST, the target is SRC. `:ro` mounts read-only. Config key: `mounts`.

@@ -22,6 +22,7 @@ use crate::{
         settings::Scope,
         take_back,
     },
+    broker::github::GitHub,
     config::{Access, Config, Network},
     files::Identity,
     host::{EngineKind, Host, Owner},
@@ -82,6 +83,7 @@ impl Facts {
         who: Owner,
         purpose: Purpose,
         commands: Commands,
+        github: Option<&GitHub>,
     ) -> anyhow::Result<Self> {
         let written = Written::load(host).and(workspace.dirs()).and_around(host);
         let mut findings = Vec::new();
@@ -96,7 +98,7 @@ impl Facts {
         look.repository(&binds)?;
         let writable = look.writable(&binds)?;
         let live = Live::look(&agent_dir)?;
-        let keys = look.keys(&live, purpose, commands)?;
+        let keys = look.keys(&live, purpose, commands, github)?;
         let (credentials, lost) = look.credentials(&keys)?;
         let layout = look.layout(&live, &keys, purpose)?;
         findings.extend(lost);
@@ -236,7 +238,13 @@ impl Look<'_> {
     }
 
     /// The keys, and where each is.
-    fn keys(&self, live: &Live, purpose: Purpose, commands: Commands) -> anyhow::Result<Keys> {
+    fn keys(
+        &self,
+        live: &Live,
+        purpose: Purpose,
+        commands: Commands,
+        github: Option<&GitHub>,
+    ) -> anyhow::Result<Keys> {
         let text = |name: &str| live.texts.get(name).map(String::as_str);
         Keys::gather(&keys::Sources {
             config: self.config,
@@ -245,6 +253,7 @@ impl Look<'_> {
             auth: text(LOGINS),
             models: text(MODELS),
             servers: &Ours::load(self.host)?.servers,
+            github,
             purpose,
             commands,
         })

@@ -21,6 +21,7 @@ use crate::{
         agent_files::AgentFiles,
         command::{LIMIT, Setting},
         credentials::{self, Run},
+        github::GitHub,
         haproxy::{Egress, Files, Place},
         placeholder::Placeholder,
         provider::{self, PROVIDERS, Provider, UNSERVED},
@@ -77,6 +78,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) models: Option<&'a str>,
     /// What of that is from `pi models`.
     pub(crate) servers: &'a BTreeMap<String, Server>,
+    pub(crate) github: Option<&'a GitHub>,
     pub(crate) purpose: Purpose,
     pub(crate) commands: Commands,
 }
@@ -103,23 +105,24 @@ impl Keys {
             Purpose::Work | Purpose::Shell => &sources.config.keys,
             Purpose::SetUp | Purpose::Demo => &config::Keys::None,
         };
-        let policy = match sources.company_proxy().filter(|_| matches!(policy, config::Keys::Broker { .. })) {
-            Some(proxy) => {
-                notices.push(Notice::plain(format!(
-                    "the broker cannot use the proxy that `{proxy}` names, so keys are in the sandbox"
-                )));
-                &config::Keys::Env
-            }
-            None => policy,
-        };
+        let policy =
+            match company_proxy(sources.host).filter(|_| matches!(policy, config::Keys::Broker { .. })) {
+                Some(proxy) => {
+                    notices.push(Notice::plain(format!(
+                        "the broker cannot use the proxy that `{proxy}` names, so keys are in the sandbox"
+                    )));
+                    &config::Keys::Env
+                }
+                None => policy,
+            };
         // In every network the broker alone passes on to these, and nothing but what a conversation needs.
         let own = texts.own(sources.servers);
         let wanted = &texts.inside(policy, &mut notices) - &own;
         let local: BTreeSet<String> = texts.local().collect();
         let inside = &(&local | &wanted) - &own;
         let mut broker = Broker { address: format!("{NAME}:{PORT}"), ..Broker::default() };
-        if matches!(policy, config::Keys::Broker { .. }) || (*policy == config::Keys::Env && !own.is_empty())
-        {
+        let has_own = !own.is_empty() || sources.github.is_some();
+        if matches!(policy, config::Keys::Broker { .. }) || (*policy == config::Keys::Env && has_own) {
             let env = &sources.host.env;
             let placeholder = Placeholder::random()?;
             let inputs = broker::Inputs {
@@ -129,7 +132,7 @@ impl Keys {
                 auth,
                 models,
                 inside: &inside,
-                github: None,
+                github: sources.github,
                 loopback: if sources.host.engine.shares_our_kernel() {
                     Reach::Socket
                 } else {
@@ -145,7 +148,7 @@ impl Keys {
         let note = (!present.is_empty()).then(|| {
             format!("the keys of {} are in the sandbox, where the agent can read them", list(&present))
         });
-        let broker = Some(broker).filter(|broker| !broker.routes.is_empty());
+        let broker = Some(broker).filter(|broker| !broker.routes.is_empty() || broker.github.is_some());
         let authorities = if broker.is_some() { sources.authorities(&mut notices) } else { String::new() };
         Ok(Self { broker, agent, has_some_inside: !present.is_empty(), inside, authorities, notices, note })
     }
@@ -186,12 +189,6 @@ impl Sources<'_> {
         Box::new(move |command| setting.run(command, LIMIT))
     }
 
-    /// The variable that names a proxy by which this machine gets out.
-    fn company_proxy(&self) -> Option<&'static str> {
-        let is_set = |name: &&str| self.host.var(name).is_some_and(|value| !is_loopback(value));
-        ["https_proxy", "HTTPS_PROXY"].into_iter().find(is_set)
-    }
-
     /// The certificates that the settings and Node's own variable name.
     fn authorities(&self, notices: &mut Vec<Notice>) -> String {
         const NODES: &str = "NODE_EXTRA_CA_CERTS";
@@ -217,6 +214,12 @@ impl Sources<'_> {
         let bytes = read_small_bytes(&real)?.context("there is no such file")?;
         String::from_utf8(bytes).context("they are not text")
     }
+}
+
+/// The variable that names a proxy by which this machine gets out.
+pub(crate) fn company_proxy(host: &Host) -> Option<&'static str> {
+    let is_set = |name: &&str| host.var(name).is_some_and(|value| !is_loopback(value));
+    ["https_proxy", "HTTPS_PROXY"].into_iter().find(is_set)
 }
 
 /// The user's two files, as values.

@@ -11,6 +11,7 @@ use crate::{
     egress::{self, Sources},
     facts::{self, Facts},
     files::private_dir,
+    github,
     host::{Host, Owner, seconds},
     image::{
         self, Image,
@@ -114,12 +115,15 @@ impl Launcher {
         let config = if program.purpose == Purpose::Demo { config.for_demo() } else { config };
         let (who, as_root) = facts::who(&self.host, &workspace);
         let commands = if self.options.dry_run.is_some() { Commands::Skip } else { Commands::Run };
-        let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose, commands)?;
+        let github = self.github(&config, &workspace, program.purpose, commands)?;
+        let purpose = program.purpose;
+        let facts =
+            Facts::gather(&config, &self.host, &workspace, who, purpose, commands, github.github.as_ref())?;
         let facts =
             if program.sees_the_repository() { facts.hiding(&config, &workspace, who)? } else { facts };
         let findings = workspace.findings.iter().chain(&as_root).chain(&facts.findings);
         findings.for_each(Finding::warn);
-        self.tell(&facts)?;
+        self.tell(&facts, github.notices)?;
         for name in config.env.iter().filter(|text| !text.contains('=')) {
             if agent::unfit(name).is_none() && !self.host.env.contains_key(OsStr::new(name)) {
                 report::warn(format_args!("`{name}` is not set, so the agent does not get it"));
@@ -137,8 +141,8 @@ impl Launcher {
     }
 
     /// Tells what the session does not have of the agent's directory; most of it once on this machine.
-    fn tell(&self, facts: &Facts) -> anyhow::Result<()> {
-        let notices = [facts.layout.notices.clone(), facts.keys.notices.clone()].concat();
+    fn tell(&self, facts: &Facts, github: Vec<Notice>) -> anyhow::Result<()> {
+        let notices = [facts.layout.notices.clone(), facts.keys.notices.clone(), github].concat();
         let fresh = match self.options.dry_run {
             Some(_) => notices,
             None => untold(notices, &real(&self.host.state_dir()))?,
@@ -146,6 +150,21 @@ impl Launcher {
         fresh.iter().for_each(Notice::say);
         facts.keys.note.iter().for_each(report::note);
         Ok(())
+    }
+
+    /// The repositories on GitHub. On a terminal it may ask.
+    fn github(
+        &self,
+        config: &Config,
+        workspace: &Workspace,
+        purpose: Purpose,
+        commands: Commands,
+    ) -> anyhow::Result<github::Found> {
+        let asks = self.host.terminal.stdin && self.host.terminal.stderr && self.options.dry_run.is_none();
+        let ask: &dyn Fn(&str) -> bool = &report::ask;
+        let ask = asks.then_some(ask);
+        let host = &self.host;
+        github::find(&github::Sources { config, host, workspace, purpose, commands, ask })
     }
 
     fn reach(&self, config: &Config) -> anyhow::Result<Reach> {

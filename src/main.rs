@@ -29,7 +29,7 @@
 //! | `session`, `image` | the life of a session; building images |
 //! | `docker` | docker's flags, messages and outcomes |
 //! | `plan` | everything that a session consists of, as a value |
-//! | `facts` | the parts of the host that a session gets |
+//! | `facts`, `github` | the parts of the host that a session gets; its repositories on GitHub |
 //! | `keys` | which keys are with the broker, and which inside |
 //! | `models` | model servers of the user's own |
 //! | `written`, `control` | places where agents can write; requests from verbs to a session's launcher |
@@ -64,6 +64,7 @@ mod facts;
 mod files;
 #[cfg(test)]
 mod floors;
+mod github;
 mod host;
 mod image;
 mod inside;

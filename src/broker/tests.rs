@@ -373,7 +373,7 @@ fn a_broken_file_is_an_error_that_does_not_quote_it() {
 fn github(token: &str, write: Write, repositories: &[&str]) -> GitHub {
     let token = Secret::new(token.into());
     GitHub {
-        listen: SocketAddrV4::new(Ipv4Addr::new(10, 9, 8, 7), 8441),
+        address: "pi-keys:8441".to_owned(),
         placeholder: Placeholder::from([7; 16]),
         graph: Graph::for_token(&token),
         token,

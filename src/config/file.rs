@@ -10,7 +10,7 @@ use serde::{
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    DEFAULTS, Keys, MountSpec, Pattern, Pull,
+    DEFAULTS, GitHubToken, Keys, MountSpec, Pattern, Pull,
     place::{A_SETTING, Place, line_of},
     value::{
         PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, runtime, size,
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     agent_dir::entry::Persist,
+    broker::github::Repository,
     domain::{Allowlist, Source},
     files::{read_small, read_small_bytes},
     lang::Lang,
@@ -50,6 +51,10 @@ pub(super) struct Layer {
     pub(super) persist: Values,
     #[serde(default, deserialize_with = "keys")]
     pub(super) keys: Option<Keys>,
+    pub(super) github: Values,
+    #[serde(default, deserialize_with = "choice")]
+    pub(super) github_token: Option<GitHubToken>,
+    pub(super) github_push: Option<bool>,
     pub(super) hide: Values,
     /// Older releases had this; it is refused with what to use.
     agent_dir: Option<Spanned<toml::Value>>,
@@ -146,6 +151,10 @@ fn check(layer: &Layer) -> Result<(), (Range<usize>, anyhow::Error)> {
     })?;
     each(layer.env.iter().flatten(), |text| variable(text.split('=').next().unwrap_or(text)))?;
     each(layer.packages.iter().flatten(), package)?;
+    each(layer.github.iter().flatten(), |text| match Repository::parse(text) {
+        Some(_) => Ok(()),
+        None => bail!("`{}` is not a repository on GitHub, `owner/name`", text.escape_debug()),
+    })?;
     each(layer.dns.iter().flatten(), |text| match text.parse::<IpAddr>() {
         Ok(_) => Ok(()),
         Err(_) => bail!("`{}` is not the IP address of a DNS server", text.escape_debug()),

@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use super::{Inputs, Mount, PROXY_PORT, Reach, mounts::expected_mounts};
 use crate::{
-    agent,
+    agent, github,
     host::Host,
     inside, keys,
     report::Hinted,
@@ -64,23 +64,7 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
     for (name, path) in &facts.credentials {
         env.insert((*name).to_owned(), path.to_string_lossy().into_owned().into());
     }
-    let mut git = vec![
-        ("safe.directory".to_owned(), "*".to_owned()),
-        ("commit.gpgsign".to_owned(), "false".to_owned()),
-        ("tag.gpgsign".to_owned(), "false".to_owned()),
-        ("push.default".to_owned(), "current".to_owned()),
-        ("branch.autoSetupMerge".to_owned(), "false".to_owned()),
-    ];
-    git.extend(facts.identity.iter().cloned());
-    if let Some(token) = host.env.get(OsStr::new("PI_GH_TOKEN")).filter(|token| !token.is_empty()) {
-        env.insert("GH_TOKEN".to_owned(), Value::Secret(Secret::new(token.clone())));
-        git.push(("credential.https://github.com.helper".to_owned(), "!gh auth git-credential".to_owned()));
-    }
-    env.insert("GIT_CONFIG_COUNT".to_owned(), git.len().to_string().into());
-    for (n, (key, value)) in git.into_iter().enumerate() {
-        env.insert(format!("GIT_CONFIG_KEY_{n}"), key.into());
-        env.insert(format!("GIT_CONFIG_VALUE_{n}"), value.into());
-    }
+    env.extend(git(inputs));
     for (name, value) in [
         ("HOME", inside::HOME),
         ("USER", "pi"),
@@ -135,6 +119,32 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
         }
     }
     Ok(env)
+}
+
+/// Settings of git, and what git and `gh` need to find the broker.
+fn git(inputs: &Inputs<'_>) -> BTreeMap<String, Value> {
+    let mut env = BTreeMap::new();
+    let mut git = vec![
+        ("safe.directory".to_owned(), "*".to_owned()),
+        ("commit.gpgsign".to_owned(), "false".to_owned()),
+        ("tag.gpgsign".to_owned(), "false".to_owned()),
+        ("push.default".to_owned(), "current".to_owned()),
+        ("branch.autoSetupMerge".to_owned(), "false".to_owned()),
+    ];
+    git.extend(inputs.facts.identity.iter().cloned());
+    if let Some(github) = inputs.broker().and_then(|broker| broker.github.as_ref()) {
+        let side = github.agent();
+        git.extend(side.git);
+        env.extend(side.env.into_iter().map(|(name, value)| (name, value.into())));
+        let address = format!("{}:{}", inputs.subnet().sidecar(), github::PORT);
+        env.insert("PI_BOX_GITHUB".to_owned(), address.into());
+    }
+    env.insert("GIT_CONFIG_COUNT".to_owned(), git.len().to_string().into());
+    for (n, (key, value)) in git.into_iter().enumerate() {
+        env.insert(format!("GIT_CONFIG_KEY_{n}"), key.into());
+        env.insert(format!("GIT_CONFIG_VALUE_{n}"), value.into());
+    }
+    env
 }
 
 /// The value of `NO_PROXY` with the broker.
