@@ -119,10 +119,17 @@ impl Broker {
         relays.into_iter().collect()
     }
 
+    /// All keys, as the broker in the sidecar reads them.
+    #[cfg_attr(not(test), expect(dead_code, reason = "nobody renews a login yet"))]
+    pub(crate) fn keys(&self) -> Secret {
+        haproxy::keys(self)
+    }
+
     /// The same with another token for a provider, such as a renewed login.
     ///
     /// # Errors
     /// The provider has no route, or the token cannot stand in a header.
+    #[cfg_attr(not(test), expect(dead_code, reason = "nobody renews a login yet"))]
     pub(crate) fn with_token(&self, provider: &str, token: &Secret, expires: i64) -> Result<Self, String> {
         let mut broker = self.clone();
         let route = broker.routes.iter_mut().find(|route| route.provider == provider);
@@ -130,10 +137,5 @@ impl Broker {
         route.secret = credentials::header_value(token)?;
         route.expires = Some(expires);
         Ok(broker)
-    }
-
-    /// All keys, as the broker in the sidecar reads them.
-    pub(crate) fn keys(&self) -> Secret {
-        haproxy::keys(self)
     }
 }

@@ -170,8 +170,11 @@ pub(crate) enum Verb {
     /// Look at everything that a session needs, and say what to do about what is not fine
     Doctor {
         /// Print JSON instead of a table
-        #[arg(long)]
+        #[arg(long, conflicts_with = "prove")]
         json: bool,
+        /// Attack throw-away sessions from inside, one for each kind of network, and show which walls held
+        #[arg(long)]
+        prove: bool,
     },
     /// Allow hosts in a running session, or reload its allowlist
     Allow {
@@ -193,6 +196,11 @@ pub(crate) enum Verb {
         /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
+        /// Add the exact names to the allowlist, and let a running session read it
+        ///
+        /// A host where anybody can publish is added as a comment.
+        #[arg(long, conflicts_with = "json")]
+        save: bool,
     },
     /// Check whether the allowlist allows an address, and show the entry
     Check {
@@ -324,7 +332,7 @@ fn check_honoured(name: &str, verb: Option<&Verb>, given: &[String]) -> anyhow::
         None | Some(Verb::Shell { session: None, .. }) => return Ok(()),
         Some(Verb::Build { .. }) => &["lang", "build"],
         Some(Verb::Demo) => &["build", "runtime", "memory", "cpus", "pids"],
-        Some(Verb::Allow { .. } | Verb::Doctor { .. }) => &["allowed-domains"],
+        Some(Verb::Allow { .. } | Verb::Blocked { .. } | Verb::Doctor { .. }) => &["allowed-domains"],
         Some(Verb::Check { .. }) => &["allowed-domains", "allow"],
         Some(Verb::Clean { .. }) => &["dry-run"],
         Some(_) => &[],

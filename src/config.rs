@@ -65,6 +65,7 @@ pub(crate) struct Config {
     pub(crate) github: Vec<Repository>,
     pub(crate) github_token: GitHubToken,
     pub(crate) github_push: bool,
+    pub(crate) git: GitAccess,
     /// `None` where the user has not decided.
     pub(crate) hide: Option<Hide>,
     pub(crate) docker: String,
@@ -112,6 +113,18 @@ impl Default for Keys {
     fn default() -> Self {
         Self::Broker { inside: BTreeSet::new() }
     }
+}
+
+/// How sessions have the repository's git directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum GitAccess {
+    /// A git directory of the agent's own, whose commits come over.
+    Private,
+    /// The host's, without its settings.
+    ReadOnly,
+    /// The host's. What an agent writes there can run on the host.
+    Shared,
 }
 
 /// Limits of a container; `None` is no limit.
@@ -167,16 +180,25 @@ impl Config {
         resolve(options, host, project.flatten(), user)
     }
 
-    /// The settings of `pi demo`, without the user's mounts and variables.
+    /// The settings of `pi demo`.
     pub(crate) fn for_demo(self) -> Self {
+        Self { network: Network::Demo, session_name: Some("demo".to_owned()), ..self.without_extras() }
+    }
+
+    /// The settings of `pi doctor --prove`.
+    pub(crate) fn for_proof(self) -> Self {
+        Self { session_name: Some("proof".to_owned()), ..self.without_extras() }
+    }
+
+    /// Without what the user has let in besides, which is no fault of the walls.
+    fn without_extras(self) -> Self {
         Self {
-            network: Network::Demo,
             mounts: vec![],
             env: vec![],
+            lan: vec![],
             persist: vec![],
             keys: Keys::None,
             hide: Some(Hide::default()),
-            session_name: Some("demo".to_owned()),
             ..self
         }
     }
@@ -230,6 +252,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         github_token: user.github_token.or(base.github_token).unwrap_or_default(),
         github_push: !options.no_push && user.github_push.or(base.github_push).unwrap_or(true),
         keys: if options.no_keys { Keys::None } else { user.keys.or(base.keys).unwrap_or_default() },
+        git: user.git.or(base.git).unwrap_or(GitAccess::Private),
         hide: user.hide.map(|patterns| hide(Some(patterns))),
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,

@@ -18,7 +18,7 @@ use std::{
     fmt,
 };
 
-pub(crate) use self::{entry::Entry, target::Target};
+pub(crate) use self::{entry::Entry, name::is_open_to_all, target::Target};
 use self::{
     entry::Origin,
     name::{Host, printable, suffixes},

@@ -105,8 +105,13 @@ impl Facts {
         findings.extend(selinux(&workspace.root));
         findings.extend(look.allowlist(&writable));
         // A demonstration is nobody's work, and acli's login is for those who have the program in the image.
-        let wanted =
-            |what: bool, path| if what && purpose != Purpose::Demo { look.of_home(path) } else { Ok(None) };
+        let wanted = |what: bool, path| {
+            if what && !matches!(purpose, Purpose::Demo | Purpose::Proof) {
+                look.of_home(path)
+            } else {
+                Ok(None)
+            }
+        };
         let mut optional = |found: Result<Option<PathBuf>, Finding>| {
             found.unwrap_or_else(|finding| {
                 findings.push(finding);

@@ -103,7 +103,7 @@ impl Keys {
         let texts = Texts { auth: object(auth), models: providers(models) };
         let policy = match sources.purpose {
             Purpose::Work | Purpose::Shell => &sources.config.keys,
-            Purpose::SetUp | Purpose::Demo => &config::Keys::None,
+            Purpose::SetUp | Purpose::Demo | Purpose::Proof => &config::Keys::None,
         };
         let policy =
             match company_proxy(sources.host).filter(|_| matches!(policy, config::Keys::Broker { .. })) {
@@ -117,8 +117,8 @@ impl Keys {
             };
         // In every network the broker alone passes on to these, and nothing but what a conversation needs.
         let own = texts.own(sources.servers);
-        let wanted = &texts.inside(policy, &mut notices) - &own;
         let local: BTreeSet<String> = texts.local().collect();
+        let wanted = &(&texts.inside(policy, &mut notices) - &own) - &local;
         let inside = &(&local | &wanted) - &own;
         let mut broker = Broker { address: format!("{NAME}:{PORT}"), ..Broker::default() };
         let has_own = !own.is_empty() || sources.github.is_some();

@@ -1,6 +1,8 @@
 //! The common start of all verbs: the options, the machine, the settings, the engine.
 
-use std::{ffi::OsStr, fs, time::SystemTime};
+mod git;
+
+use std::{ffi::OsStr, fs, path::Path, time::SystemTime};
 
 use crate::{
     agent,
@@ -11,6 +13,7 @@ use crate::{
     egress::{self, Sources},
     facts::{self, Facts},
     files::private_dir,
+    git::given::Given,
     github,
     host::{Host, Owner, seconds},
     image::{
@@ -112,7 +115,11 @@ impl Launcher {
         self.host.engine.check()?;
         let workspace = Workspace::find(&self.host)?;
         let config = self.trusted(Config::load(&self.options, &self.host, Some(&workspace.root))?)?;
-        let config = if program.purpose == Purpose::Demo { config.for_demo() } else { config };
+        let config = match program.purpose {
+            Purpose::Demo => config.for_demo(),
+            Purpose::Proof => config.for_proof(),
+            _ => config,
+        };
         let (who, as_root) = facts::who(&self.host, &workspace);
         let commands = if self.options.dry_run.is_some() { Commands::Skip } else { Commands::Run };
         let github = self.github(&config, &workspace, program.purpose, commands)?;
@@ -191,7 +198,13 @@ impl Launcher {
     }
 
     /// Plans a session.
-    fn plan(&self, prepared: &Prepared, id: &SessionId, choices: &Choices) -> anyhow::Result<Plan> {
+    fn plan(
+        &self,
+        prepared: &Prepared,
+        git: &Given,
+        id: &SessionId,
+        choices: &Choices,
+    ) -> anyhow::Result<Plan> {
         let Prepared { workspace, config, facts, image, who, program, reach, .. } = prepared;
         Plan::new(Inputs {
             id,
@@ -200,6 +213,7 @@ impl Launcher {
             host: &self.host,
             workspace,
             facts,
+            git,
             image: image.tag(),
             who: *who,
             program,
@@ -211,8 +225,9 @@ impl Launcher {
 
     /// Plans a session for a dry run.
     pub(crate) fn dry_plan(&self, prepared: &Prepared) -> anyhow::Result<Plan> {
-        let naming = prepared.naming();
-        self.plan(prepared, &SessionId::random()?, &prepared.choices(naming.plain(), &self.host))
+        let (naming, id) = (prepared.naming(), SessionId::random()?);
+        let git = git::given(self, prepared, &id)?;
+        self.plan(prepared, &git, &id, &prepared.choices(naming.plain(), &self.host))
     }
 
     /// Runs a session from beginning to end.
@@ -225,12 +240,16 @@ impl Launcher {
         let id = SessionId::random()?;
         let naming = prepared.naming();
         let choices = prepared.choices(naming.plain(), &self.host);
+        session::bring_in(&prepared.workspace.root, &docker, &self.host);
+        let git = git::given(self, prepared, &id)?;
         // The demo's repository is removed afterwards.
-        if prepared.program.purpose != Purpose::Demo {
-            let plan = self.plan(prepared, &id, &choices)?;
+        if !matches!(prepared.program.purpose, Purpose::Demo | Purpose::Proof) {
+            let plan = self.plan(prepared, &git, &id, &choices)?;
+            let own = [plan.state.clone(), real(&plan.state)];
+            let is_lasting = |path: &&Path| !own.iter().any(|own| path.starts_with(own));
             let writable = plan.agent.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
             // Its own files are gone with the session.
-            let paths = writable.filter_map(Mount::path).filter(|path| !path.starts_with(&plan.state));
+            let paths = writable.filter_map(Mount::path).filter(is_lasting);
             Written::remember(&self.host, paths)?;
         }
         if let Reach::Proxy(_, sources) = &prepared.reach {
@@ -241,16 +260,17 @@ impl Launcher {
             host: &self.host,
             docker: &docker,
             signals: &self.signals,
-            plan: &|choices| self.plan(prepared, &id, choices),
-            lay_out: &|| {
+            plan: &|choices| self.plan(prepared, &git, &id, choices),
+            lay_out: &|name| {
                 let place = Place {
                     session: &real(&record::directory(&self.host, &id)),
                     live: &prepared.facts.agent_dir,
                     root: &prepared.workspace.root,
                     owner: (self.host.uid == 0 && prepared.who.uid != 0).then_some(prepared.who),
                 };
-                session::lay_out(&prepared.facts, place)
+                session::lay_out(&prepared.facts, place, &git, name)
             },
+            git: git.git(),
             agent_image: &|| builder.ensure(&prepared.image, Effort::Missing),
             sidecar_image: &|| builder.ensure(&prepared.proxy, Effort::Missing),
             naming: &naming,

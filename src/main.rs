@@ -32,6 +32,7 @@
 //! | `facts`, `github` | the parts of the host that a session gets; its repositories on GitHub |
 //! | `keys` | which keys are with the broker, and which inside |
 //! | `models` | model servers of the user's own |
+//! | `git` | the agent's own git directory, and what it leaves in a work tree |
 //! | `written`, `control` | places where agents can write; requests from verbs to a session's launcher |
 //! | `record`, `egress` | a session's id, directory, lock and record; the sources of an allowlist |
 //! | `config` | layers of settings, and one resolver |
@@ -64,6 +65,7 @@ mod facts;
 mod files;
 #[cfg(test)]
 mod floors;
+mod git;
 mod github;
 mod host;
 mod image;
@@ -116,12 +118,12 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         }
         Action::Verb(Verb::Build { all }) => verb::build::run(&launcher()?, all),
         Action::Verb(Verb::Demo) => verb::demo::run(&launcher()?),
-        Action::Verb(Verb::Doctor { json }) => verb::doctor::run(&launcher()?, json),
+        Action::Verb(Verb::Doctor { json, prove }) => verb::doctor::run(&launcher()?, json, prove),
         Action::Verb(Verb::Allow { entries, session, save }) => {
             verb::allow::run(&launcher()?, &entries, session.as_deref(), save)
         }
-        Action::Verb(Verb::Blocked { session, json }) => {
-            verb::blocked::run(&launcher()?, session.as_deref(), json)
+        Action::Verb(Verb::Blocked { session, json, save }) => {
+            verb::blocked::run(&launcher()?, session.as_deref(), json, save)
         }
         Action::Verb(Verb::Check { targets }) => verb::check::run(&launcher()?, &targets),
         Action::Verb(Verb::Models { what }) => verb::models::run(&launcher()?, &what),

@@ -2,6 +2,7 @@
 //! nothing here looks at the machine or changes it, and nobody changes a plan: what varies is an input.
 
 mod environment;
+mod hatch;
 mod mounts;
 mod noun;
 mod subnet;
@@ -25,6 +26,7 @@ use crate::{
     config::{Access, Config, Limits, Published},
     egress::{Rendered, Sources, Told},
     facts::Facts,
+    git::given::Given,
     host::{Host, Owner, hex},
     inside, keys,
     purpose::{Program, Purpose},
@@ -33,23 +35,29 @@ use crate::{
 };
 
 pub(crate) use self::mounts::shadow;
-pub(crate) use self::noun::{
-    Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Source, Streams,
-};
 use self::{
     environment::{environment, no_proxies},
     mounts::{agent_mounts, needed, unique, workspace_mounts},
     subnet::Subnet,
 };
+pub(crate) use self::{
+    hatch::Hatch,
+    noun::{
+        Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Source, Streams,
+    },
+};
 
 /// The seccomp profile of every container; no looser than the newest engine's own, on any engine.
 const SECCOMP: &str = include_str!("../assets/seccomp.json");
+
+/// Its name in the session's directory.
+const SECCOMP_FILE: &str = "seccomp.json";
 
 /// The scripted model of `pi demo`.
 const MODEL: &str = include_str!("../assets/demo/model.mjs");
 
 /// What the scripted model has the agent run.
-const CHECK: &str = include_str!("../assets/demo/check.sh");
+const CHECK: &str = concat!(include_str!("../assets/demo/walls.sh"), include_str!("../assets/demo/check.sh"));
 
 /// How many files a process of a container may open, unless the machine allows fewer: an engine cannot give more than
 /// it has itself.
@@ -122,6 +130,8 @@ pub(crate) struct Plan {
     /// Servers on this machine's loopback to which the launcher passes on what the sidecar sends.
     pub(crate) relays: Vec<Relay>,
     pub(crate) model: Option<Container>,
+    /// Made only when there is a commit to take over.
+    pub(crate) git: Option<Hatch>,
     pub(crate) agent: Container,
 }
 
@@ -134,6 +144,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) host: &'a Host,
     pub(crate) workspace: &'a Workspace,
     pub(crate) facts: &'a Facts,
+    pub(crate) git: &'a Given,
     /// What people call the agent's image.
     pub(crate) image: &'a str,
     pub(crate) who: Owner,
@@ -156,7 +167,7 @@ impl Inputs<'_> {
         let asks = match purpose {
             Purpose::Shell => true,
             Purpose::Work => agent::runs_a_model(words, &self.config.images.agent_version),
-            Purpose::SetUp | Purpose::Demo => false,
+            Purpose::SetUp | Purpose::Demo | Purpose::Proof => false,
         };
         self.facts.keys.broker.as_ref().filter(|_| asks)
     }
@@ -228,7 +239,7 @@ impl Plan {
     /// The user asked for a variable that cannot be given.
     pub(crate) fn new(inputs: Inputs<'_>) -> anyhow::Result<Self> {
         let Inputs { id, choices, host, workspace, reach, state, .. } = inputs;
-        let seccomp = state.join("seccomp.json");
+        let seccomp = state.join(SECCOMP_FILE);
         let labels = labels(id, host, workspace);
         let subnet = inputs.subnet();
         let mut files = vec![File::session(&seccomp, SECCOMP)];
@@ -273,6 +284,7 @@ impl Plan {
             told,
             relays: inputs.relays(),
             model,
+            git: Hatch::of(&inputs, &labels),
             agent,
         })
     }
@@ -323,7 +335,7 @@ fn agent_container(
         runtime: config.runtime.clone(),
         streams: match program.purpose {
             // Nobody watches: the table at the end says it.
-            Purpose::Demo => Streams::Silent,
+            Purpose::Demo | Purpose::Proof => Streams::Silent,
             _ => Streams::of(host.terminal.stdin, host.terminal.stdout),
         },
         hosts: inputs.hosts(),
@@ -436,7 +448,7 @@ fn briefing(reach: &Reach, published: &[Published]) -> String {
 fn command(inputs: &Inputs<'_>) -> Vec<String> {
     let Inputs { program, reach, facts, config, .. } = inputs;
     let args = &program.words;
-    if program.purpose == Purpose::Shell {
+    if matches!(program.purpose, Purpose::Shell | Purpose::Proof) {
         return args.clone();
     }
     let mut words = vec!["pi".to_owned()];

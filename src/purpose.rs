@@ -14,6 +14,8 @@ pub(crate) enum Purpose {
     SetUp,
     /// A scripted model tries the walls of the sandbox, in a scratch repository.
     Demo,
+    /// A script tries the walls of each kind of network, in a scratch repository.
+    Proof,
 }
 
 /// The program of a session, and its purpose.

@@ -270,7 +270,7 @@ fn entries_of(dir: &Path) -> impl Iterator<Item = (SessionId, PathBuf)> + use<> 
 fn look(host: &Host) -> (Vec<Live>, Vec<Dead>) {
     let mut live = Vec::new();
     let mut dead = Vec::new();
-    for (id, dir) in entries(host) {
+    for (id, dir) in entries(host).filter(|(_, dir)| !dir.join(KEPT).exists()) {
         let record = Record::load(&dir).filter(|record| record.id == id);
         let is_dead = match fs::File::open(dir.join(LOCK)) {
             Ok(lock) => lock.try_lock().is_ok(),
@@ -290,6 +290,21 @@ fn look(host: &Host) -> (Vec<Live>, Vec<Dead>) {
     live.sort_by(|a, b| (a.record.started, &a.record.id).cmp(&(b.record.started, &b.record.id)));
     (live, dead)
 }
+
+/// Keeps the directory of a session that has ended: there is work in it that could not be taken over, for this reason.
+pub(crate) fn keep(dir: &Path, reason: &str) -> anyhow::Result<()> {
+    let path = dir.join(KEPT);
+    replace(&path, reason.as_bytes()).with_context(|| format!("could not write `{}`", path.display()))
+}
+
+/// The directories that were kept, and why.
+pub(crate) fn kept(host: &Host) -> Vec<(PathBuf, String)> {
+    let reason = |dir: &Path| read_small(&dir.join(KEPT)).ok().flatten();
+    entries(host).filter_map(|(_, dir)| reason(&dir).map(|reason| (dir, reason))).collect()
+}
+
+/// In the directory of a session that is neither live nor to be taken down.
+const KEPT: &str = "kept";
 
 /// Removes a session's directory. It first gets a name that is no session's: nobody is to find half of it.
 ///

@@ -3,6 +3,8 @@
 //! The log repeats bytes that the agent chose, and users see them on a terminal. So a line counts only if its whole
 //! form is right. A destination may have letters, digits and `. _ : [ ] -`; any other becomes [`ODD`].
 
+mod proposal;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -15,6 +17,8 @@ use crate::{
     domain::Entry,
     report::{self, quote},
 };
+
+pub(crate) use self::proposal::proposal;
 
 /// Stands for a destination that is not safe to show.
 pub(crate) const ODD: &str = "<non-printable>";

@@ -1,7 +1,10 @@
 //! The life of a session: claim, up, attach, down.
 
 mod answers;
+mod came_over;
+mod commits;
 mod hidden;
+mod left;
 mod prepare;
 mod proxy_log;
 mod relay;
@@ -13,26 +16,34 @@ mod teardown;
 mod up;
 mod watcher;
 
-use std::{os::unix::process::ExitStatusExt as _, path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM};
 
-pub(crate) use self::{
-    settings::{LaidOut, lay_out},
-    sweep::{Sweep, take_down},
-    teardown::take_down_by_id,
-    watcher::watch,
-};
 use self::{
+    commits::Commits,
     sidecar::Sidecar,
     steer::{Phase, Steer},
     teardown::{Extent, Teardown},
     watcher::Watcher,
 };
+pub(crate) use self::{
+    settings::{LaidOut, lay_out},
+    sweep::{Sweep, bring_in, take_down},
+    teardown::take_down_by_id,
+    watcher::watch,
+};
 use crate::{
     control::Server,
     docker::{Docker, Ended, Shown, known_refusal},
     egress::Sources,
+    git::command::Git,
     host::Host,
     plan::{Choices, Plan},
     record::{Claim, Naming, SessionId},
@@ -50,8 +61,10 @@ pub(crate) struct Needs<'a> {
     pub(crate) signals: &'a Signals,
     /// Plans the session with these choices.
     pub(crate) plan: &'a dyn Fn(&Choices) -> anyhow::Result<Plan>,
-    /// Lays out the agent's own directory, once the session has a place.
-    pub(crate) lay_out: &'a dyn Fn() -> anyhow::Result<LaidOut>,
+    /// Lays out the agent's own directories, once the session has a place and this name.
+    pub(crate) lay_out: &'a dyn Fn(&str) -> anyhow::Result<LaidOut>,
+    /// What takes over the agent's commits, where it can make some.
+    pub(crate) git: Option<&'a Git>,
     /// Makes the agent's image exist and names it.
     pub(crate) agent_image: &'a dyn Fn() -> anyhow::Result<String>,
     /// Makes the sidecar's image exist and names it.
@@ -69,7 +82,12 @@ pub(crate) struct Needs<'a> {
 /// Any step failed, or a signal came; everything is taken down all the same.
 pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyhow::Result<u8> {
     let with_name = |name: &str| Choices { name: name.to_owned(), ..choices.clone() };
-    let claim = Claim::take(needs.host, id, needs.naming, |name| Ok((needs.plan)(&with_name(name))?.record))?;
+    let mut root = PathBuf::new();
+    let claim = Claim::take(needs.host, id, needs.naming, |name| {
+        let record = (needs.plan)(&with_name(name))?.record;
+        root.clone_from(&record.repository);
+        Ok(record)
+    })?;
     let steer = Arc::new(Steer::new(&claim.name, needs.host, needs.signals, needs.sources));
     let server = Server::start(&claim.dir, steer.clone())?;
     let docker = needs.docker.clone().holding(claim.lock.clone());
@@ -79,8 +97,10 @@ pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyho
         host: needs.host,
         id: id.clone(),
         dir: claim.dir.clone(),
+        root,
         list: needs.list.map(Path::to_owned),
         packages: None,
+        commits: None,
         extent: Extent::Everything,
         watcher: None,
         sidecar: None,
@@ -101,7 +121,7 @@ fn live(
     steer: &Steer,
 ) -> anyhow::Result<u8> {
     let Needs { docker, signals, .. } = needs;
-    let LaidOut { mounts, packages } = (needs.lay_out)()?;
+    let LaidOut { mounts, packages } = (needs.lay_out)(&claim.name)?;
     choices.laid = Some(mounts);
     teardown.packages = packages;
     let plan = (needs.plan)(&choices)?;
@@ -128,6 +148,10 @@ fn live(
         signals.check()?;
         docker.start(model)?;
     }
+    if let (Some(git), Some(hatch)) = (needs.git, &plan.git) {
+        let commits = Commits::begin(git, docker, needs.host, &claim.dir, hatch)?;
+        teardown.commits = Some(commits.follow());
+    }
     let (stopper, agent) = ((*docker).clone(), plan.agent.name.clone());
     signals.stops(move || stopper.halt(&agent))?;
     let shown = docker.show(&plan.agent, |client| {
@@ -147,7 +171,8 @@ fn live(
     }
     if outcome.is_ok() && shown.status().code().is_some() {
         // The engine has removed the agent's container before its client returned.
-        teardown.extent = Extent::WithoutAgent { companions: plan.sidecar.is_some() || plan.model.is_some() };
+        let is_alone = plan.sidecar.is_none() && plan.model.is_none();
+        teardown.extent = if is_alone { Extent::Volume } else { Extent::WithoutAgent };
     }
     outcome
 }

@@ -1,6 +1,7 @@
 //! The launcher's own verbs, one module each.
 
 pub(crate) mod allow;
+mod attempts;
 pub(crate) mod blocked;
 pub(crate) mod build;
 pub(crate) mod check;

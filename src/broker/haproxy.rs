@@ -29,6 +29,7 @@ pub(crate) enum Egress {
     /// Through the company's proxy. HAProxy cannot ask a proxy for a tunnel, so for each endpoint, in their order, a
     /// helper on loopback does, from this port on: `stunnel` with `protocol = connect`, or `socat` with `PROXY:`. TLS
     /// stays HAProxy's own, and the company's proxy resolves the name, so no address is looked at here.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the sidecar has no such helper yet"))]
     Tunnels {
         first_port: u16,
     },
@@ -42,6 +43,7 @@ pub(crate) struct Files {
     pub(crate) keys: Secret,
 }
 
+#[cfg(test)]
 pub(crate) const CONFIG: &str = "haproxy.cfg";
 pub(crate) const KEYS: &str = "keys.map";
 pub(crate) const SOCKET: &str = "admin.sock";
@@ -116,21 +118,6 @@ fn swap_name(route: &Route, at: usize) -> String {
 
 fn backend_name(route: &Route, at: usize) -> String {
     format!("{}.{at}", route.name)
-}
-
-/// What to write to the admin socket for HAProxy to use another key from now on, as one line. Requests under way keep
-/// theirs.
-pub(crate) fn exchange(route: &Route, secret: &Secret, place: &Place<'_>) -> Secret {
-    let mut line = format!("set map {}/{KEYS} {} ", place.directory, key_name(route)).into_bytes();
-    for byte in secret.bytes() {
-        // The socket's language splits at these.
-        if matches!(byte, b' ' | b'\\' | b';') {
-            line.push(b'\\');
-        }
-        line.push(*byte);
-    }
-    line.push(b'\n');
-    Secret::new(OsString::from_vec(line))
 }
 
 fn head(place: &Place<'_>) -> Vec<String> {

@@ -19,7 +19,7 @@ use super::{
     command::{Failure, LIMIT, Setting},
     credentials::Run,
     github::{GitHub, Graph, Repository, Write},
-    haproxy::{CONFIG, Egress, Files, KEYS, Place, exchange},
+    haproxy::{CONFIG, Egress, Files, KEYS, Place},
     placeholder::Placeholder,
     provider::PROVIDERS,
     route::{Delivery, Reach},

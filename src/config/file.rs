@@ -10,7 +10,7 @@ use serde::{
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    DEFAULTS, GitHubToken, Keys, MountSpec, Pattern, Pull,
+    DEFAULTS, GitAccess, GitHubToken, Keys, MountSpec, Pattern, Pull,
     place::{A_SETTING, Place, line_of},
     value::{
         PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, runtime, size,
@@ -55,6 +55,8 @@ pub(super) struct Layer {
     #[serde(default, deserialize_with = "choice")]
     pub(super) github_token: Option<GitHubToken>,
     pub(super) github_push: Option<bool>,
+    #[serde(default, deserialize_with = "choice")]
+    pub(super) git: Option<GitAccess>,
     pub(super) hide: Values,
     /// Older releases had this; it is refused with what to use.
     agent_dir: Option<Spanned<toml::Value>>,

@@ -1,12 +1,6 @@
 //! The outcomes of docker commands, so that no other module reads docker's messages.
 
-use std::{
-    os::unix::process::ExitStatusExt as _,
-    process::{Child, ExitStatus},
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus, sync::Arc, thread, time::Duration};
 
 use shared_child::SharedChild;
 
@@ -108,7 +102,7 @@ impl Docker {
     }
 
     /// Starts a container, with its streams as pipes for the caller.
-    pub(crate) fn start_held(&self, container: &Container) -> anyhow::Result<Child> {
+    pub(crate) fn start_held(&self, container: &Container) -> anyhow::Result<SharedChild> {
         self.hold(&render::attach(container))
     }
 

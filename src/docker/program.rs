@@ -6,7 +6,7 @@ use std::{
     io::{self, Read},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -149,6 +149,16 @@ impl Docker {
         &self.address
     }
 
+    /// The words, the first an absolute path, and the environment by which another program runs a command in a container, on
+    /// its own streams.
+    pub(crate) fn door(&self, name: &str, host: &Host) -> (Vec<OsString>, Vec<(OsString, OsString)>) {
+        let words = ["exec", "--interactive", name].map(OsString::from);
+        let passed = ["HOME", "DOCKER_CONFIG"].map(OsString::from);
+        let own = passed.into_iter().filter_map(|name| Some((name.clone(), host.env.get(&name)?.clone())));
+        let env = own.chain([("DOCKER_HOST".into(), self.address.clone().into())]);
+        (std::iter::once(self.program.clone().into()).chain(words).collect(), env.collect())
+    }
+
     fn command(&self, cmd: &Cmd) -> Command {
         report::trace(cmd);
         let mut command = Command::new(&self.program);
@@ -268,13 +278,10 @@ impl Docker {
     }
 
     /// Starts a command whose stdin and stdout the caller holds.
-    pub(super) fn hold(&self, cmd: &Cmd) -> anyhow::Result<Child> {
-        self.command(cmd)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
+    pub(super) fn hold(&self, cmd: &Cmd) -> anyhow::Result<SharedChild> {
+        let mut command = self.command(cmd);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        SharedChild::spawn(&mut command)
             .with_context(|| format!("could not {}: could not run docker", cmd.purpose))
     }
 

@@ -16,6 +16,7 @@ impl Role {
             Self::Agent => "the agent's container",
             Self::Proxy => "the proxy's container",
             Self::Model => "the model's container",
+            Self::Git => "the container for the agent's commits",
         }
     }
 
@@ -24,6 +25,7 @@ impl Role {
             Self::Agent => "agent",
             Self::Proxy => "proxy",
             Self::Model => "model",
+            Self::Git => "git",
         }
     }
 }

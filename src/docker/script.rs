@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use super::{down, render};
 use crate::{
+    config::Access,
     egress::{Brokered, Rendered, Told},
-    plan::{File, Needed, Needs, Plan},
+    plan::{File, Mount, Needed, Needs, Plan},
     report::quote,
     secret::Value,
 };
@@ -38,6 +39,12 @@ pub(crate) fn script(plan: &Plan) -> String {
     line(
         "# The agent's own directory: what is set in these copies, `pi` would take back at the end, and this does not.",
     );
+    let is_read_only = |mount: &Mount| mount.access == Access::ReadOnly && mount.target.ends_with(".git");
+    if plan.agent.mounts.iter().any(is_read_only) {
+        line(
+            "# Git is read-only here: `pi` gives the agent a git directory of its own, and brings its commits over.",
+        );
+    }
     for needed in &plan.needed {
         line(&needed_script(needed));
     }
@@ -149,6 +156,10 @@ fn needed_script(Needed { path, kind, owner }: &Needed) -> String {
             format!("mkdir -p {dir} && {{ cat {of} 2>/dev/null || {empty}; }} >{path}{chown}")
         }
         Needs::Text(Value::Secret(_)) => format!("mkdir -p {dir} && {empty} >{path}{chown} # it holds a key"),
-        Needs::Text(Value::Plain(text)) => format!("mkdir -p {dir} && cat >{path}{chown} {}", here(text)),
+        Needs::Text(Value::Plain(text)) => {
+            // What follows a here-document has a line of its own.
+            let chown = chown.strip_prefix(" && ").map(|chown| format!("\n{chown}")).unwrap_or_default();
+            format!("mkdir -p {dir} && cat >{path} {}{chown}", here(text))
+        }
     }
 }

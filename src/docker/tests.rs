@@ -21,6 +21,7 @@ use crate::{
     egress::{Rendered, Sources},
     facts::{Bind, Facts},
     files::Identity,
+    git::given::Given,
     host::{Host, Owner},
     plan::{Choices, Container, Inputs, Plan, Reach, Source},
     purpose::{Program, Purpose},
@@ -52,6 +53,7 @@ impl World {
             host: &self.host,
             workspace: &self.workspace,
             facts: &self.facts,
+            git: &Given::shared(&self.workspace),
             who: self.who,
             choices: &Choices {
                 name: "name".to_owned(),
@@ -189,8 +191,13 @@ fn facts() -> impl Strategy<Value = Facts> {
 
 fn program() -> impl Strategy<Value = Program> {
     let words = proptest::collection::vec("[^\0]{0,12}", 0..4);
-    let purpose =
-        proptest::sample::select(vec![Purpose::Work, Purpose::Shell, Purpose::SetUp, Purpose::Demo]);
+    let purpose = proptest::sample::select(vec![
+        Purpose::Work,
+        Purpose::Shell,
+        Purpose::SetUp,
+        Purpose::Demo,
+        Purpose::Proof,
+    ]);
     (words, purpose).prop_map(|(words, purpose)| Program { purpose, words })
 }
 

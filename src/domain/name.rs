@@ -256,3 +256,18 @@ pub(super) fn printable(text: &str) -> String {
 pub(super) fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
+
+/// Hosts that show what anybody writes to them, beside the public suffixes.
+const OPEN_TO_ALL: [&str; 14] = [
+    "archive.org", "bitbucket.org", "codeberg.org", "dpaste.com", "drive.google.com", "dropbox.com",
+    "file.io", "gist.github.com", "gitlab.com", "huggingface.co", "pastebin.com", "storage.googleapis.com",
+    "transfer.sh", "webhook.site",
+];
+
+/// Whether anybody may publish or receive at this host: a way out for data, and a way in for instructions.
+pub(crate) fn is_open_to_all(host: &str) -> bool {
+    let below = |name: &str| host == name || host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
+    let of_a_company =
+        psl::suffix(host.as_bytes()).is_some_and(|suffix| suffix.typ() == Some(psl::Type::Private));
+    of_a_company || OPEN_TO_ALL.into_iter().any(below)
+}

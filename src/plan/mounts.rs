@@ -98,10 +98,10 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
     }
     let mut mounts = vec![Mount::same(&workspace.root, Access::ReadWrite), own_home];
     // The scratch repository of a demonstration is gone with it, and nobody would come back to its cache.
-    if program.purpose != Purpose::Demo {
+    if !matches!(program.purpose, Purpose::Demo | Purpose::Proof) {
         mounts.push(cache(inputs, labels));
     }
-    mounts.extend(workspace.git_dirs.iter().map(|dir| Mount::same(dir, Access::ReadWrite)));
+    mounts.extend(inputs.git.binds.iter().map(|bind| Mount::bind(&bind.source, &bind.target, bind.access)));
     if let Some(skills) = &facts.skills {
         mounts.push(Mount::bind(skills, home.join(".agents/skills"), Access::ReadOnly));
     }
@@ -168,8 +168,17 @@ pub(super) fn expected_mounts(inputs: &Inputs<'_>, mounts: &[Mount]) -> String {
             None => None,
             Some(path) => match own.get(path) {
                 Some(identity) => *identity,
-                // Without an identity the gate refuses it.
-                None => Some(*inputs.facts.identities.get(path)?),
+                None => match inputs.git.identities.get(path).or_else(|| inputs.facts.identities.get(path)) {
+                    Some(identity) => Some(*identity),
+                    // What is laid out for git is not there yet.
+                    None if inputs.choices.laid.is_none()
+                        && inputs.git.binds.iter().any(|bind| bind.source == path) =>
+                    {
+                        None
+                    }
+                    // Without an identity the gate refuses it.
+                    None => return None,
+                },
             },
         };
         Some(match identity {

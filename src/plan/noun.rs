@@ -21,6 +21,7 @@ pub(crate) enum Role {
     Agent,
     Proxy,
     Model,
+    Git,
 }
 
 /// Where a container is attached.

@@ -42,6 +42,11 @@ impl SessionId {
         format!("pi-{}-model", self.0)
     }
 
+    /// The container that hands out the agent's commits.
+    pub(crate) fn git(&self) -> String {
+        format!("pi-{}-git", self.0)
+    }
+
     /// The session's own network.
     pub(crate) fn network(&self) -> String {
         format!("pi-{}", self.0)
@@ -54,6 +59,6 @@ impl SessionId {
 
     /// Every container that the session can have.
     pub(crate) fn containers(&self) -> Vec<String> {
-        vec![self.agent(), self.sidecar(), self.model()]
+        vec![self.agent(), self.sidecar(), self.model(), self.git()]
     }
 }

@@ -1,4 +1,4 @@
-//! The agent's own directory of a session: laid out before it, taken back after it.
+//! The agent's own directories of a session: laid out before it, taken back after it.
 
 use std::path::Path;
 
@@ -14,6 +14,10 @@ use crate::{
         tree,
     },
     facts::Facts,
+    git::{
+        given::{DIRECTORY, Given},
+        private::Bind,
+    },
     host::Host,
     record::Record,
     report,
@@ -27,11 +31,12 @@ pub(crate) struct LaidOut {
     pub(super) packages: Option<Stage>,
 }
 
-/// Lays out the agent's directory of a session, and what hides files from it. Once for a session: doing it again makes other files.
+/// Lays out the agent's directories of a session with this name, and what hides files from it. Once for a session: doing it
+/// again makes other files.
 ///
 /// # Errors
 /// Something could not be made, or packages are being changed by another.
-pub(crate) fn lay_out(facts: &Facts, place: Place<'_>) -> anyhow::Result<LaidOut> {
+pub(crate) fn lay_out(facts: &Facts, place: Place<'_>, git: &Given, name: &str) -> anyhow::Result<LaidOut> {
     let mut mounts = lay(&facts.layout, place)?;
     mounts.extend(lay_shadows(&facts.hidden, place.session)?);
     let packages = match facts.layout.scope {
@@ -41,6 +46,14 @@ pub(crate) fn lay_out(facts: &Facts, place: Place<'_>) -> anyhow::Result<LaidOut
     if let Some(packages) = &packages {
         mounts.extend(packages.mounts()?);
     }
+    let of_git = git.lay_out(&place.session.join(DIRECTORY), name, place.owner)?;
+    mounts.extend(of_git.into_iter().map(|(Bind { source, target, access }, identity)| Laid {
+        source,
+        // An absolute path, which stays as it is below any directory.
+        target,
+        access,
+        identity,
+    }));
     Ok(LaidOut { mounts, packages })
 }
 

@@ -1,11 +1,17 @@
 //! Sessions whose process is gone: taken down by their records alone.
 
 use std::{
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
-use super::{settings::keep_of_dead, teardown::take_down_by_id};
+use super::{
+    commits::{may_have_commits, settle_dead},
+    left::look,
+    settings::keep_of_dead,
+    teardown::take_down_by_id,
+};
 use crate::{
     docker::Docker,
     host::{Engine, Host},
@@ -24,9 +30,27 @@ pub(crate) fn take_down(dead: &Dead, docker: &Docker, host: &Host) -> anyhow::Re
     if engine != docker.address() {
         Engine::at(engine, host.uid).check()?;
     }
-    take_down_by_id(&docker.at(engine).within(Duration::from_secs(30)), &dead.id)?;
+    let docker = docker.at(engine).within(Duration::from_secs(30));
+    take_down_by_id(&docker, &dead.id)?;
     keep_of_dead(dead.record.as_ref(), &dead.dir, host);
-    Ok(record::remove(&dead.dir)?)
+    if let Some(record) = &dead.record {
+        look(&dead.dir, &record.repository);
+    }
+    if settle_dead(&dead.dir, &docker, host)? {
+        record::remove(&dead.dir)?;
+    }
+    Ok(())
+}
+
+/// Takes over what killed sessions of this repository have left, before another one begins with what it finds there.
+pub(crate) fn bring_in(repository: &Path, docker: &Docker, host: &Host) {
+    let Ok((_, dead)) = record::all(host) else { return };
+    let is_of = |dead: &Dead| dead.record.as_ref().is_some_and(|record| record.repository == repository);
+    for dead in dead.into_iter().filter(|dead| is_of(dead) && may_have_commits(&dead.dir)) {
+        if let Err(error) = take_down(&dead, docker, host) {
+            tell(&dead, &error);
+        }
+    }
 }
 
 /// What every start of `pi` does for those that ended badly, beside its own session. It finds nothing nearly always, and
@@ -60,10 +84,14 @@ fn sweep(host: &Host, docker: &Docker) {
     };
     for dead in dead {
         if let Err(error) = take_down(&dead, docker, host) {
-            report::warn(format_args!(
-                "could not remove what the dead session `{}` left: {error:#}",
-                dead.id.as_str()
-            ));
+            tell(&dead, &error);
         }
     }
+}
+
+fn tell(dead: &Dead, error: &anyhow::Error) {
+    report::warn(format_args!(
+        "could not remove what the dead session `{}` left: {error:#}",
+        dead.id.as_str()
+    ));
 }

@@ -2,7 +2,14 @@
 
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
-use super::{TEARDOWN, settings::keep, sidecar::Sidecar, watcher::Watcher};
+use super::{
+    TEARDOWN,
+    commits::{Commits, Following},
+    left::look,
+    settings::keep,
+    sidecar::Sidecar,
+    watcher::Watcher,
+};
 use crate::{
     agent_dir::staged::Stage,
     docker::{self, Cmd, Docker},
@@ -18,7 +25,11 @@ pub(crate) enum Extent {
     /// Anything that an id names.
     Everything,
     /// The agent's container is known to be gone.
-    WithoutAgent { companions: bool },
+    WithoutAgent,
+    /// All containers are known to be gone.
+    WithoutContainers,
+    /// The network, too, or there was none.
+    Volume,
 }
 
 /// Takes the session down, whatever became of it.
@@ -27,10 +38,14 @@ pub(super) struct Teardown<'a> {
     pub(super) host: &'a Host,
     pub(super) id: SessionId,
     pub(super) dir: PathBuf,
+    /// The work tree.
+    pub(super) root: PathBuf,
     /// The allowlist, where another than the usual one was named.
     pub(super) list: Option<PathBuf>,
     /// What a set-up command is changing.
     pub(super) packages: Option<Stage>,
+    /// What takes over the agent's commits.
+    pub(super) commits: Option<Following>,
     pub(super) extent: Extent,
     pub(super) watcher: Option<Watcher>,
     pub(super) sidecar: Option<Arc<Sidecar>>,
@@ -43,9 +58,11 @@ impl Teardown<'_> {
             return;
         }
         self.done = true;
+        let commits = self.commits.take().and_then(Following::end);
         let sidecar = self.sidecar.take();
-        if let Some(sidecar) = &sidecar {
-            sidecar.expect_end();
+        let has_ended = sidecar.as_ref().is_some_and(|sidecar| sidecar.end());
+        if has_ended && self.extent == Extent::WithoutAgent {
+            self.extent = Extent::WithoutContainers;
         }
         let left = if self.docker.was_heard() {
             take_down(self.docker, &self.id, self.extent)
@@ -58,8 +75,11 @@ impl Teardown<'_> {
         }
         if left.is_ok() {
             keep(&self.dir, self.host, self.packages.take());
+            look(&self.dir, &self.root);
         }
+        let is_empty = left.is_ok() && self.take_over(commits);
         match left {
+            Ok(()) if !is_empty => {}
             Ok(()) if self.docker.was_late() => Finding::hinted(
                 "the engine left a command of this session without an answer, and may still carry it out",
                 "the next `pi`, or `pi clean`, looks whether something came of it",
@@ -75,7 +95,7 @@ impl Teardown<'_> {
                 self.watcher = None;
                 let running = match self.extent {
                     Extent::Everything => " (the agent may still be running)",
-                    Extent::WithoutAgent { .. } => "",
+                    _ => "",
                 };
                 Finding::hinted(
                     format!("something of this session is left{running}: {error:#}"),
@@ -87,6 +107,21 @@ impl Teardown<'_> {
         if let Some(watcher) = self.watcher.take() {
             watcher.dismiss();
         }
+    }
+}
+
+impl Teardown<'_> {
+    /// Takes over the agent's commits. Returns whether the session's directory holds nothing of value any more.
+    fn take_over(&self, commits: Option<Commits>) -> bool {
+        let Some(mut commits) = commits else { return true };
+        commits.settle(self.extent == Extent::Everything).unwrap_or_else(|error| {
+            Finding::hinted(
+                format!("the agent's commits did not come over: {error:#}"),
+                "nothing is lost: the next `pi`, or `pi clean`, tries it again",
+            )
+            .warn();
+            false
+        })
     }
 }
 
@@ -104,15 +139,17 @@ impl Drop for Teardown<'_> {
 fn take_down(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<()> {
     let mut extent = extent;
     let mut last = Ok(());
-    for pause in [0, 100, 400, 1600, 3000] {
+    for pause in [0, 20, 80, 400, 1600, 3000] {
         thread::sleep(Duration::from_millis(pause));
+        if pause > 20 {
+            // One that was given another name keeps the network in use.
+            let _ = remove_by_label(docker, id);
+        }
         last = one_round(docker, id, extent);
         if last.is_ok() || docker.hangs() {
             break;
         }
         extent = Extent::Everything;
-        // One that was given another name keeps the volume in use.
-        let _ = remove_by_label(docker, id);
     }
     last
 }
@@ -141,19 +178,13 @@ fn remove_by_label(docker: &Docker, id: &SessionId) -> anyhow::Result<()> {
 fn one_round(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<()> {
     let gone = |cmd: &Cmd| docker.gone_within(cmd, TEARDOWN);
     let [containers, network, volume] = docker::down(id);
-    let companions = match extent {
-        Extent::Everything => {
-            gone(&containers)?;
-            true
-        }
-        Extent::WithoutAgent { companions: true } => {
-            gone(&docker::remove_containers(&[id.sidecar(), id.model()]))?;
-            true
-        }
-        Extent::WithoutAgent { companions: false } => false,
-    };
+    match extent {
+        Extent::Everything => gone(&containers)?,
+        Extent::WithoutAgent => gone(&docker::remove_containers(&[id.sidecar(), id.model()]))?,
+        Extent::WithoutContainers | Extent::Volume => {}
+    }
     thread::scope(|scope| {
-        let network = companions.then(|| scope.spawn(|| gone(&network)));
+        let network = (extent != Extent::Volume).then(|| scope.spawn(|| gone(&network)));
         let volume = gone(&volume);
         network.map_or(Ok(()), |thread| thread.join().expect("removing a network does not panic")).and(volume)
     })

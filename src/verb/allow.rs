@@ -73,7 +73,8 @@ pub(crate) fn run(
         sources.provide_file(&config)?;
         // A file with a bad line has no effect, so appending to it would not either.
         sources.read(false).context("nothing was changed")?;
-        append(&sources.file, &parsed, &launcher.host)?;
+        let lines: Vec<String> = parsed.iter().map(ToString::to_string).collect();
+        append(&sources.file, &lines, &launcher.host)?;
         report::note(format_args!("`{}` has {}", sources.file.display(), entries.join(" ")));
     }
     if let Some(session) = session {
@@ -82,8 +83,8 @@ pub(crate) fn run(
     Ok(0)
 }
 
-/// Appends the entries that the allowlist does not have.
-fn append(path: &Path, entries: &[Entry], host: &Host) -> anyhow::Result<()> {
+/// Appends the lines that the allowlist does not have, and returns them.
+pub(super) fn append(path: &Path, lines: &[String], host: &Host) -> anyhow::Result<Vec<String>> {
     let failed = || format!("could not write `{}`", path.display());
     // An agent that can write here could point the path at another file.
     let real = Written::load(host).and_around(host).follow(path).map_err(|astray| {
@@ -98,8 +99,9 @@ fn append(path: &Path, entries: &[Entry], host: &Host) -> anyhow::Result<()> {
     file.read_to_string(&mut text).with_context(failed)?;
     let present: Vec<&str> = text.lines().map(str::trim).collect();
     let mut more = if text.is_empty() || text.ends_with('\n') { String::new() } else { "\n".to_owned() };
-    for entry in entries.iter().map(ToString::to_string).filter(|entry| !present.contains(&entry.as_str())) {
-        more.push_str(&entry);
+    let new: Vec<String> = lines.iter().filter(|line| !present.contains(&line.as_str())).cloned().collect();
+    for line in &new {
+        more.push_str(line);
         more.push('\n');
     } // The file's position is at its end now.
     file.write_all(more.as_bytes())
@@ -107,5 +109,6 @@ fn append(path: &Path, entries: &[Entry], host: &Host) -> anyhow::Result<()> {
             // On a full disk, half a name would be another name.
             let _ = file.set_len(text.len() as u64);
         })
-        .with_context(failed)
+        .with_context(failed)?;
+    Ok(new)
 }

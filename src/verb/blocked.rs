@@ -2,12 +2,15 @@
 
 use std::fs;
 
+use anyhow::Context as _;
 use serde::Serialize;
 
+use super::allow;
 use crate::{
     control::{self, Request},
+    egress::Sources,
     launcher::Launcher,
-    record,
+    record::{self, Live},
     refused::{self, Refused, Way},
     report,
 };
@@ -34,14 +37,19 @@ impl Row<'_> {
     }
 }
 
-/// Lists the refused destinations of a running session, or of the last one.
-pub(crate) fn run(launcher: &Launcher, session: Option<&str>, json: bool) -> anyhow::Result<u8> {
+/// Lists the refused destinations of a running session, or of the last one. With `save`, it writes them into the list
+/// that the session uses.
+pub(crate) fn run(launcher: &Launcher, name: Option<&str>, json: bool, save: bool) -> anyhow::Result<u8> {
     let host = &launcher.host;
-    let saved = match record::restricted(host, session)? {
-        Some(session) => control::ask(&session, &Request::Blocked, &launcher.signals, None)?.tell()?,
+    let session = record::restricted(host, name)?;
+    let saved = match &session {
+        Some(session) => control::ask(session, &Request::Blocked, &launcher.signals, None)?.tell()?,
         None => fs::read_to_string(host.last_refused()).unwrap_or_default(),
     };
     let refused = Refused::restore(&saved);
+    if save {
+        return write_down(launcher, session.as_ref(), &refused);
+    }
     let rows: Vec<Row<'_>> = refused
         .all()
         .map(|(destination, count)| {
@@ -71,4 +79,37 @@ pub(crate) fn run(launcher: &Launcher, session: Option<&str>, json: bool) -> any
         let _ = writeln!(table, "{}", line.trim_end());
     }
     report::data(table).map(|()| 0)
+}
+
+/// Adds what was refused to the session's allowlist, shows the new lines, and lets a running session read them.
+fn write_down(launcher: &Launcher, session: Option<&Live>, refused: &Refused) -> anyhow::Result<u8> {
+    let (lines, at_start) = refused::proposal(refused.all().map(|(destination, _)| destination));
+    let config = launcher.config()?;
+    let of_config = Sources::of(&config);
+    let file = session.and_then(|session| session.record.allowlist.clone());
+    let mut sources = Sources { file: file.unwrap_or_else(|| of_config.file.clone()), ..of_config };
+    let new = if lines.is_empty() {
+        vec![]
+    } else {
+        sources.provide_file(&config)?;
+        sources.read(false).context("nothing was changed")?;
+        allow::append(&sources.file, &lines, &launcher.host)?
+    };
+    report::data(new.iter().fold(String::new(), |text, line| text + "+ " + line + "\n"))?;
+    let path = sources.file.display();
+    match new.len() {
+        0 => report::note(format_args!("nothing to add to `{path}`")),
+        1 => report::note(format_args!("`{path}` has 1 new line")),
+        n => report::note(format_args!("`{path}` has {n} new lines")),
+    }
+    if !at_start.is_empty() {
+        report::note(format_args!(
+            "addresses of your own network need a new session: `pi --allow {}`",
+            at_start.join(" --allow ")
+        ));
+    }
+    if let Some(session) = session.filter(|_| !new.is_empty()) {
+        control::ask(session, &Request::Allow(vec![]), &launcher.signals, None)?.tell()?;
+    }
+    Ok(0)
 }

@@ -15,7 +15,8 @@ use crate::{
     launcher::Launcher,
     plan::state_hash,
     record::{self, Live, SessionId},
-    report, scratch,
+    report::{self, Finding},
+    scratch,
     session::{self, take_down},
     written::Written,
 };
@@ -78,6 +79,14 @@ impl Cleaner<'_> {
             self.remove(&format!("the session `{}`", session.id.as_str()), |cleaner| {
                 take_down(&session, &cleaner.docker, cleaner.host)
             })?;
+        }
+        for (dir, why) in record::kept(self.host) {
+            self.failed = true;
+            Finding::hinted(
+                format!("an agent's work is in `{}` and nowhere else, so that stays:\n{why}", dir.display()),
+                format!("when you do not need it, `rm -r {}`", report::quote(&dir.to_string_lossy())),
+            )
+            .warn();
         }
         if !self.dry {
             record::wait_for_cleaners(self.host);

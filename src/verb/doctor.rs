@@ -2,6 +2,7 @@
 
 mod engine;
 mod machine;
+mod prove;
 mod repository;
 
 use serde::Serialize;
@@ -69,7 +70,10 @@ struct Diagnosis {
 }
 
 /// Looks at everything. The exit status is 1 if something is wrong.
-pub(crate) fn run(launcher: &Launcher, json: bool) -> anyhow::Result<u8> {
+pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool) -> anyhow::Result<u8> {
+    if proves {
+        return prove::run(launcher);
+    }
     let mut lines = machine::look(launcher);
     let workspace = Workspace::find(&launcher.host);
     let root = workspace.as_ref().ok().map(|workspace| workspace.root.clone());

@@ -1,8 +1,10 @@
-//! Every test that runs `pi` as a program. `engine`, `network` and `storm` need a real engine, which `tests/setup` makes
+//! Every test that runs `pi` as a program. `engine`, `git`, `network` and `storm` need a real engine, which `tests/setup` makes
 //! ready; in the others docker is a script.
 
 mod cli;
 mod engine;
+mod git;
+mod keys;
 mod models;
 mod network;
 mod planted;

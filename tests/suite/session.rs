@@ -101,7 +101,8 @@ fn at_work(world: &World, words: &[&str]) -> Running {
     }
     until_true("the agent's start", || {
         children(&world.root().join("docker/engine/events")).iter().any(|path| {
-            path.to_str().is_some_and(|name| !name.ends_with("-proxy") && !name.ends_with("-model"))
+            let is_beside = |name: &str| ["-proxy", "-model", "-git"].iter().any(|end| name.ends_with(end));
+            path.to_str().is_some_and(|name| !is_beside(name))
                 && fs::read_to_string(path).is_ok_and(|events| events.contains("start"))
         })
     });

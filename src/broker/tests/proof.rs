@@ -1,6 +1,7 @@
 //! What the proof in `tests/broker` starts from.
 
 use super::*;
+use crate::broker::route::Route;
 
 /// What `user.json` says of GitHub.
 fn github_of(value: &Value, listen: SocketAddrV4) -> GitHub {
@@ -8,6 +9,21 @@ fn github_of(value: &Value, listen: SocketAddrV4) -> GitHub {
     let write = if value["write"] == true { Write::Allowed } else { Write::Refused };
     let github = github(text("token"), write, &[text("repository")]);
     GitHub { address: format!("{}:{}", listen.ip(), listen.port() + 1), ..github }
+}
+
+/// What to write to the admin socket for HAProxy to use another key from now on, as one line. Requests under way keep
+/// theirs.
+fn exchange(route: &Route, secret: &[u8], place: &Place<'_>) -> Vec<u8> {
+    let mut line = format!("set map {}/{KEYS} {} ", place.directory, route.name).into_bytes();
+    for byte in secret {
+        // The socket's language splits at these.
+        if matches!(byte, b' ' | b'\\' | b';') {
+            line.push(b'\\');
+        }
+        line.push(*byte);
+    }
+    line.push(b'\n');
+    line
 }
 
 /// Writes what the proof in `tests/broker` needs into the directory that it names, which has a user and a place in it.
@@ -59,9 +75,11 @@ fn write_for_the_proof() {
     let routes: Vec<Value> = routes.collect();
     let summary =
         json!({ "env": env, "routes": routes, "unserved": broker.unserved, "failed": broker.failed });
-    let exchange = broker.routes.iter().find(|route| route.provider == "groq").map(|route| {
-        exchange(route, &Secret::new("a \"new\" secret; \\ $5 # '".into()), &place).bytes().to_vec()
-    });
+    let exchange = broker
+        .routes
+        .iter()
+        .find(|route| route.provider == "groq")
+        .map(|route| exchange(route, b"a \"new\" secret; \\ $5 # '", &place));
     for (name, bytes) in [
         (CONFIG, files.config.as_bytes()),
         (KEYS, files.keys.bytes()),

@@ -111,6 +111,7 @@ fn a_repository_may_lie_in_a_directory_of_any_name() {
         "a=b,readonly",
     ] {
         let world = World::of(somebody(), directory);
+        world.prepare(myself(), &[]);
         let script =
             "pwd; git commit --quiet --allow-empty --message x && git log --format=%s; echo text >file";
         let said = world.shell(&[], script).good();

@@ -34,6 +34,23 @@ fn when_the_sidecar_dies_there_is_no_way_out_and_it_is_said() {
 }
 
 #[test]
+fn the_sidecar_ends_with_the_agents_container_before_the_launcher_can_know_of_it() {
+    let (world, list) = restricted("", ALLOWLIST);
+    let session = Session::start(&world, &[&list]);
+    session.running().signal(Signal::STOP);
+    docker(&["kill", &format!("pi-{}", session.id)]);
+    let label = format!("label=pi.session={}", session.id);
+    until("the end of both containers", || match docker(&["ps", "--all", "--quiet", "--filter", &label]) {
+        none if none.is_empty() => Ok(()),
+        left => Err(left),
+    });
+    session.running().signal(Signal::CONT);
+    let mut session = session;
+    session.running.take().unwrap().wait().is(137, "", "");
+    world.assert_nothing_left();
+}
+
+#[test]
 fn when_the_launcher_is_killed_the_way_out_is_gone_within_a_second() {
     let (world, list) = restricted("", ALLOWLIST);
     let session = Session::start(&world, &[&list]);

@@ -212,6 +212,14 @@ fn what_was_refused_is_told_and_nothing_else_reaches_the_terminal() {
     );
     // After the session too.
     assert_eq!(rows(&["blocked", "--json"]), expected);
+    let saved = world.run_pi(&[&list, "blocked", "--save"]);
+    assert_eq!(
+        (saved.code, saved.out.as_str()),
+        (Some(0), "+ allowed.test:22\n+ evil.test\n+ other.test:80\n")
+    );
+    let again = world.run_pi(&[&list, "blocked", "--save"]);
+    assert_eq!((again.code, again.out.as_str()), (Some(0), ""), "{again:?}");
+    world.run_pi(&[&list, "check", "evil.test"]).has_code(0);
     world.assert_nothing_left();
 }
 

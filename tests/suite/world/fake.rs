@@ -28,7 +28,10 @@ impl Call {
     pub(crate) fn kind(&self) -> String {
         let word = |n: usize| self.words.get(n).map_or("", String::as_str);
         let role = |name: &str| {
-            ["proxy", "model"].into_iter().find(|role| name.ends_with(&format!("-{role}"))).unwrap_or("agent")
+            ["proxy", "model", "git"]
+                .into_iter()
+                .find(|role| name.ends_with(&format!("-{role}")))
+                .unwrap_or("agent")
         };
         match word(0) {
             "create" => {

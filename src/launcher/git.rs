@@ -1,0 +1,107 @@
+//! How a session has the repository's git directory, and what its user is told of it first.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use sha2::{Digest as _, Sha256};
+
+use super::{Launcher, Prepared};
+use crate::{
+    agent_dir::{notice::Notice, take_back::untold},
+    cli::DryRun,
+    config::{GitAccess, Network},
+    git::{
+        given::{Asked, DIRECTORY, Given},
+        scan::{Seen, Top},
+    },
+    host::hex,
+    purpose::Purpose,
+    record::{self, SessionId},
+    report::{self, Hinted},
+    written::{Written, real},
+};
+
+/// How many programs and sockets are named.
+const NAMED: usize = 6;
+
+/// Decides it, and tells what is to be told.
+pub(super) fn given(launcher: &Launcher, prepared: &Prepared, id: &SessionId) -> anyhow::Result<Given> {
+    let Prepared { workspace, config, program, .. } = prepared;
+    let host = &launcher.host;
+    // The repository of a demonstration or a proof is removed with it, and a set-up command writes in none.
+    if matches!(program.purpose, Purpose::Demo | Purpose::Proof | Purpose::SetUp) {
+        return Ok(Given::shared(workspace));
+    }
+    if config.git != GitAccess::Shared && launcher.options.dry_run == Some(DryRun::Script) {
+        return Given::to_read(workspace);
+    }
+    let given = Given::of(&Asked {
+        host,
+        workspace,
+        written: &Written::load(host).and(workspace.dirs()).and_around(host),
+        access: config.git,
+        dir: &real(&record::directory(host, id)).join(DIRECTORY),
+    })?;
+    if let Some(reason) = &given.reason {
+        report::warn(format_args!("the agent can read this repository's history, but not commit: {reason}"));
+    }
+    tell_programs(launcher, &workspace.root, &given.programs)?;
+    look_for_sockets(prepared, &given)?;
+    Ok(given)
+}
+
+/// Names the programs that a repository has git run on this machine: somebody else may have written its config. Each state
+/// of it is told once.
+fn tell_programs(launcher: &Launcher, root: &Path, programs: &[String]) -> anyhow::Result<()> {
+    if programs.is_empty() {
+        return Ok(());
+    }
+    let about = Sha256::digest(format!("{}\n{}", root.display(), programs.join("\n")));
+    let lines: Vec<&str> = programs.iter().map(String::as_str).collect();
+    let notice = Notice::new(
+        format!("git on this machine runs programs that `{}` names: {}", root.display(), some(&lines, "\n")),
+        "if this repository came from somebody else, look at its `.git/config` and `.git/hooks` first",
+    )
+    .once(format!("programs {}", hex(&about)));
+    let fresh = match launcher.options.dry_run {
+        Some(_) => vec![notice],
+        None => untold(vec![notice], &real(&launcher.host.state_dir()))?,
+    };
+    fresh.iter().for_each(Notice::say);
+    Ok(())
+}
+
+/// A socket leads to whoever listens on it, also from a session without a network, and also where it is mounted read-only.
+fn look_for_sockets(prepared: &Prepared, given: &Given) -> anyhow::Result<()> {
+    let Prepared { workspace, config, facts, .. } = prepared;
+    let is_restricted = config.network != Network::Open;
+    let mut found: Vec<_> = given.sockets.iter().map(|path| workspace.root.join(path)).collect();
+    // A socket that was asked for by its own name is meant.
+    for bind in facts.binds.iter().filter(|bind| is_restricted && bind.source.is_dir()) {
+        let seen = Seen::look(&bind.source, Top::Directory)
+            .with_context(|| format!("could not look at `{}`", bind.source.display()))?;
+        found.extend(seen.sockets.iter().map(|path| bind.source.join(path)));
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = found.iter().map(|path| format!("`{}`", path.display())).collect();
+    let names = some(&names.iter().map(String::as_str).collect::<Vec<_>>(), ", ");
+    if is_restricted {
+        return Err(Hinted::error(
+            format!("the agent could leave its network by a socket: {names}"),
+            "end what listens there and remove it, or have it elsewhere; `--mount SOCKET` gives one on purpose",
+        ));
+    }
+    report::warn(format_args!("the agent can talk to what listens on {names}"));
+    Ok(())
+}
+
+/// The first of many.
+fn some(all: &[&str], between: &str) -> String {
+    let first = all.iter().take(NAMED).copied().collect::<Vec<_>>().join(between);
+    match all.len().saturating_sub(NAMED) {
+        0 => first,
+        more => format!("{first}{between}and {more} more"),
+    }
+}
