@@ -36,7 +36,7 @@ body='{"model":"echo","messages":[{"role":"user","content":"hello"}],"stream":tr
 ask() {
     name=$1
     shift
-    out=$(curl --noproxy '*' -sS -m 5 -o answer -w '%{http_code}' --path-as-is "$@" 2>&1)
+    out=$(curl --noproxy '*' -s -m 5 -o answer -w '%{http_code}' --path-as-is "$@" 2>/dev/null)
     if grep -qaF "$key" answer; then out=found; fi
     echo "$name $out"
 }

@@ -101,7 +101,8 @@ fn an_agent_that_means_ill_finds_no_key() {
         let expected: &[&str] = match *name {
             "ports" => &["8440"],
             "ask-control" => &["200"],
-            // Of the first of two headers of one name the broker takes none; nobody knows which a provider would.
+            // What is odd about these goes no further than the broker.
+            "ask-host-header" | "ask-forwarded" | "ask-upgrade" | "ask-twice" => &["200"],
             _ if name.starts_with("control-") => &["found"],
             _ if name.starts_with("ask-") => &["400", "403", "404", "411", "421", "000"],
             _ => &["nothing"],
