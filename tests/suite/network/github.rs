@@ -8,6 +8,7 @@ use crate::world::{
     call::Call,
     files::{write, write_program},
     internet::internet,
+    terminal::Terminal,
 };
 
 const TOKEN: &str = "github_pat_7f3a9e51c0d84b26";
@@ -198,5 +199,30 @@ fn a_missing_token_is_told_once_and_a_remote_that_came_later_is_not_trusted() {
     world.configure("github = [\"me\"]");
     let odd = world.run_pi(&["-p", "x"]);
     assert!(odd.code == Some(125) && odd.err.contains("`me` is not a repository on GitHub"), "{odd:?}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn on_a_terminal_a_missing_token_is_asked_about_until_the_answer_is_yes() {
+    let world = World::fake();
+    remotes(&world, &[("origin", "https://github.com/me/proj")]);
+    let terminal = Terminal::open(&world);
+    let ask = |round: u32| {
+        terminal.line(&format!("pi -p x; echo round {round} $?"));
+        terminal.wait("the question", |screen| screen.contains("[y/N]"));
+    };
+    ask(1);
+    terminal.line("");
+    terminal.wait("the end", |screen| screen.contains("round 1 125"));
+    let screen = terminal.screen().replace('\n', "");
+    assert!(screen.contains("pi: error: stopped: there is no token for GitHub"), "{screen}");
+    terminal.line("clear");
+    ask(2);
+    terminal.line("y");
+    terminal.wait("the end", |screen| screen.contains("round 2 0"));
+    terminal.line("clear");
+    terminal.line("pi -p x; echo round 3 $?");
+    let screen = terminal.wait("the end", |screen| screen.contains("round 3 0"));
+    assert!(!screen.contains("[y/N]"), "{screen}");
     world.assert_nothing_left();
 }
