@@ -4,7 +4,7 @@ mod models;
 mod published;
 mod split;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 
@@ -114,6 +114,12 @@ pub(crate) struct Options {
     /// Default: 1024. Config key: `pids`.
     #[arg(long, value_name = "N")]
     pub(crate) pids: Option<u32>,
+    /// Limit the agent's home, which is in memory, such as `512m` or `4g`
+    ///
+    /// It counts as memory. Default: 2g, or half of `--memory` if that is less. /tmp has 1g, or a quarter of `--memory`.
+    /// Caches of a project's packages are on disk. Config key: `disk`.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) disk: Option<String>,
     /// Use this OCI runtime of the engine, such as `runsc`
     ///
     /// Default: the engine's. Config key: `runtime`.
@@ -239,9 +245,12 @@ pub(crate) enum Verb {
         /// Also remove images that the current settings do not need
         #[arg(long)]
         images: bool,
-        /// Also remove the caches of Go, npm and composer
+        /// Also remove the caches of Go, npm and composer, of all projects
         #[arg(long)]
         caches: bool,
+        /// Only those caches that were not used for AGE, such as `30d` or `12h`
+        #[arg(long, value_name = "AGE", requires = "caches", value_parser = age)]
+        older_than: Option<Duration>,
     },
     /// Use model servers of your own: Ollama, LM Studio, llama.cpp, vLLM
     ///
@@ -326,12 +335,28 @@ impl Cli {
     }
 }
 
+/// A number of minutes, hours, days or weeks.
+fn age(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
+    let seconds = match unit {
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 604_800,
+        _ => 0,
+    };
+    match number.parse::<u32>() {
+        Ok(number) if seconds > 0 => Ok(Duration::from_secs(u64::from(number) * seconds)),
+        _ => Err("write a number and one of m, h, d and w, as in `30d`".to_owned()),
+    }
+}
+
 /// Refuses an option that the verb would ignore: `pi stop --dry-run` must not stop anything.
 fn check_honoured(name: &str, verb: Option<&Verb>, given: &[String]) -> anyhow::Result<()> {
     let heeds: &[&str] = match verb {
         None | Some(Verb::Shell { session: None, .. }) => return Ok(()),
         Some(Verb::Build { .. }) => &["lang", "build"],
-        Some(Verb::Demo) => &["build", "runtime", "memory", "cpus", "pids"],
+        Some(Verb::Demo) => &["build", "runtime", "memory", "cpus", "pids", "disk"],
         Some(Verb::Allow { .. } | Verb::Blocked { .. } | Verb::Doctor { .. }) => &["allowed-domains"],
         Some(Verb::Check { .. }) => &["allowed-domains", "allow"],
         Some(Verb::Clean { .. }) => &["dry-run"],

@@ -4,6 +4,7 @@ mod file;
 mod hide;
 mod origin;
 mod place;
+mod space;
 mod value;
 
 use std::{
@@ -15,9 +16,10 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+pub(crate) use self::space::{Disk, MinFree};
 use self::{
     file::{Cpus, ImagesLayer, Layer, Values, layer, project_lang, read},
-    value::{PROCESSORS, processes, runtime, session_name, size},
+    value::{PROCESSORS, processes, room, runtime, session_name, size},
 };
 pub(crate) use self::{
     hide::{Hide, Pattern},
@@ -58,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) publish: Vec<Published>,
     pub(crate) packages: Vec<String>,
     pub(crate) limits: Limits,
+    pub(crate) disk: Disk,
+    pub(crate) min_free: MinFree,
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
     pub(crate) keys: Keys,
@@ -214,6 +218,10 @@ impl Config {
 fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -> anyhow::Result<Config> {
     let base: Layer = toml::from_str(DEFAULTS).expect("the defaults are our own file, and a test reads them");
     let limits = limits(options, host, &user, &base)?;
+    let disk = match &options.disk {
+        Some(typed) => Some(usage(room(typed))?),
+        None => user.disk.or(base.disk),
+    };
     let network = network(options, user.proxy.or(base.proxy).unwrap_or_default())?;
     let (allowed_domains, allowed_domains_is_default) = match (&options.allowed_domains, user.allowed_domains)
     {
@@ -242,6 +250,8 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         env,
         publish: published(&options.publish)?,
         packages: values(user.packages, base.packages),
+        disk: Disk::of(disk.as_deref(), &limits),
+        min_free: user.min_free.or(base.min_free).unwrap_or(MinFree::Usual),
         limits,
         runtime: match &options.runtime {
             Some(typed) => Some(usage(runtime(typed)).map(|()| typed.clone())?),

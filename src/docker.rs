@@ -89,8 +89,8 @@ impl Serialize for Cmd {
 }
 
 /// The commands that take a session down. They need only its id, and can run again.
-pub(crate) fn down(id: &SessionId) -> [Cmd; 3] {
-    [remove_containers(&id.containers()), remove_network(&id.network()), remove_volume(&id.home())]
+pub(crate) fn down(id: &SessionId) -> [Cmd; 2] {
+    [remove_containers(&id.containers()), remove_network(&id.network())]
 }
 
 /// Removes containers, even running ones. Missing ones are no failure.
@@ -104,6 +104,16 @@ pub(crate) fn remove_containers(names: &[String]) -> Cmd {
 pub(crate) fn containers_of(session: &str) -> Cmd {
     Cmd::new("list the session's containers", &["ps", "--all", "--quiet", "--no-trunc"])
         .pair("--filter", format!("label=pi.session={session}"))
+}
+
+/// Everything about a volume, as JSON.
+fn inspect_volume(name: &str) -> Cmd {
+    Cmd::new(format!("look at the volume `{name}`"), &["volume", "inspect", "--format", "{{json .}}", name])
+}
+
+/// The volumes in which older releases kept the home of a session. The engine lists one for each name.
+pub(crate) fn homes_of(session: &str) -> Cmd {
+    list("volume", &format!("pi.session={session}"), "pi.role").pair("--filter", "label=pi.role=home")
 }
 
 fn remove_network(name: &str) -> Cmd {

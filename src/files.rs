@@ -76,6 +76,18 @@ pub(crate) fn open_small(path: &Path, links: Links, write: bool) -> io::Result<F
     Ok(file)
 }
 
+/// Whether this is a regular file, and no link to one.
+pub(crate) fn is_plain_file(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file())
+}
+
+/// The text of a small file that is no link.
+pub(crate) fn read_plain(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    open_small(path, Links::Refuse, false)?.take(SMALL + 1).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// The text of a small file, if it exists. It must be UTF-8.
 pub(crate) fn read_small(path: &Path) -> anyhow::Result<Option<String>> {
     let Some(bytes) = read_small_bytes(path)? else { return Ok(None) };

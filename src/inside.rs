@@ -18,8 +18,8 @@ pub(crate) const HOME: &str = "/home/pi";
 /// The agent's own directory.
 pub(crate) const AGENT_DIR: &str = "/home/pi/.pi/agent";
 
-/// The caches of languages, which outlive a session.
-pub(crate) const CACHE: &str = "/home/pi/.cache/lang";
+/// The caches of languages, which outlive a session. The gate links them into the home.
+pub(crate) const CACHE: &str = "/var/cache/pi";
 
 /// The gate, which is the first program after the container's init.
 pub(crate) const ENTRY: &str = "/usr/local/lib/pi/entry";
@@ -56,7 +56,7 @@ mod tests {
             AGENT_DIR,
         ]
         .into_iter()
-        .chain(["/home/pi/.cache/lang/x", "/home/pi/.pi/agent/sessions/x"])
+        .chain(["/var/cache/pi/x", "/home/pi/.pi/agent/sessions/x"])
         {
             assert!(is_reserved(Path::new(target)), "{target}");
         }

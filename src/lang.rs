@@ -1,11 +1,14 @@
 //! The variants of the image, and how a project's files choose one.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::files::read_small;
+use crate::{
+    files::{is_plain_file, read_plain},
+    report::{Finding, short},
+};
 
 /// A language that a user may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
@@ -46,38 +49,79 @@ impl Variant {
             Self::Php85 => "php8.5",
         }
     }
-}
 
-impl Lang {
-    /// The variant for a project. For `auto`, also the file that chose it.
-    pub(crate) fn variant(self, cwd: &Path, root: &Path) -> (Variant, Option<&'static str>) {
+    /// The language of a project whose caches are worth keeping; none for a directory that is no project.
+    pub(crate) fn caches(self, cwd: &Path, root: &Path) -> Option<&'static str> {
+        let has_packages = || [cwd, root].iter().any(|dir| is_plain_file(&dir.join("package.json")));
         match self {
-            Self::Base => (Variant::Base, None),
-            Self::Go => (Variant::Go, None),
-            Self::Php | Self::Php85 => (Variant::Php85, None),
-            Self::Php84 => (Variant::Php84, None),
-            Self::Auto => [cwd, root].iter().find_map(|dir| detect(dir)).unwrap_or((Variant::Base, None)),
+            Self::Base if !has_packages() => None,
+            _ => Some(self.name()),
         }
     }
 }
 
-fn detect(dir: &Path) -> Option<(Variant, Option<&'static str>)> {
-    if dir.join("go.mod").is_file() {
-        return Some((Variant::Go, Some("go.mod")));
+impl Lang {
+    /// The variant for a project.
+    pub(crate) fn variant(self, cwd: &Path, root: &Path) -> Choice {
+        let chosen = |variant| Choice { variant, by: None, finding: None };
+        match self {
+            Self::Base => chosen(Variant::Base),
+            Self::Go => chosen(Variant::Go),
+            Self::Php | Self::Php85 => chosen(Variant::Php85),
+            Self::Php84 => chosen(Variant::Php84),
+            Self::Auto => [cwd, root].iter().find_map(|dir| detect(dir)).unwrap_or(chosen(Variant::Base)),
+        }
     }
-    let composer = dir.join("composer.json");
-    fs::metadata(&composer).ok().filter(fs::Metadata::is_file)?;
-    let constraint = composer_constraint(&composer);
-    let variant = match constraint {
-        Some(text) if !admits(&text, 5) && admits(&text, 4) => Variant::Php84,
-        _ => Variant::Php85,
-    };
-    Some((variant, Some("composer.json")))
 }
 
-fn composer_constraint(path: &Path) -> Option<String> {
-    let json: serde_json::Value = serde_json::from_str(&read_small(path).ok()??).ok()?;
-    json.get("require")?.get("php")?.as_str().map(str::to_owned)
+/// A chosen variant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) variant: Variant,
+    /// For `auto`, the file that chose it.
+    pub(crate) by: Option<&'static str>,
+    /// Why the variant may be another than the project needs.
+    pub(crate) finding: Option<Finding>,
+}
+
+/// Agents can write these files, so no link is followed: it would tell whether a file of the host exists.
+fn detect(dir: &Path) -> Option<Choice> {
+    if is_plain_file(&dir.join("go.mod")) {
+        return Some(Choice { variant: Variant::Go, by: Some("go.mod"), finding: None });
+    }
+    let composer = dir.join("composer.json");
+    if !is_plain_file(&composer) {
+        return None;
+    }
+    let choose = "`--lang php8.4` and `--lang php8.5` choose another image";
+    let (variant, finding) = match composer_constraint(&composer) {
+        Err(why) => {
+            let what = format!("`{}`: {why}; using PHP 8.5", composer.display());
+            (Variant::Php85, Some(Finding::hinted(what, choose)))
+        }
+        Ok(Some(text)) if !admits(&text, 5) && admits(&text, 4) => (Variant::Php84, None),
+        Ok(Some(text)) if !admits(&text, 5) => {
+            let what = format!(
+                "`composer.json` asks for PHP `{}`, and there are images with 8.4 and 8.5 only; using 8.5",
+                short(&text)
+            );
+            (Variant::Php85, Some(Finding::hinted(what, choose)))
+        }
+        Ok(_) => (Variant::Php85, None),
+    };
+    Some(Choice { variant, by: Some("composer.json"), finding })
+}
+
+/// What the project asks for, or why that is not known.
+fn composer_constraint(path: &Path) -> Result<Option<String>, String> {
+    let text = read_plain(path).map_err(|error| short(&error.to_string()))?;
+    let json: serde_json::Value = serde_json::from_str(&text)
+        .map_err(|error| format!("it is no JSON: {}", short(&error.to_string())))?;
+    match json.get("require").and_then(|require| require.get("php")) {
+        None => Ok(None),
+        Some(serde_json::Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err("`require.php` is no text".to_owned()),
+    }
 }
 
 /// Whether a simple composer constraint admits a version of PHP 8.`minor`.
@@ -115,6 +159,8 @@ fn term_admits(term: &str, minor: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -135,12 +181,49 @@ mod tests {
             fs::write(dir.path().join("composer.json"), format!(r#"{{"require":{{"php":"{constraint}"}}}}"#))
                 .unwrap();
             let want = if wants == 5 { Variant::Php85 } else { Variant::Php84 };
-            assert_eq!(
-                Lang::Auto.variant(dir.path(), dir.path()),
-                (want, Some("composer.json")),
-                "{constraint}"
-            );
+            let choice = Lang::Auto.variant(dir.path(), dir.path());
+            assert_eq!((choice.variant, choice.by), (want, Some("composer.json")), "{constraint}");
+            assert_eq!(choice.finding.is_some(), constraint == "^7.4", "{constraint}");
         }
+    }
+
+    #[test]
+    fn a_broken_or_hostile_composer_file_is_told_in_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let composer = dir.path().join("composer.json");
+        let told = |text: &str| {
+            fs::write(&composer, text).unwrap();
+            let choice = Lang::Auto.variant(dir.path(), dir.path());
+            assert_eq!(choice.variant, Variant::Php85);
+            let what = choice.finding.unwrap().what;
+            assert!(what.len() < 600 && !what.contains('\n'), "{what}");
+            what
+        };
+        assert!(told("{\"require\":").contains("it is no JSON"));
+        assert!(told("{\"require\":{\"php\":8}}").contains("is no text"));
+        told(&format!("{{\"require\":{{\"php\":\"{}\"}}}}", "^7.4\\n ".repeat(20_000)));
+        told(&"[".repeat(500_000));
+        told(&" ".repeat(2 << 20));
+    }
+
+    #[test]
+    fn a_link_chooses_no_image() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["go.mod", "composer.json", "package.json"] {
+            std::os::unix::fs::symlink("/etc/passwd", dir.path().join(name)).unwrap();
+        }
+        let choice = Lang::Auto.variant(dir.path(), dir.path());
+        assert_eq!(choice, Choice { variant: Variant::Base, by: None, finding: None });
+        assert_eq!(choice.variant.caches(dir.path(), dir.path()), None);
+    }
+
+    #[test]
+    fn only_a_project_of_a_language_keeps_caches() {
+        let dir = tempfile::tempdir().unwrap();
+        let caches = |variant: Variant| variant.caches(dir.path(), dir.path());
+        assert_eq!((caches(Variant::Base), caches(Variant::Go)), (None, Some("go")));
+        fs::write(dir.path().join("package.json"), "{}").unwrap();
+        assert_eq!(caches(Variant::Base), Some("base"));
     }
 
     #[test]
@@ -150,7 +233,7 @@ mod tests {
         fs::create_dir(&below).unwrap();
         fs::write(dir.path().join("go.mod"), "module x").unwrap();
         fs::write(below.join("composer.json"), "{}").unwrap();
-        assert_eq!(Lang::Auto.variant(dir.path(), dir.path()).0, Variant::Go);
-        assert_eq!(Lang::Auto.variant(&below, dir.path()).0, Variant::Php85);
+        assert_eq!(Lang::Auto.variant(dir.path(), dir.path()).variant, Variant::Go);
+        assert_eq!(Lang::Auto.variant(&below, dir.path()).variant, Variant::Php85);
     }
 }

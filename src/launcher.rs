@@ -22,7 +22,7 @@ use crate::{
         known::Known,
     },
     keys::Commands,
-    lang::Variant,
+    lang::{Choice, Variant},
     plan::{Choices, Inputs, Mount, Plan, Reach},
     purpose::{Program, Purpose},
     record::{self, Naming, SessionId},
@@ -46,6 +46,8 @@ pub(crate) struct Prepared {
     pub(crate) config: Config,
     pub(crate) facts: Facts,
     pub(crate) who: Owner,
+    /// The language whose caches outlive the session.
+    pub(crate) caches: Option<&'static str>,
     pub(crate) program: Program,
     pub(crate) image: Image,
     pub(crate) proxy: Image,
@@ -136,15 +138,22 @@ impl Launcher {
                 report::warn(format_args!("`{name}` is not set, so the agent does not get it"));
             }
         }
-        let (variant, chosen_by) = config.lang.variant(&workspace.cwd, &workspace.root);
-        if let Some(file) = chosen_by {
+        let Choice { variant, by, finding } = config.lang.variant(&workspace.cwd, &workspace.root);
+        finding.iter().for_each(Finding::warn);
+        if let Some(file) = by {
             report::note(format_args!("using the {} image, because there is a `{file}`", variant.name()));
+        }
+        if config.disk.exceeds(&config.limits) {
+            report::warn(
+                "the agent's home is in memory, and `disk` is larger than `memory`: the memory ends first",
+            );
         }
         let ca = image::certificates(&config.images)?;
         let image = Image::agent(variant, &config.images, &config.packages, who, &ca);
         let proxy = Image::proxy(&config.images, &ca);
         let reach = self.reach(&config)?;
-        Ok(Prepared { workspace, config, facts, who, program, image, proxy, ca, reach })
+        let caches = variant.caches(&workspace.cwd, &workspace.root);
+        Ok(Prepared { workspace, config, facts, who, caches, program, image, proxy, ca, reach })
     }
 
     /// Tells what the session does not have of the agent's directory; most of it once on this machine.
@@ -205,7 +214,7 @@ impl Launcher {
         id: &SessionId,
         choices: &Choices,
     ) -> anyhow::Result<Plan> {
-        let Prepared { workspace, config, facts, image, who, program, reach, .. } = prepared;
+        let Prepared { workspace, config, facts, image, who, caches, program, reach, .. } = prepared;
         Plan::new(Inputs {
             id,
             choices,
@@ -216,6 +225,7 @@ impl Launcher {
             git,
             image: image.tag(),
             who: *who,
+            caches: *caches,
             program,
             reach,
             state: &record::directory(&self.host, id),
@@ -274,6 +284,7 @@ impl Launcher {
             agent_image: &|| builder.ensure(&prepared.image, Effort::Missing),
             sidecar_image: &|| builder.ensure(&prepared.proxy, Effort::Missing),
             naming: &naming,
+            min_free: prepared.config.min_free,
             sources: match &prepared.reach {
                 Reach::Proxy(_, sources) => Some(sources),
                 _ => None,

@@ -132,7 +132,9 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
             verb::logs::run(&launcher()?, session.as_deref(), follow)
         }
         Action::Verb(Verb::Stop { session, all: _ }) => verb::stop::run(&launcher()?, session.as_deref()),
-        Action::Verb(Verb::Clean { images, caches }) => verb::clean::run(&launcher()?, images, caches),
+        Action::Verb(Verb::Clean { images, caches, older_than }) => {
+            verb::clean::run(&launcher()?, images, caches.then(|| older_than.unwrap_or_default()))
+        }
         Action::Watch(directory) => verb::watch::run(&launcher()?, &directory),
     }
 }

@@ -37,13 +37,14 @@ use crate::{
 pub(crate) use self::mounts::shadow;
 use self::{
     environment::{environment, no_proxies},
-    mounts::{agent_mounts, needed, unique, workspace_mounts},
+    mounts::{agent_mounts, needed, unique, way_to, workspace_mounts},
     subnet::Subnet,
 };
 pub(crate) use self::{
     hatch::Hatch,
     noun::{
-        Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Source, Streams,
+        Attachment, Container, File, Mount, Named, Needed, Needs, Network, Privileges, Role, Room, Source,
+        Streams,
     },
 };
 
@@ -148,6 +149,8 @@ pub(crate) struct Inputs<'a> {
     /// What people call the agent's image.
     pub(crate) image: &'a str,
     pub(crate) who: Owner,
+    /// The language whose caches outlive the session.
+    pub(crate) caches: Option<&'static str>,
     pub(crate) program: &'a Program,
     pub(crate) reach: &'a Reach,
     /// Where the session has its directory.
@@ -215,7 +218,7 @@ impl Inputs<'_> {
             network: Attachment::Bridge { publish: publish.collect(), dns: self.config.dns.clone() },
             hosts,
             // Old and new rules at once, and the broker's certificates.
-            tmp: "16m",
+            tmp: Room::mebibytes(16, 1000),
             mounts: if self.relays().is_empty() {
                 vec![]
             } else {
@@ -317,7 +320,8 @@ fn agent_container(
     let Inputs { id, choices, config, host, workspace, who, program, .. } = inputs;
     let mut mounts = agent_mounts(inputs);
     mounts.extend(workspace_mounts(inputs, labels));
-    let mounts = unique(mounts);
+    let mut mounts = unique(mounts);
+    mounts.extend(way_to(&mounts, *who));
     Ok(Container {
         name: id.agent(),
         role: Role::Agent,
@@ -330,7 +334,7 @@ fn agent_container(
         mounts,
         limits: config.limits.clone(),
         files: host.files.min(OPEN_FILES),
-        tmp: "1g",
+        tmp: Room { bytes: config.disk.tmp, files: 50_000 },
         seccomp: seccomp.to_owned(),
         runtime: config.runtime.clone(),
         streams: match program.purpose {
@@ -374,7 +378,7 @@ fn companion(
         env: no_proxies(),
         limits: Limits { memory: Some("128m".to_owned()), cpus: Some(1.0), pids: Some(320) },
         files: inputs.host.files.min(OPEN_FILES),
-        tmp: "4m",
+        tmp: Room::mebibytes(4, 1000),
         seccomp: seccomp.to_owned(),
         runtime: inputs.config.runtime.clone(),
         streams: Streams::Pipe,
@@ -418,7 +422,7 @@ pub(crate) fn state_hash(host: &Host) -> String {
 }
 
 /// Where the agent is, told to the model.
-fn briefing(reach: &Reach, published: &[Published]) -> String {
+fn briefing(reach: &Reach, published: &[Published], git: &Given) -> String {
     let network = match reach {
         Reach::Open => "The network is open.",
         Reach::None => "There is no network but your model.",
@@ -437,16 +441,23 @@ fn briefing(reach: &Reach, published: &[Published]) -> String {
             ports.join(", ")
         ),
     };
+    let git = match git.is_private() {
+        Some(true) => {
+            " `.git` is a git directory of your own; your commits appear in your user's repository by themselves."
+        }
+        Some(false) => " `.git` is read-only, so you cannot commit.",
+        None => "",
+    };
     format!(
         "You run inside a locked-down container: no root, no capabilities, a read-only system. You can write the \
          repository, your home directory and /tmp; only the repository, the agent's settings, logins and transcripts, \
          and the caches of packages outlast the session. The user's other files, the container engine and `sudo` are not \
-         there. {network}{ports}"
+         there.{git} {network}{ports}"
     )
 }
 
 fn command(inputs: &Inputs<'_>) -> Vec<String> {
-    let Inputs { program, reach, facts, config, .. } = inputs;
+    let Inputs { program, reach, facts, config, git, .. } = inputs;
     let args = &program.words;
     if matches!(program.purpose, Purpose::Shell | Purpose::Proof) {
         return args.clone();
@@ -460,7 +471,7 @@ fn command(inputs: &Inputs<'_>) -> Vec<String> {
             words.push(format!("{}/APPEND_SYSTEM.md", inside::AGENT_DIR));
         }
         words.push("--append-system-prompt".to_owned());
-        words.push(briefing(reach, &config.publish));
+        words.push(briefing(reach, &config.publish, git));
     }
     words.extend(args.iter().cloned());
     if program.reads_the_repository() {

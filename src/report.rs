@@ -192,6 +192,15 @@ pub(crate) fn one_line(text: &str) -> String {
     printable(&text.replace(['\n', '\t'], "\u{fffd}"))
 }
 
+/// `text` of others as one printable line, cut where it is long.
+pub(crate) fn short(text: &str) -> String {
+    let line = one_line(text);
+    match line.char_indices().nth(200) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line,
+    }
+}
+
 /// `text` as one word of a POSIX shell.
 pub(crate) fn quote(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+".contains(c);

@@ -1,6 +1,7 @@
 //! The life of a session: claim, up, attach, down.
 
 mod answers;
+mod cache;
 mod came_over;
 mod commits;
 mod hidden;
@@ -10,6 +11,7 @@ mod proxy_log;
 mod relay;
 mod settings;
 mod sidecar;
+mod space;
 mod steer;
 mod sweep;
 mod teardown;
@@ -26,20 +28,23 @@ use std::{
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM};
 
-use self::{
-    commits::Commits,
-    sidecar::Sidecar,
-    steer::{Phase, Steer},
-    teardown::{Extent, Teardown},
-    watcher::Watcher,
-};
 pub(crate) use self::{
+    cache::{forget, unused_for},
     settings::{LaidOut, lay_out},
     sweep::{Sweep, bring_in, take_down},
     teardown::take_down_by_id,
     watcher::watch,
 };
+use self::{
+    commits::Commits,
+    sidecar::Sidecar,
+    space::{Space, Watch},
+    steer::{Phase, Steer},
+    teardown::{Extent, Teardown},
+    watcher::Watcher,
+};
 use crate::{
+    config::MinFree,
     control::Server,
     docker::{Docker, Ended, Shown, known_refusal},
     egress::Sources,
@@ -70,6 +75,8 @@ pub(crate) struct Needs<'a> {
     /// Makes the sidecar's image exist and names it.
     pub(crate) sidecar_image: &'a dyn Fn() -> anyhow::Result<String>,
     pub(crate) naming: &'a Naming,
+    /// What must stay free on this machine's file systems.
+    pub(crate) min_free: MinFree,
     /// Where the allowlist comes from, in a restricted session.
     pub(crate) sources: Option<&'a Sources>,
     /// The allowlist's file, where another than the usual one was named.
@@ -124,9 +131,11 @@ fn live(
     let LaidOut { mounts, packages } = (needs.lay_out)(&claim.name)?;
     choices.laid = Some(mounts);
     teardown.packages = packages;
-    let plan = (needs.plan)(&choices)?;
-    prepare::prepare(&plan)?;
-    relay::start(&claim.dir, &plan.relays)?;
+    let first = (needs.plan)(&choices)?;
+    let space = Space::of(&first, needs.host, needs.min_free);
+    space.check()?;
+    prepare::prepare(&first)?;
+    relay::start(&claim.dir, &first.relays)?;
     teardown.watcher = Some(Watcher::start(&claim.dir, docker)?);
     let plan = up::up(needs, choices, claim)?;
     if let (Some(network), Some(sidecar), Some(address), Some(told)) =
@@ -154,10 +163,13 @@ fn live(
     }
     let (stopper, agent) = ((*docker).clone(), plan.agent.name.clone());
     signals.stops(move || stopper.halt(&agent))?;
+    let (killer, agent) = ((*docker).clone(), plan.agent.name.clone());
+    let watch = Watch::start(space, move || killer.halt_now(&agent));
     let shown = docker.show(&plan.agent, |client| {
         signals.shows(client);
         steer.reached(Phase::Running(teardown.sidecar.clone()));
     })?;
+    watch.check()?;
     let outcome = outcome(docker, signals, &plan, &shown);
     if let Some(sidecar) = &teardown.sidecar
         && let Some(said) = sidecar.failed_before_ready()
@@ -172,7 +184,7 @@ fn live(
     if outcome.is_ok() && shown.status().code().is_some() {
         // The engine has removed the agent's container before its client returned.
         let is_alone = plan.sidecar.is_none() && plan.model.is_none();
-        teardown.extent = if is_alone { Extent::Volume } else { Extent::WithoutAgent };
+        teardown.extent = if is_alone { Extent::Nothing } else { Extent::WithoutAgent };
     }
     outcome
 }

@@ -2,11 +2,13 @@
 # it, and keeps it from the supervisor and from the init by a Landlock domain, since all of them run as one user.
 use strict;
 use warnings;
-use Errno qw(ENOENT ENOTDIR);
+use Errno qw(ENOENT ENOSPC ENOTDIR);
 
 # Linux numbers that no small module has.
 my $TIOCSPGRP = 0x5410;
 my $WUNTRACED = 2;
+# For writing, and only as a new file.
+my $O_CREATE_NEW = 0x1 | 0x40 | 0x80;
 
 # Of Landlock, whose calls have the same numbers on every machine.
 my $LANDLOCK_CREATE_RULESET = 444;
@@ -60,6 +62,31 @@ sub reach_github {
     open(STDOUT, '>', '/dev/null');
     open(STDERR, '>', '/dev/null');
     exec '/usr/local/lib/pi/forward', $socket, $address or exit 127;
+}
+
+# The home is memory of the session's own, empty at first.
+sub make_home {
+    my $home = '/home/pi';
+    mkdir "$home/$_" for qw(.agents .cache .cache/tmp .config .local .local/bin .local/share .local/state go);
+    # The caches of a project's packages are a volume, where there is one.
+    my ($cache, $above) = map { (stat $_)[0] // 0 } '/var/cache/pi', '/var/cache';
+    my $lang = "$home/.cache/lang";
+    $cache == $above ? mkdir($lang) : symlink('/var/cache/pi', $lang);
+}
+
+# What the agent saw as "no space left on device".
+sub tell_of_room {
+    for my $dir ('/home/pi', '/tmp') {
+        my $probe = "$dir/.pi-room-$$";
+        # In a new file of ours, or nowhere.
+        my $made = sysopen(my $file, $probe, $O_CREATE_NEW);
+        my $fits = $made ? syswrite($file, '.' x 65536) : undef;
+        my $full = $! == ENOSPC && (!$made || !defined $fits || $fits < 65536);
+        unlink $probe if $made;
+        next unless $full;
+        my $raise = $dir eq '/tmp' ? '`--memory`' : '`--disk`';
+        print STDERR "pi: warning: `$dir` of the session was full; $raise raises its limit\n";
+    }
 }
 
 # An engine does not always tell that the kernel ended something for want of memory; the container's own counter does.
@@ -117,6 +144,8 @@ sub confine {
 sub run {
     my ($program, @rest) = @_;
     confine();
+    # When memory is short, the agent goes first, and its supervisor can tell.
+    if (open(my $badness, '>', '/proc/self/oom_score_adj')) { print $badness '500' }
     setpgrp(0, 0);
     give_terminal($$);
     $SIG{$_} = 'DEFAULT' for qw(TSTP TTIN TTOU HUP INT TERM QUIT USR1 USR2 WINCH);

@@ -136,10 +136,10 @@ mod tests {
     use super::*;
 
     fn setting() -> Setting {
-        let env = [("HOME", "/nowhere"), ("NODE_OPTIONS", "x"), ("TMPDIR", "/work/repo/tmp"), ("TZ", "UTC")]
+        let env = [("HOME", "/nowhere"), ("NODE_OPTIONS", "x"), ("TMPDIR", "/srv/repo/tmp"), ("TZ", "UTC")]
             .map(|(name, value)| (name.into(), value.into()))
             .into();
-        Setting::new(&env, Path::new("/"), "/usr/bin:/bin".into(), |path| !path.starts_with("/work/repo"))
+        Setting::new(&env, Path::new("/"), "/usr/bin:/bin".into(), |path| !path.starts_with("/srv/repo"))
     }
 
     fn run(command: &str) -> Result<Vec<u8>, String> {

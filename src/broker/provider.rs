@@ -247,7 +247,7 @@ pub(crate) const UNSERVED: &[(&[&str], &str, &str)] = &[
     (
         &["GOOGLE_APPLICATION_CREDENTIALS"],
         "google-vertex",
-        "Google's client fetches its own tokens; an API key for Vertex AI can stay outside",
+        "Google's client fetches its own tokens; an API key for Vertex can stay outside",
     ),
     (
         &["ANTHROPIC_FEDERATION_RULE_ID", "ANTHROPIC_IDENTITY_TOKEN_FILE"],

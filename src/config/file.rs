@@ -1,8 +1,8 @@
 //! Reads and checks a settings file.
 
-use std::{collections::BTreeSet, net::IpAddr, ops::Range, path::Path};
+use std::{collections::BTreeSet, io::ErrorKind, net::IpAddr, ops::Range, path::Path};
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use serde::{
     Deserialize, Deserializer,
     de::{IntoDeserializer as _, value::StringDeserializer},
@@ -10,18 +10,18 @@ use serde::{
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    DEFAULTS, GitAccess, GitHubToken, Keys, MountSpec, Pattern, Pull,
+    DEFAULTS, GitAccess, GitHubToken, Keys, MinFree, MountSpec, Pattern, Pull,
     place::{A_SETTING, Place, line_of},
     value::{
-        PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, runtime, size,
-        variable,
+        PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, room, runtime,
+        size, variable,
     },
 };
 use crate::{
     agent_dir::entry::Persist,
     broker::github::Repository,
     domain::{Allowlist, Source},
-    files::{read_small, read_small_bytes},
+    files::{read_plain, read_small_bytes},
     lang::Lang,
     report::{self, Hinted},
 };
@@ -46,6 +46,10 @@ pub(super) struct Layer {
     pub(super) memory: Option<String>,
     #[serde(default, deserialize_with = "cpus")]
     pub(super) cpus: Option<Cpus>,
+    #[serde(default, deserialize_with = "disk")]
+    pub(super) disk: Option<String>,
+    #[serde(default, deserialize_with = "min_free")]
+    pub(super) min_free: Option<MinFree>,
     pub(super) pids: Option<Spanned<u32>>,
     pub(super) runtime: Option<Spanned<String>>,
     pub(super) persist: Values,
@@ -174,19 +178,31 @@ fn each<'a>(
 /// Reads the one key that a repository may set. Agents can write this file, so no struct has room for more keys.
 /// `config` is the user's own file, for the hint.
 pub(super) fn project_lang(path: &Path, config: &Path) -> anyhow::Result<Option<Lang>> {
-    let Some(text) = read_small(path)? else { return Ok(None) };
+    if let Some(link) = path.ancestors().take(2).find(|path| path.is_symlink()) {
+        return Err(Hinted::error(
+            format!("`{}` is a link, and a repository's settings are no link", link.display()),
+            A_REPOSITORYS,
+        ));
+    }
+    let text = match read_plain(path) {
+        Ok(text) => text,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error).with_context(|| format!("could not read `{}`", path.display())),
+    };
     let at = |span: &Range<usize>| format!("{}:{}", path.display(), line_of(&text, span));
     let located = |error: toml::de::Error| {
         let span = error.span().unwrap_or_default();
         let key = if matches!(Place::of(&text, &span), Place::Value(_)) { "`lang`: " } else { "" };
-        Hinted::error(format!("{}: {key}{}", at(&span), said(&error)), A_REPOSITORYS)
+        Hinted::error(format!("{}: {key}{}", at(&span), report::short(&said(&error))), A_REPOSITORYS)
     };
     let table = DeTable::parse(&text).map_err(located)?;
     let other =
         table.get_ref().keys().filter(|key| key.get_ref() != "lang").min_by_key(|key| key.span().start);
     if let Some(key) = other {
         let (defaults, _) = DeTable::parse_recoverable(DEFAULTS);
-        let name = report::one_line(key.get_ref());
+        let name = report::short(key.get_ref());
         return Err(Hinted::error(
             format!("{}: a repository may set `lang` and nothing else, not `{name}`", at(&key.span())),
             if defaults.get_ref().contains_key(key.get_ref().as_ref()) {
@@ -240,6 +256,18 @@ fn keys<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Keys>, D::Error> {
 
 fn memory<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     size(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn disk<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    room(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn min_free<'de, D: Deserializer<'de>>(from: D) -> Result<Option<MinFree>, D::Error> {
+    MinFree::parse(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
 }
 
 fn cpus<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cpus>, D::Error> {

@@ -115,6 +115,26 @@ pub(super) fn size(text: &str) -> anyhow::Result<String> {
     }
 }
 
+/// The bytes of a size that [`size`] has taken.
+pub(super) fn bytes(size: &str) -> u64 {
+    let digits = size.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &size[digits.len()..] {
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        _ => 1,
+    };
+    digits.parse::<u64>().unwrap_or_default().saturating_mul(unit)
+}
+
+/// A size of something in memory, which always has a limit.
+pub(super) fn room(text: &str) -> anyhow::Result<String> {
+    match size(text)?.as_str() {
+        "0" => bail!("the agent's home is in memory, so it needs a limit, such as `2g`"),
+        size => Ok(size.to_owned()),
+    }
+}
+
 pub(super) fn session_name(text: &str) -> anyhow::Result<String> {
     if text.len() > 64 || !is_made_of(text, "", "._-") {
         bail!(Hinted::usage(

@@ -1,11 +1,17 @@
 //! The outcomes of docker commands, so that no other module reads docker's messages.
 
-use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus, sync::Arc, thread, time::Duration};
+use std::{
+    collections::BTreeMap, os::unix::process::ExitStatusExt as _, process::ExitStatus, sync::Arc, thread,
+    time::Duration,
+};
 
+use anyhow::Context as _;
+use serde::Deserialize;
 use shared_child::SharedChild;
 
 use super::{
-    Cmd, Docker, clock, events, failure::Failure, image_exists, is_running, remove_containers, render, stop,
+    Cmd, Docker, clock, events, failure::Failure, image_exists, inspect_volume, is_running,
+    remove_containers, render, stop,
 };
 use crate::{
     plan::{Container, Network, Streams},
@@ -113,6 +119,28 @@ impl Docker {
         running: impl FnOnce(Arc<SharedChild>),
     ) -> anyhow::Result<Shown> {
         self.attach(&render::attach(container), container.streams == Streams::Silent, running)
+    }
+
+    /// Whether this is a volume of the engine's own, without options that lead elsewhere, and has these labels.
+    pub(crate) fn is_plain_volume(
+        &self,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> anyhow::Result<bool> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Volume {
+            driver: String,
+            labels: Option<BTreeMap<String, String>>,
+            options: Option<BTreeMap<String, String>>,
+        }
+        let said = self.run(&inspect_volume(name))?;
+        let volume: Volume = serde_json::from_str(&said)
+            .with_context(|| format!("could not understand what docker says about the volume `{name}`"))?;
+        let found = volume.labels.unwrap_or_default();
+        Ok(volume.driver == "local"
+            && volume.options.is_none_or(|options| options.is_empty())
+            && labels.iter().all(|(key, value)| found.get(key) == Some(value)))
     }
 
     /// Runs a command that removes something. If that no longer exists, all is well.

@@ -6,7 +6,7 @@ use super::Cmd;
 use crate::{
     config::{Access, Limits, Published},
     host::Owner,
-    plan::{Attachment, Container, Mount, Named, Network, Privileges, Role, Source, Streams},
+    plan::{Attachment, Container, Mount, Named, Network, Privileges, Role, Room, Source, Streams},
     secret::Value,
 };
 
@@ -58,13 +58,15 @@ pub(super) fn create(container: &Container) -> Cmd {
             "create", "--rm",
             // As PID 1, the agent could make the engine believe that its container has ended, or never ends.
             "--init", "--pull=never", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges",
-            "--ipc=private", "--cgroupns=private", "--log-driver=none", "--ulimit=core=0",
+            // Without the engine's own `/dev/shm`, in which the number of files has no limit.
+            "--ipc=none", "--cgroupns=private", "--log-driver=none", "--ulimit=core=0",
         ],
     )
     .pair("--name", name)
     .arg(format!("--ulimit=nofile={files}:{files}"))
     .arg(joined("--security-opt=seccomp=", seccomp))
-    .arg(format!("--tmpfs=/tmp:rw,exec,nosuid,nodev,size={tmp},mode=1777"));
+    .arg(memory(Path::new("/tmp"), *tmp, "mode=1777"))
+    .arg(memory(Path::new("/dev/shm"), Room::mebibytes(64, 10_000), "mode=1777"));
     for (key, value) in labels {
         cmd = cmd.pair("--label", format!("{key}={value}"));
     }
@@ -86,7 +88,9 @@ pub(super) fn create(container: &Container) -> Cmd {
     cmd = with_limits(cmd, limits);
     for mount in mounts {
         cmd = match &mount.source {
-            Source::Memory { owner, size } => cmd.arg(memory(&mount.target, *owner, size)),
+            Source::Memory { owner: Owner { uid, gid }, room } => {
+                cmd.arg(memory(&mount.target, *room, &format!("mode=700,uid={uid},gid={gid}")))
+            }
             Source::Bind(_) | Source::Volume { .. } => cmd.pair("--mount", mount_value(mount)),
         };
     }
@@ -216,10 +220,10 @@ pub(super) fn connect(network: &Network, container: &Container, address: Ipv4Add
         .arg(&container.name)
 }
 
-/// Memory with an owner, which `--mount` cannot say.
-fn memory(target: &Path, Owner { uid, gid }: Owner, size: &str) -> OsString {
+/// Memory with a limit to its files and perhaps an owner, which `--mount` cannot say.
+fn memory(target: &Path, Room { bytes, files }: Room, whose: &str) -> OsString {
     let mut text = joined("--tmpfs=", target);
-    text.push(format!(":rw,exec,nosuid,nodev,size={size},mode=700,uid={uid},gid={gid}"));
+    text.push(format!(":rw,exec,nosuid,nodev,size={bytes},nr_inodes={files},{whose}"));
     text
 }
 

@@ -55,6 +55,7 @@ impl World {
             facts: &self.facts,
             git: &Given::shared(&self.workspace),
             who: self.who,
+            caches: Some("go"),
             choices: &Choices {
                 name: "name".to_owned(),
                 attempt: 0,
@@ -246,7 +247,7 @@ proptest! {
             let flags = &words[..image];
             for flag in [
                 "--rm", "--init", "--pull=never", "--read-only", "--cap-drop=ALL", "--log-driver=none",
-                "--security-opt=no-new-privileges", "--ipc=private", "--cgroupns=private", "--ulimit=core=0",
+                "--security-opt=no-new-privileges", "--ipc=none", "--cgroupns=private", "--ulimit=core=0",
             ] {
                 prop_assert!(flags.iter().any(|word| word == flag), "{flag}: {cmd}");
             }

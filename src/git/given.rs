@@ -198,6 +198,15 @@ impl Given {
         .collect()
     }
 
+    /// Whether the agent has a git directory of its own, or can only read the host's; nothing where neither is so.
+    pub(crate) fn is_private(&self) -> Option<bool> {
+        match self.kind {
+            Kind::Private(_) => Some(true),
+            Kind::ReadOnly(_) => Some(false),
+            Kind::Own => None,
+        }
+    }
+
     /// The git that takes over the agent's commits, where there can be some.
     pub(crate) fn git(&self) -> Option<&Git> {
         self.git.as_ref().filter(|_| !self.store.is_empty())

@@ -9,7 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Attachment, Container, Inputs, Mount, Privileges, Role, SECCOMP_FILE, Streams, environment::no_proxies,
+    Attachment, Container, Inputs, Mount, Privileges, Role, Room, SECCOMP_FILE, Streams,
+    environment::no_proxies,
 };
 use crate::{
     config::{Access, Limits},
@@ -80,7 +81,7 @@ impl Hatch {
             // As much as packing a large repository takes.
             limits: Limits { memory: Some("1g".to_owned()), cpus: Some(1.0), pids: Some(64) },
             files: self.files,
-            tmp: "16m",
+            tmp: Room::mebibytes(16, 1000),
             seccomp: state.join(SECCOMP_FILE),
             runtime: self.runtime.clone(),
             streams: Streams::Silent,

@@ -1,20 +1,20 @@
 //! What of the host is inside the agent's container.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     path::{Path, PathBuf},
 };
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Inputs, Mount, Needed, Needs, Purpose, RELAYS, Source};
+use super::{Inputs, Mount, Needed, Needs, Purpose, RELAYS, Room, Source};
 use crate::{
     agent_dir::laid::{self, Making, Planned},
     config::Access,
     facts::Hidden,
     files::Identity,
-    host::hex,
+    host::{Owner, hex},
     inside,
 };
 
@@ -23,7 +23,7 @@ pub(super) fn agent_mounts(inputs: &Inputs<'_>) -> Vec<Mount> {
     let Inputs { choices, who, .. } = inputs;
     let inside = Path::new(inside::AGENT_DIR);
     let memory = laid::IN_MEMORY.iter().map(|name| Mount {
-        source: Source::Memory { owner: *who, size: "256m" },
+        source: Source::Memory { owner: *who, room: Room::mebibytes(256, 20_000) },
         target: if name.is_empty() { inside.to_owned() } else { inside.join(name) },
         access: Access::ReadWrite,
     });
@@ -83,9 +83,13 @@ pub(super) fn needed(inputs: &Inputs<'_>) -> Vec<Needed> {
 
 /// The repository, the agent's home, the caches, and what the user asked for.
 pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, String>) -> Vec<Mount> {
-    let Inputs { id, workspace, facts, program, .. } = inputs;
+    let Inputs { workspace, facts, program, config, who, .. } = inputs;
     let home = Path::new(inside::HOME);
-    let own_home = volume(id.home(), "home", labels, home);
+    let own_home = Mount {
+        source: Source::Memory { owner: *who, room: Room { bytes: config.disk.home, files: 100_000 } },
+        target: home.to_owned(),
+        access: Access::ReadWrite,
+    };
     let asked = || {
         let credentials = facts.credentials.iter().map(|(_, path)| Mount::same(path, Access::ReadOnly));
         let wanted = facts.binds.iter().map(|bind| Mount::bind(&bind.source, &bind.target, bind.access));
@@ -97,10 +101,7 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
         return repository.into_iter().chain([own_home]).chain(asked()).collect();
     }
     let mut mounts = vec![Mount::same(&workspace.root, Access::ReadWrite), own_home];
-    // The scratch repository of a demonstration is gone with it, and nobody would come back to its cache.
-    if !matches!(program.purpose, Purpose::Demo | Purpose::Proof) {
-        mounts.push(cache(inputs, labels));
-    }
+    mounts.extend(cache(inputs, labels));
     mounts.extend(inputs.git.binds.iter().map(|bind| Mount::bind(&bind.source, &bind.target, bind.access)));
     if let Some(skills) = &facts.skills {
         mounts.push(Mount::bind(skills, home.join(".agents/skills"), Access::ReadOnly));
@@ -112,19 +113,46 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
     mounts
 }
 
-fn volume(name: String, role: &str, labels: &BTreeMap<String, String>, target: &Path) -> Mount {
+/// The volume for the caches of a project's language. It outlives the session, so it does not carry the session's label.
+/// A session whose directory is no project of any language keeps its caches in memory.
+fn cache(inputs: &Inputs<'_>, labels: &BTreeMap<String, String>) -> Option<Mount> {
+    let Inputs { workspace, caches, program, who, .. } = inputs;
+    // The scratch repository of a demonstration is gone with it, and nobody would come back to its cache.
+    let language = caches.filter(|_| !matches!(program.purpose, Purpose::Demo | Purpose::Proof))?;
     let mut labels = labels.clone();
-    labels.insert("pi.role".to_owned(), role.to_owned());
-    Mount { source: Source::Volume { name, labels }, target: target.to_owned(), access: Access::ReadWrite }
+    labels.remove("pi.session");
+    labels.insert("pi.role".to_owned(), "cache".to_owned());
+    labels.insert("pi.lang".to_owned(), language.to_owned());
+    let key = format!("{}\0{language}\0{}\0{}", workspace.root.display(), who.uid, who.gid);
+    let name = format!("pi-cache-{}", &hex(&Sha256::digest(key))[..16]);
+    Some(Mount {
+        source: Source::Volume { name, labels },
+        target: inside::CACHE.into(),
+        access: Access::ReadWrite,
+    })
 }
 
-/// The caches of languages. They outlive the session, so they carry none of its labels.
-fn cache(inputs: &Inputs<'_>, labels: &BTreeMap<String, String>) -> Mount {
-    let Inputs { workspace, who, .. } = inputs;
-    let mut lasting = labels.clone();
-    lasting.remove("pi.session");
-    let key = hex(&Sha256::digest(format!("{}\0{}\0{}", workspace.root.display(), who.uid, who.gid)));
-    volume(format!("pi-cache-{}", &key[..16]), "cache", &lasting, Path::new(inside::CACHE))
+/// Directories of the agent's home that lead to a mount: an engine would make them root's.
+pub(super) fn way_to(mounts: &[Mount], owner: Owner) -> Vec<Mount> {
+    let home = Path::new(inside::HOME);
+    let mut missing: BTreeSet<&Path> =
+        mounts.iter().flat_map(|mount| mount.target.ancestors().skip(1)).collect();
+    // An option of docker's names a directory in memory, and ends it at a colon.
+    missing.retain(|path| {
+        *path != home && path.starts_with(home) && !path.as_os_str().as_encoded_bytes().contains(&b':')
+    });
+    // What is below another mount, or one itself, is not made in the home.
+    let held =
+        |path: &Path| mounts.iter().any(|mount| mount.target != home && path.starts_with(&mount.target));
+    missing
+        .into_iter()
+        .filter(|path| !held(path))
+        .map(|path| Mount {
+            source: Source::Memory { owner, room: Room::mebibytes(64, 5000) },
+            target: path.to_owned(),
+            access: Access::ReadWrite,
+        })
+        .collect()
 }
 
 /// What is asked for twice at one place is mounted once, as it was asked for last.

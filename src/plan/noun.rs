@@ -88,7 +88,21 @@ pub(crate) enum Source {
     /// A named volume, made on first use with these labels.
     Volume { name: String, labels: BTreeMap<String, String> },
     /// Memory of the container's own, as a directory of this owner's.
-    Memory { owner: Owner, size: &'static str },
+    Memory { owner: Owner, room: Room },
+}
+
+/// How much a directory in memory can hold. Its removal takes time for each file, so their number has a limit too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Room {
+    pub(crate) bytes: u64,
+    /// Files, directories and links.
+    pub(crate) files: u32,
+}
+
+impl Room {
+    pub(crate) const fn mebibytes(size: u64, files: u32) -> Self {
+        Self { bytes: size << 20, files }
+    }
 }
 
 impl Mount {
@@ -137,8 +151,8 @@ pub(crate) struct Container {
     pub(crate) limits: Limits,
     /// How many files a process may open.
     pub(crate) files: u64,
-    /// The size of `/tmp`, such as `1g`.
-    pub(crate) tmp: &'static str,
+    /// The size of `/tmp`.
+    pub(crate) tmp: Room,
     pub(crate) seccomp: PathBuf,
     pub(crate) runtime: Option<String>,
     pub(crate) streams: Streams,

@@ -52,11 +52,6 @@ impl SessionId {
         format!("pi-{}", self.0)
     }
 
-    /// The volume for the agent's home.
-    pub(crate) fn home(&self) -> String {
-        format!("pi-{}-home", self.0)
-    }
-
     /// Every container that the session can have.
     pub(crate) fn containers(&self) -> Vec<String> {
         vec![self.agent(), self.sidecar(), self.model(), self.git()]

@@ -42,7 +42,7 @@ const PARTS: usize = 40;
 const REMOVAL: Duration = Duration::from_secs(30);
 
 /// When a user who waits is told for what.
-const SAY_WHY: Duration = Duration::from_secs(3);
+const SAY_WHY: Duration = Duration::from_secs(8);
 
 const NO_IMAGE: &str = "there is no image with git; `pi build` makes one";
 

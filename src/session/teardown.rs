@@ -29,7 +29,7 @@ pub(crate) enum Extent {
     /// All containers are known to be gone.
     WithoutContainers,
     /// The network, too, or there was none.
-    Volume,
+    Nothing,
 }
 
 /// Takes the session down, whatever became of it.
@@ -137,6 +137,7 @@ impl Drop for Teardown<'_> {
 /// # Errors
 /// What the last round could not remove.
 fn take_down(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<()> {
+    let whole = extent == Extent::Everything;
     let mut extent = extent;
     let mut last = Ok(());
     for pause in [0, 20, 80, 400, 1600, 3000] {
@@ -151,6 +152,10 @@ fn take_down(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<
         }
         extent = Extent::Everything;
     }
+    // Somebody may have given a container another name.
+    if whole && last.is_ok() {
+        return remove_by_label(docker, id);
+    }
     last
 }
 
@@ -162,7 +167,12 @@ pub(crate) fn take_down_by_id(docker: &Docker, id: &SessionId) -> anyhow::Result
     // Asked first: an engine that does not answer is not asked again and again.
     docker.run(&docker::containers_of(id.as_str()))?;
     take_down(docker, id, Extent::Everything)?;
-    remove_by_label(docker, id)
+    for home in docker.run(&docker::homes_of(id.as_str()))?.lines() {
+        if let Some((name, "home")) = home.split_once('\t') {
+            docker.gone_within(&docker::remove_volume(name), TEARDOWN)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the session's containers, whatever they are called now.
@@ -177,15 +187,12 @@ fn remove_by_label(docker: &Docker, id: &SessionId) -> anyhow::Result<()> {
 
 fn one_round(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<()> {
     let gone = |cmd: &Cmd| docker.gone_within(cmd, TEARDOWN);
-    let [containers, network, volume] = docker::down(id);
+    let [containers, network] = docker::down(id);
     match extent {
         Extent::Everything => gone(&containers)?,
         Extent::WithoutAgent => gone(&docker::remove_containers(&[id.sidecar(), id.model()]))?,
-        Extent::WithoutContainers | Extent::Volume => {}
+        Extent::WithoutContainers => {}
+        Extent::Nothing => return Ok(()),
     }
-    thread::scope(|scope| {
-        let network = (extent != Extent::Volume).then(|| scope.spawn(|| gone(&network)));
-        let volume = gone(&volume);
-        network.map_or(Ok(()), |thread| thread.join().expect("removing a network does not panic")).and(volume)
-    })
+    gone(&network)
 }

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use super::{Needs, prepare::prepare};
+use super::{Needs, cache, prepare::prepare};
 use crate::{
     docker::Created,
     plan::{Choices, Plan},
@@ -81,6 +81,9 @@ fn create(needs: &Needs<'_>, plan: &Plan, made: &Made) -> anyhow::Result<[Option
             let network = network.map(|network| docker.create_network(network)).transpose()?;
             let waits = made.agent || network.is_some_and(|network| network != Created::Yes);
             let agent = if waits { None } else { Some(docker.create(&plan.agent)?) };
+            if agent == Some(Created::Yes) {
+                cache::check(plan, docker, needs.host)?;
+            }
             anyhow::Ok((network, agent))
         };
         let outcome = first();

@@ -22,7 +22,8 @@ use crate::{
 };
 
 /// Removes everything of dead sessions of this user, machine and state directory, and nothing else.
-pub(crate) fn run(launcher: &Launcher, images: bool, caches: bool) -> anyhow::Result<u8> {
+/// `caches` is for how long a cache that goes was not used.
+pub(crate) fn run(launcher: &Launcher, images: bool, caches: Option<Duration>) -> anyhow::Result<u8> {
     let config = launcher.config()?;
     let host = &launcher.host;
     let docker = Docker::find(&config.docker, host, &Written::load(host))?;
@@ -31,8 +32,8 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: bool) -> anyhow::Re
         scratch::sweep(host);
     }
     cleaner.sessions()?;
-    if caches {
-        cleaner.caches()?;
+    if let Some(age) = caches {
+        cleaner.caches(age)?;
     }
     if images {
         cleaner.images(&config)?;
@@ -118,16 +119,21 @@ impl Cleaner<'_> {
         Ok(found)
     }
 
-    fn caches(&mut self) -> anyhow::Result<()> {
+    fn caches(&mut self, age: Duration) -> anyhow::Result<()> {
         let repositories = self.labelled("volume", "pi.repo")?;
         let repositories: BTreeMap<&str, &str> =
             repositories.lines().filter_map(|line| line.split_once('\t')).collect();
         for line in self.labelled("volume", "pi.role")?.lines() {
             if let Some((name, "cache")) = line.split_once('\t').map(|(name, role)| (name, role.trim())) {
+                if age > session::unused_for(self.host, name) {
+                    continue;
+                }
                 let of = repositories.get(name).filter(|path| !path.is_empty());
                 let of = of.map(|path| format!(" of `{}`", report::one_line(path))).unwrap_or_default();
                 self.remove(&format!("the cache `{name}`{of}"), |cleaner| {
-                    cleaner.docker.run(&docker::remove_volume(name)).map(drop)
+                    cleaner.docker.run(&docker::remove_volume(name))?;
+                    session::forget(cleaner.host, name);
+                    Ok(())
                 })?;
             }
         }

@@ -88,6 +88,7 @@ pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool) -> anyhow::Resu
                 }
                 Err(error) => lines.push(Line::failed("settings", &error, "correct that file")),
             }
+            lines.push(limits(&config));
             lines.extend(on_the_engine(launcher, &config));
             lines.extend(repository::look(launcher, &config, workspace));
         }
@@ -128,6 +129,24 @@ fn told(all: &[InForce], launcher: &Launcher) -> Vec<Line> {
         lines.push(Line::fine("settings", format!("all defaults; `{}` can change them", path.display())));
     }
     lines
+}
+
+/// What a session may use.
+fn limits(config: &Config) -> Line {
+    let limits = &config.limits;
+    let or_none = |limit: Option<String>| limit.unwrap_or_else(|| "no limit".to_owned());
+    Line::fine(
+        "limits",
+        format!(
+            "memory {}, of which home {} MiB and /tmp {} MiB; processors {}; processes {}; {} stay free on disks",
+            or_none(limits.memory.clone()),
+            config.disk.home >> 20,
+            config.disk.tmp >> 20,
+            or_none(limits.cpus.map(|cpus| cpus.to_string())),
+            or_none(limits.pids.map(|pids| pids.to_string())),
+            config.min_free,
+        ),
+    )
 }
 
 /// The lines as text: a mark, the subject where it changes, and what to do below.

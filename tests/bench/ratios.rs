@@ -117,7 +117,7 @@ impl World {
         String::from_utf8(self.pi(&args).stdin(Stdio::null()).output().unwrap().stdout).unwrap()
     }
 
-    /// `docker run --rm` with the same image, flags and mounts; the home is an anonymous volume, which goes with it.
+    /// `docker run --rm` with the same image, flags and mounts.
     fn bare_run(&self) -> String {
         let script = self.script(&["--", "--version"]);
         let create = script.lines().find(|line| line.starts_with("docker create")).unwrap();
@@ -133,9 +133,6 @@ impl World {
                     run += "--security-opt=seccomp=";
                     run += &profile.display().to_string();
                     run.push(' ');
-                }
-                _ if word.contains("-home,") => {
-                    run.push_str("type=volume,target=/home/pi ");
                 }
                 _ => {
                     run.push_str(word);

@@ -1,6 +1,7 @@
 //! The agent's own git directory, on a real engine: what comes over and when, and what never runs on this machine. One
 //! session answers many questions.
 
+mod attempts;
 mod over;
 
 use std::fs;

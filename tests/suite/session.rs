@@ -78,7 +78,7 @@ fn every_call() -> Vec<(&'static str, &'static [&'static str], String)> {
 }
 
 fn is_teardown(kind: &str) -> bool {
-    matches!(kind, "rm" | "network-rm" | "volume-rm")
+    matches!(kind, "rm" | "network-rm")
 }
 
 fn without_a_missing_container(err: &str) -> &str {

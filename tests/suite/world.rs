@@ -225,6 +225,11 @@ impl World {
         self.by(who, &program).args(words)
     }
 
+    /// A program that the owner runs.
+    pub(crate) fn as_owner(&self, program: &str) -> Call<'_> {
+        self.by(self.owner(), program.as_ref())
+    }
+
     /// Runs the host's git as the owner and returns what it printed.
     #[track_caller]
     pub(crate) fn git(&self, dir: &Path, words: &[&str]) -> String {

@@ -66,6 +66,8 @@ fn a_dry_run_asks_and_leaves_nothing() {
 fn the_script_of_a_dry_run_does_what_a_run_does() {
     for words in [&["-p", "it's \"x\""][..], &["--no-network", "-p", "x"], &["--proxy", "-p", "x"]] {
         let world = World::fake();
+        // A script lays out no git directory of the agent's own.
+        world.configure("git = \"shared\"\n");
         write(world.home().join(".agents/proxy_allowed_domains.txt"), "example.com\n");
         // A first session makes the directories that every other one finds.
         world.run_pi(&["-p", "x"]).has_code(0);
@@ -91,6 +93,17 @@ fn the_script_of_a_dry_run_does_what_a_run_does() {
         assert_eq!(up(&scripted), up(&real), "{words:?}");
         world.assert_nothing_left();
     }
+}
+
+#[test]
+fn a_script_lets_nobody_write_the_repositorys_git_directory() {
+    let world = World::fake();
+    let dir = world.repo().join(".git").display().to_string();
+    let script = world.run_pi(&["--dry-run", "-p", "x"]).out;
+    assert!(script.contains(&format!("type=bind,source={dir},target={dir},readonly")), "{script}");
+    assert!(script.contains("# Git is read-only here"), "{script}");
+    world.script(&script).run().has_code(0);
+    world.assert_nothing_left();
 }
 
 /// The calls, with what differs from one session to the next made the same.

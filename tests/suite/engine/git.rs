@@ -77,8 +77,15 @@ fn git_works_in_a_linked_worktree_and_in_a_submodule() {
     assert_eq!(inside(&tree), "inside\nfirst\n");
     assert_eq!(inside(&world.repo().join("sub")), "inside\nlibrary\n");
     // And with the whole of it in sight, the submodule too.
-    let script = "git commit --quiet --message 'add it' && git submodule status | cut -c 43- && git -C sub log --format=%s";
-    assert_eq!(world.shell(&[], script).good().replace(" (heads/main)", ""), "sub\ninside\nlibrary\n");
+    world.git(world.repo(), &["commit", "--quiet", "--message", "add it"]);
+    let script = "git -C sub commit --quiet --allow-empty --message 'by both' && git commit --quiet --all --message 'move it' \
+                  && git submodule status | cut -c 43- && git -C sub log --format=%s";
+    assert_eq!(
+        world.shell(&[], script).good().replace(" (heads/main)", ""),
+        "sub\nby both\ninside\nlibrary\n"
+    );
+    assert_eq!(world.git(world.repo(), &["log", "--format=%s"]), "move it\nadd it\nfirst\n");
+    assert_eq!(world.git(world.repo(), &["status", "--short"]), "");
     assert_eq!(world.git(&tree, &["log", "--format=%s"]), "inside\nfirst\n");
 }
 

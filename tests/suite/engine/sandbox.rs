@@ -121,8 +121,9 @@ fn nothing_of_the_host_is_mounted_but_what_was_promised() {
         "/ ro".to_owned(),
         "/tmp rw".to_owned(),
         "/home/pi rw".to_owned(),
-        "/home/pi/.cache/lang rw".to_owned(),
+        "/home/pi/.agents rw".to_owned(),
         "/home/pi/.agents/skills ro".to_owned(),
+        "/home/pi/.pi rw".to_owned(),
         "/home/pi/.pi/agent rw".to_owned(),
         "/home/pi/.pi/agent/.pi-left rw".to_owned(),
         "/home/pi/.pi/agent/auth.json rw".to_owned(),
@@ -135,6 +136,9 @@ fn nothing_of_the_host_is_mounted_but_what_was_promised() {
         "/home/pi/.pi/agent/settings.json rw".to_owned(),
         "/home/pi/.pi/agent/trust.json rw".to_owned(),
         format!("{} rw", world.repo().display()),
+        // A git directory of its own, and the objects that it borrows.
+        format!("{} rw", world.repo().join(".git").display()),
+        "/run/pi/objects/0 ro".to_owned(),
     ]
     .into();
     assert_eq!(mounts, expected);

@@ -6,15 +6,15 @@ use super::{OWN, each, every_call, gone, is_teardown, without_a_missing_containe
 use crate::world::{World, call::Outcome};
 
 #[test]
-fn an_open_session_costs_three_calls() {
+fn an_open_session_costs_two_calls() {
     let world = World::fake();
     world.run_pi(&["-p", "x"]).is(0, "", "");
-    assert_eq!(world.docker().kinds(), ["create-agent", "start-agent", "volume-rm"]);
+    assert_eq!(world.docker().kinds(), ["create-agent", "start-agent"]);
     world.assert_nothing_left();
 }
 
 #[test]
-fn a_restricted_session_costs_eight_calls() {
+fn a_restricted_session_costs_seven_calls() {
     let world = world();
     world.docker().rule("start-agent", "exits 0");
     world.run_pi(&["--proxy", "-p", "x"]).is(0, "", "");
@@ -22,11 +22,10 @@ fn a_restricted_session_costs_eight_calls() {
     // What does not need each other is done side by side.
     kinds[..3].sort();
     kinds[4..6].sort();
-    kinds[6..].sort();
     let up =
         ["create-agent", "create-proxy", "network-create", "network-connect", "start-agent", "start-proxy"];
     // Its containers remove themselves.
-    let down = ["network-rm", "volume-rm"];
+    let down = ["network-rm"];
     assert_eq!(kinds, [&up[..], &down].concat());
     world.assert_nothing_left();
 }

@@ -54,12 +54,12 @@ fn a_signal_in_the_teardown_does_not_interrupt_it() {
 fn a_second_signal_changes_nothing() {
     each(KINDS.to_vec(), |(name, words)| {
         let world = world();
-        for kind in ["rm", "network-rm", "volume-rm", "stop-agent"] {
+        for kind in ["rm", "network-rm", "stop-agent"] {
             world.docker().rule(kind, "late 0.2");
         }
         let pi = at_work(&world, words);
         pi.signal(Signal::TERM);
-        for kind in ["stop-agent", "rm", "volume-rm"] {
+        for kind in ["stop-agent", "rm", "network-rm"] {
             world.docker().called(kind);
             pi.signal(Signal::INT);
             pi.signal(Signal::HUP);

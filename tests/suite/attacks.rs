@@ -1,0 +1,4 @@
+//! What an agent can do to the machine by wasting it, by class: each case with a control that shows that the attack works
+//! at all. One session serves many cases.
+
+mod disk;
