@@ -2,6 +2,7 @@
 //!
 //! The tables describe the agent from 0.87 to 1.5. An older agent reports a flag that it does not know by itself.
 
+pub(crate) mod login;
 mod variable;
 
 use std::{ffi::OsStr, iter, sync::LazyLock};

@@ -19,6 +19,7 @@
 //! | [`laid`] | the layout on the disk, and how it is found again |
 //! | [`settings`], [`trust`] | what of these texts may come back (pure) |
 //! | [`take_back`], [`lock`] | bringing it back beside a running agent of the host's |
+//! | [`login`] | logins: what may come out of a session that makes one, and the live file |
 //! | [`staged`], [`tree`] | packages that are installed or removed, and how a tree is copied without trusting it |
 //! | [`fd`] | directories by descriptor |
 //! | [`notice`] | what is told, and what was told before |
@@ -29,6 +30,7 @@ pub(crate) mod laid;
 pub(crate) mod layout;
 pub(crate) mod live;
 pub(crate) mod lock;
+pub(crate) mod login;
 pub(crate) mod notice;
 pub(crate) mod settings;
 pub(crate) mod staged;

@@ -171,6 +171,36 @@ pub(crate) enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// Log in to a model provider, or store a key for it
+    ///
+    /// The agent's own login runs in a session without a repository, tools or extensions. It ends by itself when the login
+    /// is there. No other session can leave a login.
+    Login {
+        /// The provider, such as anthropic, openai-codex or github-copilot; without one, the agent asks
+        #[arg(value_name = "PROVIDER")]
+        provider: Option<String>,
+        /// List providers and the state of each login, and ask nobody
+        #[arg(long, conflicts_with_all = ["provider", "key", "timeout"])]
+        list: bool,
+        /// Read a key from the terminal or from stdin, and store it
+        #[arg(long, requires = "provider", conflicts_with = "timeout")]
+        key: bool,
+        /// Give up after this time, such as `90s` or `10m`
+        #[arg(long, value_name = "TIME", default_value = "3m", value_parser = time)]
+        timeout: Duration,
+    },
+    /// Remove the login or the key of a provider
+    Logout {
+        /// The provider, as `pi login --list` names it
+        #[arg(value_name = "PROVIDER")]
+        provider: String,
+    },
+    /// Look at addresses that sessions want to have opened, and open them in your browser
+    Open {
+        /// Name or id of the session; without one, all of them
+        #[arg(long, value_name = "NAME")]
+        session: Option<String>,
+    },
     /// Run a session with a scripted model, without a key and without internet
     Demo,
     /// Look at everything that a session needs, and say what to do about what is not fine
@@ -269,6 +299,19 @@ pub(crate) enum Verb {
     Man,
 }
 
+/// A time of one second to one hour: a number of seconds, or with `s` or `m` behind it.
+fn time(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix('m') {
+        Some(number) => (number, 60),
+        None => (text.strip_suffix('s').unwrap_or(text), 1),
+    };
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    match seconds {
+        Some(seconds @ 1..=3600) => Ok(Duration::from_secs(seconds)),
+        _ => Err("it is a time from `1s` to `60m`".to_owned()),
+    }
+}
+
 /// The watcher's verb, with the session's directory as its argument. The launcher itself runs it, so help and
 /// completions do not list it.
 pub(crate) const WATCH: &str = "__watch";
@@ -356,6 +399,7 @@ fn check_honoured(name: &str, verb: Option<&Verb>, given: &[String]) -> anyhow::
     let heeds: &[&str] = match verb {
         None | Some(Verb::Shell { session: None, .. }) => return Ok(()),
         Some(Verb::Build { .. }) => &["lang", "build"],
+        Some(Verb::Login { list: false, key: false, .. }) => &["build", "runtime", "lang"],
         Some(Verb::Demo) => &["build", "runtime", "memory", "cpus", "pids", "disk"],
         Some(Verb::Allow { .. } | Verb::Blocked { .. } | Verb::Doctor { .. }) => &["allowed-domains"],
         Some(Verb::Check { .. }) => &["allowed-domains", "allow"],
@@ -447,6 +491,16 @@ mod tests {
     #[test]
     fn a_verb_with_words_that_are_not_its_arguments_acts_on_nothing() {
         assert_eq!(refusal(&["clean", "up", "dead", "code"]), "`pi clean`: unexpected argument 'up' found");
+    }
+
+    #[test]
+    fn a_time_is_seconds_or_minutes() {
+        for (text, seconds) in [("90", 90), ("90s", 90), ("10m", 600), ("60m", 3600), ("1", 1)] {
+            assert_eq!(time(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "s", "m", "0", "61m", "1h", "-5", "1.5m", "99999999999999999999m"] {
+            assert!(time(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub(crate) struct Config {
     pub(crate) github_token: GitHubToken,
     pub(crate) github_push: bool,
     pub(crate) git: GitAccess,
+    pub(crate) open_urls: OpenUrls,
+    pub(crate) wipe_auth: WipeAuth,
     /// `None` where the user has not decided.
     pub(crate) hide: Option<Hide>,
     pub(crate) docker: String,
@@ -129,6 +131,26 @@ pub(crate) enum GitAccess {
     ReadOnly,
     /// The host's. What an agent writes there can run on the host.
     Shared,
+}
+
+/// What becomes of an address that a session wants to have opened on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OpenUrls {
+    /// The session can only show it.
+    Never,
+    /// It waits until the user looks at it, with `pi open`.
+    Ask,
+}
+
+/// What the end of the last session removes from the agent's `auth.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WipeAuth {
+    Never,
+    /// Logins, but not keys.
+    Logins,
+    /// Keys that were written by hand, too.
+    All,
 }
 
 /// Limits of a container; `None` is no limit.
@@ -207,6 +229,20 @@ impl Config {
         }
     }
 
+    /// The settings of a session that logs in, with these ports.
+    pub(crate) fn for_login(self, ports: &[u16]) -> Self {
+        Self {
+            network: Network::Open,
+            publish: ports.iter().map(|port| Published { host: *port, agent: *port }).collect(),
+            mounts: vec![],
+            env: vec![],
+            persist: vec![],
+            hide: Some(Hide::default()),
+            session_name: None,
+            ..self
+        }
+    }
+
     /// The user's settings file, even if it does not exist.
     pub(crate) fn path(options: &Options, host: &Host) -> PathBuf {
         options.config.as_ref().map_or_else(|| host.config_file(), |path| host.cwd.join(path))
@@ -263,6 +299,8 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         github_push: !options.no_push && user.github_push.or(base.github_push).unwrap_or(true),
         keys: if options.no_keys { Keys::None } else { user.keys.or(base.keys).unwrap_or_default() },
         git: user.git.or(base.git).unwrap_or(GitAccess::Private),
+        wipe_auth: user.wipe_auth.or(base.wipe_auth).unwrap_or(WipeAuth::Never),
+        open_urls: user.open_urls.or(base.open_urls).unwrap_or(OpenUrls::Never),
         hide: user.hide.map(|patterns| hide(Some(patterns))),
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,

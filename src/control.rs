@@ -55,6 +55,8 @@ pub(crate) enum Request {
     Blocked,
     /// Send the proxy's log so far. With `follow`, also send new lines.
     Log { follow: bool },
+    /// Send the addresses that the session wants to have opened, a line each. They are sent once.
+    Addresses,
     /// End the session, as a signal would.
     Stop,
 }

@@ -23,7 +23,7 @@ use crate::{
         take_back,
     },
     broker::github::GitHub,
-    config::{Access, Config, Network},
+    config::{Access, Config, Network, OpenUrls},
     files::Identity,
     host::{EngineKind, Host, Owner},
     inside,
@@ -105,13 +105,8 @@ impl Facts {
         findings.extend(selinux(&workspace.root));
         findings.extend(look.allowlist(&writable));
         // A demonstration is nobody's work, and acli's login is for those who have the program in the image.
-        let wanted = |what: bool, path| {
-            if what && !matches!(purpose, Purpose::Demo | Purpose::Proof) {
-                look.of_home(path)
-            } else {
-                Ok(None)
-            }
-        };
+        let wanted =
+            |what: bool, path| if what && !purpose.is_bare() { look.of_home(path) } else { Ok(None) };
         let mut optional = |found: Result<Option<PathBuf>, Finding>| {
             found.unwrap_or_else(|finding| {
                 findings.push(finding);
@@ -273,7 +268,7 @@ impl Look<'_> {
                 Value::Plain(text.to_owned())
             }
         };
-        Ok(Layout::new(&layout::Inputs {
+        let layout = Layout::new(&layout::Inputs {
             live,
             root: &self.workspace.root,
             cwd: &self.workspace.cwd,
@@ -282,8 +277,15 @@ impl Look<'_> {
             other_logins: if keys.gives_mcp() { OtherLogins::Inside } else { OtherLogins::Outside },
             persist: &self.config.persist,
             decisions: &take_back::decisions(&real(&self.host.state_dir()))?,
-            scope: if purpose == Purpose::SetUp { Scope::SetUp } else { Scope::Session },
-        }))
+            scope: match purpose {
+                Purpose::SetUp => Scope::SetUp,
+                Purpose::Login => Scope::Login,
+                Purpose::Work | Purpose::Shell | Purpose::Demo | Purpose::Proof => Scope::Session,
+            },
+        });
+        let opens =
+            self.config.open_urls == OpenUrls::Ask && matches!(purpose, Purpose::Work | Purpose::Shell);
+        Ok(if opens { layout.that_opens() } else { layout })
     }
 
     fn allowlist(&self, writable: &[PathBuf]) -> Option<Finding> {
@@ -358,7 +360,7 @@ pub(crate) fn who(host: &Host, workspace: &Workspace) -> (Owner, Option<Finding>
 }
 
 /// Root's own directory could not be written by the owner of the repository, so that owner gets one beside it.
-fn agent_dir(host: &Host, who: Owner) -> (PathBuf, Option<Finding>) {
+pub(crate) fn agent_dir(host: &Host, who: Owner) -> (PathBuf, Option<Finding>) {
     let dir = host.agent_dir();
     if host.uid != 0 || who.uid == 0 {
         return (dir, None);

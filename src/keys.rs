@@ -103,7 +103,7 @@ impl Keys {
         let texts = Texts { auth: object(auth), models: providers(models) };
         let policy = match sources.purpose {
             Purpose::Work | Purpose::Shell => &sources.config.keys,
-            Purpose::SetUp | Purpose::Demo | Purpose::Proof => &config::Keys::None,
+            Purpose::SetUp | Purpose::Login | Purpose::Demo | Purpose::Proof => &config::Keys::None,
         };
         let policy =
             match company_proxy(sources.host).filter(|_| matches!(policy, config::Keys::Broker { .. })) {

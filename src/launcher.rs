@@ -1,14 +1,20 @@
 //! The common start of all verbs: the options, the machine, the settings, the engine.
 
 mod git;
+mod usable;
 
-use std::{ffi::OsStr, fs, path::Path, time::SystemTime};
+use std::{
+    ffi::OsStr,
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use crate::{
     agent,
-    agent_dir::{laid::Place, notice::Notice, take_back::untold},
+    agent_dir::{laid::Place, login::store, notice::Notice, take_back::untold},
     cli::Options,
-    config::{Access, Config, Network},
+    config::{Access, Config, Network, WipeAuth},
     docker::Docker,
     egress::{self, Sources},
     facts::{self, Facts},
@@ -53,6 +59,8 @@ pub(crate) struct Prepared {
     pub(crate) proxy: Image,
     pub(crate) ca: Vec<u8>,
     pub(crate) reach: Reach,
+    /// How long a session that logs in may take.
+    pub(crate) login_within: Option<Duration>,
 }
 
 impl Prepared {
@@ -115,13 +123,25 @@ impl Launcher {
     /// Reads the repository, and decides everything about its session before the plan.
     pub(crate) fn prepare(&self, program: Program) -> anyhow::Result<Prepared> {
         self.host.engine.check()?;
-        let workspace = Workspace::find(&self.host)?;
-        let config = self.trusted(Config::load(&self.options, &self.host, Some(&workspace.root))?)?;
-        let config = match program.purpose {
+        let purpose = program.purpose;
+        let settle = |config: Config| match purpose {
             Purpose::Demo => config.for_demo(),
             Purpose::Proof => config.for_proof(),
             _ => config,
         };
+        self.prepare_in(Workspace::find(&self.host)?, program, settle)
+    }
+
+    /// Decides everything about a session in this workspace before the plan, with these changes of the settings.
+    pub(crate) fn prepare_in(
+        &self,
+        workspace: Workspace,
+        program: Program,
+        settle: impl FnOnce(Config) -> Config,
+    ) -> anyhow::Result<Prepared> {
+        self.host.engine.check()?;
+        let config = self.trusted(Config::load(&self.options, &self.host, Some(&workspace.root))?)?;
+        let config = settle(config);
         let (who, as_root) = facts::who(&self.host, &workspace);
         let commands = if self.options.dry_run.is_some() { Commands::Skip } else { Commands::Run };
         let github = self.github(&config, &workspace, program.purpose, commands)?;
@@ -153,7 +173,8 @@ impl Launcher {
         let proxy = Image::proxy(&config.images, &ca);
         let reach = self.reach(&config)?;
         let caches = variant.caches(&workspace.cwd, &workspace.root);
-        Ok(Prepared { workspace, config, facts, who, caches, program, image, proxy, ca, reach })
+        let login_within = None;
+        Ok(Prepared { workspace, config, facts, who, caches, program, image, proxy, ca, reach, login_within })
     }
 
     /// Tells what the session does not have of the agent's directory; most of it once on this machine.
@@ -266,6 +287,9 @@ impl Launcher {
             sources.provide_file(&prepared.config)?;
         }
         let builder = self.builder(prepared, &docker);
+        let opener = (prepared.program.purpose == Purpose::Login)
+            .then(|| session::opener(&Written::load(&self.host).and_around(&self.host), &self.host));
+        let opener = opener.flatten();
         let needs = Needs {
             host: &self.host,
             docker: &docker,
@@ -290,11 +314,36 @@ impl Launcher {
                 _ => None,
             },
             list: self.options.allowed_domains.as_deref(),
+            login_within: prepared.login_within,
+            opener: opener.as_deref(),
         };
         let sweep = Sweep::start(&self.host, &docker);
         let outcome = session::run(&needs, &id, &choices);
         sweep.settle(&self.signals);
+        if !prepared.program.purpose.is_bare() {
+            self.wipe(prepared.config.wipe_auth, &prepared.facts.agent_dir);
+        }
         outcome
+    }
+
+    /// Removes logins where the settings say so and no other session needs them.
+    fn wipe(&self, what: WipeAuth, live: &Path) {
+        let wiped = match what {
+            WipeAuth::Never => return,
+            // Not even a dead one, whose agent may still run.
+            _ if record::all(&self.host).is_ok_and(|(live, dead)| !live.is_empty() || !dead.is_empty()) => {
+                return;
+            }
+            what => store::wipe(live, what == WipeAuth::All),
+        };
+        match wiped {
+            Ok(0) => {}
+            Ok(1) => report::note("removed 1 login from `auth.json`, as `wipe_auth` says"),
+            Ok(count) => {
+                report::note(format_args!("removed {count} entries from `auth.json`, as `wipe_auth` says"));
+            }
+            Err(error) => report::warn(format_args!("could not remove the logins: {error:#}")),
+        }
     }
 
     /// Builds every variant and the sidecar's image, on the newest bases.

@@ -38,7 +38,7 @@
 //! | `config` | layers of settings, and one resolver |
 //! | `agent_dir`, `broker`, `cli`, `workspace`, `scratch` | a session's own agent directory; what keeps keys outside; the command line; the repository; scratch directories |
 //! | `host`, `lang`, `purpose`, `refused`, `signals` | the machine and the process; languages; purposes of a session; refused destinations; signals |
-//! | `agent`, `domain`, `files`, `inside`, `report`, `secret` | the agent's command line; the allowlist's language; files that others may exchange; paths in the sandbox; stderr and stdout; secret values |
+//! | `agent`, `domain`, `files`, `inside`, `report`, `secret`, `url` | the agent's command line and logins; the allowlist's language; files that others may exchange; paths in the sandbox; stderr and stdout; secret values; addresses for a browser |
 //!
 //! # What always holds
 //!
@@ -83,6 +83,7 @@ mod scratch;
 mod secret;
 mod session;
 mod signals;
+mod url;
 mod verb;
 mod workspace;
 mod written;
@@ -117,6 +118,15 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
             verb::run::enter(&launcher()?, &name, &command)
         }
         Action::Verb(Verb::Build { all }) => verb::build::run(&launcher()?, all),
+        Action::Verb(Verb::Login { list: true, .. }) => verb::login::list(&launcher()?),
+        Action::Verb(Verb::Login { provider: Some(provider), key: true, .. }) => {
+            verb::login::store_key(&launcher()?, &provider)
+        }
+        Action::Verb(Verb::Login { provider, timeout, .. }) => {
+            verb::login::run(&launcher()?, provider.as_deref(), timeout)
+        }
+        Action::Verb(Verb::Open { session }) => verb::open::run(&launcher()?, session.as_deref()),
+        Action::Verb(Verb::Logout { provider }) => verb::login::forget(&launcher()?, &provider),
         Action::Verb(Verb::Demo) => verb::demo::run(&launcher()?),
         Action::Verb(Verb::Doctor { json, prove }) => verb::doctor::run(&launcher()?, json, prove),
         Action::Verb(Verb::Allow { entries, session, save }) => {

@@ -170,7 +170,7 @@ impl Inputs<'_> {
         let asks = match purpose {
             Purpose::Shell => true,
             Purpose::Work => agent::runs_a_model(words, &self.config.images.agent_version),
-            Purpose::SetUp | Purpose::Demo | Purpose::Proof => false,
+            Purpose::SetUp | Purpose::Login | Purpose::Demo | Purpose::Proof => false,
         };
         self.facts.keys.broker.as_ref().filter(|_| asks)
     }
@@ -345,6 +345,7 @@ fn agent_container(
         hosts: inputs.hosts(),
         workdir: Some(match program.purpose {
             Purpose::SetUp if !program.reads_the_repository() => PathBuf::from(inside::HOME),
+            Purpose::Login => PathBuf::from("/tmp"),
             _ => workspace.cwd.clone(),
         }),
         command: command(inputs),
@@ -463,6 +464,10 @@ fn command(inputs: &Inputs<'_>) -> Vec<String> {
         return args.clone();
     }
     let mut words = vec!["pi".to_owned()];
+    if program.purpose == Purpose::Login {
+        words.extend(agent::login::LOGIN_WORDS.map(str::to_owned));
+        return words;
+    }
     if agent::runs_a_model(args, &config.images.agent_version) {
         // The flag replaces the user's own file, so that is passed along, unless the user's flags do the same.
         let own = facts.layout.read.iter().any(|entry| entry.name == "APPEND_SYSTEM.md");

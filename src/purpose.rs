@@ -12,17 +12,26 @@ pub(crate) enum Purpose {
     /// A command of the agent changes its own set-up. It does not get the repository, whose settings and extensions
     /// would also run.
     SetUp,
+    /// The user logs in to a provider. It gets nothing of the host, and alone can leave a login.
+    Login,
     /// A scripted model tries the walls of the sandbox, in a scratch repository.
     Demo,
     /// A script tries the walls of each kind of network, in a scratch repository.
     Proof,
 }
 
+impl Purpose {
+    /// Whether it is not for the user's work, and gets nothing of the user's own.
+    pub(crate) fn is_bare(self) -> bool {
+        matches!(self, Self::Login | Self::Demo | Self::Proof)
+    }
+}
+
 /// The program of a session, and its purpose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Program {
     pub(crate) purpose: Purpose,
-    /// The agent's arguments. For a shell, the command with its arguments.
+    /// The agent's arguments. For a shell, the command with its arguments; for a login, the provider, if one was named.
     pub(crate) words: Vec<String>,
 }
 
@@ -35,7 +44,7 @@ impl Program {
 
     /// Whether the session has the repository.
     pub(crate) fn sees_the_repository(&self) -> bool {
-        self.purpose != Purpose::SetUp || self.reads_the_repository()
+        !matches!(self.purpose, Purpose::SetUp | Purpose::Login) || self.reads_the_repository()
     }
 
     /// Whether it is a set-up command with a path, which may read the repository.

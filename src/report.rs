@@ -7,7 +7,10 @@ use std::{
     sync::atomic::{AtomicU8, Ordering},
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr},
+};
 
 /// The launcher itself failed. `docker run` and `timeout` use the same number.
 pub(crate) const FAILED: u8 = 125;
@@ -123,6 +126,49 @@ pub(crate) fn ask(question: &str) -> bool {
     let _ = write!(io::stderr().lock(), "{}", printable(question) + " ");
     let _ = io::stdin().read_line(&mut answer);
     matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
+/// Asks the user, for as long as `go_on` agrees; stdin and stderr must be terminals. Only a clear yes is a yes.
+///
+/// # Errors
+/// What `go_on` says.
+pub(crate) fn ask_while(question: &str, go_on: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<bool> {
+    let _ = write!(io::stderr().lock(), "{} ", printable(question));
+    let stdin = io::stdin();
+    let mut answer = String::new();
+    wait_for_line(&stdin, go_on).inspect_err(|_| drop(writeln!(io::stderr().lock())))?;
+    stdin.read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Asks for a line that is not shown, for as long as `go_on` agrees; stdin must be a terminal.
+///
+/// # Errors
+/// The terminal cannot be read; what `go_on` says.
+pub(crate) fn ask_hidden(question: &str, go_on: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<String> {
+    let stdin = io::stdin();
+    let before = tcgetattr(&stdin)?;
+    let mut hidden = before.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    let _ = write!(io::stderr().lock(), "{} ", printable(question));
+    tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
+    let mut answer = String::new();
+    let read = wait_for_line(&stdin, go_on).and_then(|()| Ok(stdin.read_line(&mut answer)?));
+    let _ = tcsetattr(&stdin, OptionalActions::Flush, &before);
+    let _ = writeln!(io::stderr().lock());
+    read.map(|_| answer)
+}
+
+/// Waits until a line can be read.
+fn wait_for_line(stdin: &io::Stdin, go_on: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let moment = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+    loop {
+        go_on()?;
+        let mut ask = [PollFd::new(stdin, PollFlags::IN)];
+        if matches!(poll(&mut ask, Some(&moment)), Ok(1..)) {
+            return Ok(());
+        }
+    }
 }
 
 /// Prints the program's error, if any, and returns its exit status.

@@ -1,6 +1,8 @@
 //! The life of a session: claim, up, attach, down.
 
 mod answers;
+mod awaited;
+mod browser;
 mod cache;
 mod came_over;
 mod commits;
@@ -28,20 +30,23 @@ use std::{
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM};
 
-pub(crate) use self::{
-    cache::{forget, unused_for},
-    settings::{LaidOut, lay_out},
-    sweep::{Sweep, bring_in, take_down},
-    teardown::take_down_by_id,
-    watcher::watch,
-};
 use self::{
+    awaited::{Awaited, Came},
+    browser::Browser,
     commits::Commits,
     sidecar::Sidecar,
     space::{Space, Watch},
     steer::{Phase, Steer},
     teardown::{Extent, Teardown},
     watcher::Watcher,
+};
+pub(crate) use self::{
+    browser::{open, opener},
+    cache::{forget, unused_for},
+    settings::{LaidOut, lay_out},
+    sweep::{Sweep, bring_in, take_down},
+    teardown::take_down_by_id,
+    watcher::watch,
 };
 use crate::{
     config::MinFree,
@@ -52,7 +57,7 @@ use crate::{
     host::Host,
     plan::{Choices, Plan},
     record::{Claim, Naming, SessionId},
-    report::{FAILED, Interrupted},
+    report::{FAILED, Hinted, Interrupted},
     signals::Signals,
 };
 
@@ -81,6 +86,10 @@ pub(crate) struct Needs<'a> {
     pub(crate) sources: Option<&'a Sources>,
     /// The allowlist's file, where another than the usual one was named.
     pub(crate) list: Option<&'a Path>,
+    /// How long a session that logs in may take.
+    pub(crate) login_within: Option<Duration>,
+    /// The host's program that opens pages for logging in.
+    pub(crate) opener: Option<&'a Path>,
 }
 
 /// Runs a session from claim to teardown and returns the agent's exit status.
@@ -163,12 +172,17 @@ fn live(
     }
     let (stopper, agent) = ((*docker).clone(), plan.agent.name.clone());
     signals.stops(move || stopper.halt(&agent))?;
+    let browser = Browser::start(&claim.dir, needs.opener, &steer.waiting);
+    let awaited = needs.login_within.map(|limit| Awaited::start(docker, &plan.agent.name, &claim.dir, limit));
     let (killer, agent) = ((*docker).clone(), plan.agent.name.clone());
     let watch = Watch::start(space, move || killer.halt_now(&agent));
     let shown = docker.show(&plan.agent, |client| {
         signals.shows(client);
         steer.reached(Phase::Running(teardown.sidecar.clone()));
-    })?;
+    });
+    let came = awaited.map_or(Came::End, Awaited::end);
+    browser.end();
+    let shown = shown?;
     watch.check()?;
     let outcome = outcome(docker, signals, &plan, &shown);
     if let Some(sidecar) = &teardown.sidecar
@@ -186,7 +200,18 @@ fn live(
         let is_alone = plan.sidecar.is_none() && plan.model.is_none();
         teardown.extent = if is_alone { Extent::Nothing } else { Extent::WithoutAgent };
     }
-    outcome
+    match came {
+        Came::End => outcome,
+        Came::Login => signals.check().map(|()| 0),
+        Came::Nothing => Err(too_late(needs.login_within.unwrap_or_default())),
+    }
+}
+
+fn too_late(limit: Duration) -> anyhow::Error {
+    Hinted::error(
+        format!("no login came within {} s, so nothing was changed", limit.as_secs()),
+        "try again; `pi login --timeout 10m` waits longer",
+    )
 }
 
 /// The exit status of the agent, or why there is none.

@@ -90,6 +90,11 @@ impl Workspace {
         Ok(Self { findings: vec![finding], ..Self::plain(cwd, cwd)? })
     }
 
+    /// For a session that gets no directory: an empty one of the launcher's own, and whose the session is.
+    pub(crate) fn empty(dir: &Path, owner: Owner) -> anyhow::Result<Self> {
+        Ok(Self { owner, ..Self::plain(dir, dir)? })
+    }
+
     /// A directory without git.
     fn plain(cwd: &Path, root: &Path) -> anyhow::Result<Self> {
         Ok(Self {

@@ -24,6 +24,8 @@ const NOTE: &str = "layout.json";
 const BEFORE: &str = "before";
 /// Into which the supervisor writes the names that are in the agent's directory at the end, each with NUL behind it.
 pub(crate) const LEFT: &str = "left";
+/// Into which `xdg-open` writes addresses, a line each.
+pub(crate) const OPEN: &str = ".pi-open";
 /// Its name inside.
 const LEFT_INSIDE: &str = ".pi-left";
 
@@ -127,6 +129,7 @@ pub(crate) struct Note {
     live: OsString,
     root: OsString,
     set_up: bool,
+    login: bool,
     transcripts: Option<OsString>,
     /// What sessions had of the names that nobody knows.
     known: Vec<String>,
@@ -142,7 +145,11 @@ impl Note {
     }
 
     pub(crate) fn scope(&self) -> Scope {
-        if self.set_up { Scope::SetUp } else { Scope::Session }
+        match (self.set_up, self.login) {
+            (true, _) => Scope::SetUp,
+            (_, true) => Scope::Login,
+            _ => Scope::Session,
+        }
     }
 
     pub(crate) fn transcripts(&self) -> Option<&OsStr> {
@@ -197,6 +204,7 @@ fn write_note(layout: &Layout, place: Place<'_>, own: &Dir) -> anyhow::Result<()
         live: place.live.into(),
         root: place.root.into(),
         set_up: layout.scope == Scope::SetUp,
+        login: layout.scope == Scope::Login,
         transcripts,
         known: names.chain(layout.read.iter().map(|read| read.name.clone())).collect(),
     };
@@ -330,6 +338,10 @@ impl Own {
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
         Ok((read(&self.before)?, read(&self.dir)?))
+    }
+
+    pub(super) fn dir(&self) -> &Dir {
+        &self.dir
     }
 
     /// The names that the supervisor found at the end, or somebody else wrote there.

@@ -11,7 +11,9 @@ use super::{
         transcripts_of,
     },
     fd::Kind,
+    laid::OPEN,
     live::{Found, Live},
+    login::EMPTY,
     notice::{Notice, in_agent_dir, shown_path},
     settings::{self, Scope},
     trust::{self, Decisions},
@@ -90,6 +92,9 @@ pub(crate) enum Kept {
 impl Layout {
     pub(crate) fn new(inputs: &Inputs<'_>) -> Self {
         let Inputs { live, root, cwd, models, logins, other_logins, persist, decisions, scope } = inputs;
+        if *scope == Scope::Login {
+            return Self::login();
+        }
         let mut notices = live.notices.clone();
         let settings = settings::for_session(live.text(SETTINGS)).unwrap_or_else(|why| {
             notices.push(Notice::plain(format!(
@@ -113,7 +118,7 @@ impl Layout {
         let host = trust::parse(live.text(TRUST)).unwrap_or_default();
         let secret = |text: &str| Value::Secret(Secret::new(text.into()));
         let copy = |name, text: &str, access| Copy { name, text: secret(text), access };
-        let writable = |name, text: &str| copy(name, text, Access::ReadWrite);
+        let writable = Copy::writable;
         // Two that are always there: an agent that made them itself would leave nothing to take back.
         let settings = if settings.is_empty() { "{}" } else { &settings };
         let trust = trust::text(&trust::for_session(&host, decisions, root));
@@ -130,8 +135,22 @@ impl Layout {
         match scope {
             Scope::SetUp => layout.staged.extend(PACKAGES),
             Scope::Session => layout.keep(cwd, persist, *other_logins, live),
+            Scope::Login => {}
         }
         layout
+    }
+
+    /// Nothing of the live directory, not even the other logins.
+    fn login() -> Self {
+        let copies =
+            vec![Copy::writable(SETTINGS, "{}"), Copy::writable(TRUST, "{}"), Copy::writable(LOGINS, EMPTY)];
+        Self { scope: Scope::Login, copies, ..Self::default() }.that_opens()
+    }
+
+    /// The same for a session that may ask for addresses to be opened.
+    pub(crate) fn that_opens(mut self) -> Self {
+        self.copies.push(Copy::writable(OPEN, ""));
+        self
     }
 
     fn add(&mut self, name: &str, Found { kind, identity }: Found, live: &Live) {
@@ -196,6 +215,12 @@ impl Layout {
             )));
         }
         self.kept.extend(persist.iter().cloned().map(Kept::Entry));
+    }
+}
+
+impl Copy {
+    fn writable(name: &'static str, text: &str) -> Self {
+        Self { name, text: Value::Secret(Secret::new(text.into())), access: Access::ReadWrite }
     }
 }
 

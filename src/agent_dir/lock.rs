@@ -1,4 +1,4 @@
-//! The agent's own locks: a directory `FILE.lock` beside the file, which counts for ten seconds after it was touched.
+//! The agent's own locks: a directory `FILE.lock` beside the file, which counts for some time after it was touched.
 //! (The agent uses `proper-lockfile`; it touches a lock that it keeps for longer.)
 
 use std::{
@@ -7,10 +7,12 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::fd::Dir;
+use super::{entry::LOGINS, fd::Dir};
 
-/// After this a lock belongs to somebody who was killed.
-const STALE: Duration = Duration::from_secs(10);
+/// After this a lock belongs to somebody who was killed. An agent that renews a token touches its lock less often.
+fn stale(file: &str) -> Duration {
+    Duration::from_secs(if file == LOGINS { 30 } else { 10 })
+}
 
 /// A lock of the agent's that we hold.
 #[derive(Debug)]
@@ -32,7 +34,7 @@ impl AgentLock {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => return other.and_then(|()| Ok(Self { dir: dir.again()?, name })),
             }
-            if is_stale(dir, &name)? {
+            if is_stale(dir, &name, stale(file))? {
                 match dir.remove_dir(&name) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => continue,
@@ -53,12 +55,12 @@ impl Drop for AgentLock {
     }
 }
 
-fn is_stale(dir: &Dir, name: &OsStr) -> io::Result<bool> {
+fn is_stale(dir: &Dir, name: &OsStr, after: Duration) -> io::Result<bool> {
     let touched = match dir.dir(name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         other => other?.metadata()?.modified()?,
     };
-    Ok(SystemTime::now().duration_since(touched).is_ok_and(|age| age > STALE))
+    Ok(SystemTime::now().duration_since(touched).is_ok_and(|age| age > after))
 }
 
 #[cfg(test)]

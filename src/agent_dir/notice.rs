@@ -11,19 +11,25 @@ pub(crate) struct Notice {
     pub(crate) hint: Option<String>,
     /// What it is about, where it is told only once on this machine.
     pub(crate) once: Option<String>,
+    /// Good news.
+    good: bool,
 }
 
 impl Notice {
     pub(crate) fn new(text: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { text: text.into(), hint: Some(hint.into()), once: None }
+        Self { text: text.into(), hint: Some(hint.into()), once: None, good: false }
     }
 
     pub(crate) fn plain(text: impl Into<String>) -> Self {
-        Self { text: text.into(), hint: None, once: None }
+        Self { text: text.into(), hint: None, once: None, good: false }
+    }
+
+    pub(crate) fn good(text: impl Into<String>) -> Self {
+        Self { good: true, ..Self::plain(text) }
     }
 
     pub(crate) fn say(&self) {
-        self.finding().warn();
+        if self.good { report::note(&self.text) } else { self.finding().warn() }
     }
 
     pub(crate) fn finding(&self) -> Finding {

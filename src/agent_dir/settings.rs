@@ -18,6 +18,8 @@ pub(crate) enum Scope {
     Session,
     /// `pi install`, `remove`, `update` and `config`, typed by the user: packages and what is loaded of them too.
     SetUp,
+    /// `pi login`: none, but a login.
+    Login,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -16,6 +16,7 @@ use super::{
     laid::{self, Note, Own},
     live::LARGEST,
     lock::AgentLock,
+    login,
     notice::{self, Notice, shown},
     settings::{self, Merged, Scope},
     staged::Stage,
@@ -57,6 +58,7 @@ pub(crate) fn take_back(
             Ok(()) => notices.extend(said(settings_back(&note, &own))),
             Err(error) => notices.push(failed(&error)),
         },
+        (Scope::Login, _) => notices.extend(said(login::take_back(&note, own.dir()))),
         (Scope::SetUp, None) => notices.push(Notice::new(
             "the change of the agent's set-up was interrupted, so nothing of it was kept",
             "run the command again",
@@ -81,6 +83,21 @@ pub(crate) fn untold(notices: Vec<Notice>, state: &Path) -> anyhow::Result<Vec<N
         write(&dir, TOLD, &note)?;
     }
     Ok(fresh)
+}
+
+/// Whether this was told, or decided, before.
+pub(crate) fn is_told(about: &str, state: &Path) -> bool {
+    let told = Dir::open(state).ok().and_then(|dir| read(&dir, TOLD).ok()).unwrap_or_default();
+    let line = crate::report::one_line(about);
+    told.lines().any(|known| known == line)
+}
+
+/// Notes that this was told, or decided.
+///
+/// # Errors
+/// The state directory cannot be written.
+pub(crate) fn tell(about: &str, state: &Path) -> anyhow::Result<()> {
+    untold(vec![Notice::plain("").once(about)], state).map(drop)
 }
 
 /// What former sessions have decided about trust.

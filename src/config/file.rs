@@ -10,7 +10,7 @@ use serde::{
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    DEFAULTS, GitAccess, GitHubToken, Keys, MinFree, MountSpec, Pattern, Pull,
+    DEFAULTS, GitAccess, GitHubToken, Keys, MinFree, MountSpec, OpenUrls, Pattern, Pull, WipeAuth,
     place::{A_SETTING, Place, line_of},
     value::{
         PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, room, runtime,
@@ -61,6 +61,10 @@ pub(super) struct Layer {
     pub(super) github_push: Option<bool>,
     #[serde(default, deserialize_with = "choice")]
     pub(super) git: Option<GitAccess>,
+    #[serde(default, deserialize_with = "wipe_auth")]
+    pub(super) wipe_auth: Option<WipeAuth>,
+    #[serde(default, deserialize_with = "choice")]
+    pub(super) open_urls: Option<OpenUrls>,
     pub(super) hide: Values,
     /// Older releases had this; it is refused with what to use.
     agent_dir: Option<Spanned<toml::Value>>,
@@ -268,6 +272,15 @@ fn disk<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> 
 
 fn min_free<'de, D: Deserializer<'de>>(from: D) -> Result<Option<MinFree>, D::Error> {
     MinFree::parse(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn wipe_auth<'de, D: Deserializer<'de>>(from: D) -> Result<Option<WipeAuth>, D::Error> {
+    match toml::Value::deserialize(from)? {
+        toml::Value::Boolean(false) => Ok(Some(WipeAuth::Never)),
+        toml::Value::Boolean(true) => Ok(Some(WipeAuth::Logins)),
+        toml::Value::String(text) if text == "all" => Ok(Some(WipeAuth::All)),
+        _ => Err(serde::de::Error::custom("expected `true`, `false` or \"all\"")),
+    }
 }
 
 fn cpus<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cpus>, D::Error> {

@@ -196,6 +196,7 @@ fn program() -> impl Strategy<Value = Program> {
         Purpose::Work,
         Purpose::Shell,
         Purpose::SetUp,
+        Purpose::Login,
         Purpose::Demo,
         Purpose::Proof,
     ]);

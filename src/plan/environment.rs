@@ -9,6 +9,7 @@ use crate::{
     agent, github,
     host::Host,
     inside, keys,
+    purpose::Purpose,
     report::Hinted,
     secret::{Secret, Value},
 };
@@ -32,7 +33,7 @@ pub(super) fn no_proxies() -> BTreeMap<String, Value> {
 
 /// The variables of the agent, built from nothing.
 pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Result<BTreeMap<String, Value>> {
-    let Inputs { config, host, facts, reach, .. } = inputs;
+    let Inputs { config, host, facts, reach, program, .. } = inputs;
     let subnet = inputs.subnet();
     let mut env = match reach {
         Reach::Open => proxies(|name| match (name, host_proxy(host, name)) {
@@ -84,6 +85,37 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
             env.insert("EDITOR".to_owned(), "nano".into());
         }
     }
+    env.extend(way_out(inputs));
+    if program.purpose == Purpose::Login {
+        env.insert(agent::login::LOGIN_PROVIDER.to_owned(), program.words.concat().into());
+        if !config.publish.is_empty() {
+            // A port is published to the container's own address, and not to its loopback.
+            env.insert("PI_OAUTH_CALLBACK_HOST".to_owned(), "0.0.0.0".into());
+        }
+    }
+    let expected = expected_mounts(inputs, mounts);
+    if !expected.is_empty() {
+        env.insert("PI_BOX_MOUNTS".to_owned(), expected.into());
+    }
+    for text in &config.env {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.into())),
+            None => (text.as_str(), host.env.get(OsStr::new(text)).cloned()),
+        };
+        check_variable(name, reach)?;
+        // A variable that is not set here stays unset there.
+        if let Some(value) = value {
+            env.insert(name.to_owned(), Value::Secret(Secret::new(value)));
+        }
+    }
+    Ok(env)
+}
+
+/// What the agent and the gate have to know of the ways out.
+fn way_out(inputs: &Inputs<'_>) -> BTreeMap<String, Value> {
+    let Inputs { host, reach, .. } = inputs;
+    let subnet = inputs.subnet();
+    let mut env = BTreeMap::new();
     match reach {
         Reach::Open => {}
         Reach::None | Reach::Demo => {
@@ -103,22 +135,7 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
         probe.push(subnet.host(1).to_string());
         env.insert("PI_BOX_PROBE".to_owned(), probe.join(" ").into());
     }
-    let expected = expected_mounts(inputs, mounts);
-    if !expected.is_empty() {
-        env.insert("PI_BOX_MOUNTS".to_owned(), expected.into());
-    }
-    for text in &config.env {
-        let (name, value) = match text.split_once('=') {
-            Some((name, value)) => (name, Some(value.into())),
-            None => (text.as_str(), host.env.get(OsStr::new(text)).cloned()),
-        };
-        check_variable(name, reach)?;
-        // A variable that is not set here stays unset there.
-        if let Some(value) = value {
-            env.insert(name.to_owned(), Value::Secret(Secret::new(value)));
-        }
-    }
-    Ok(env)
+    env
 }
 
 /// Settings of git, and what git and `gh` need to find the broker.

@@ -95,6 +95,9 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
         let wanted = facts.binds.iter().map(|bind| Mount::bind(&bind.source, &bind.target, bind.access));
         credentials.chain(wanted)
     };
+    if program.purpose == Purpose::Login {
+        return vec![own_home];
+    }
     if program.purpose == Purpose::SetUp {
         let repository =
             program.reads_the_repository().then(|| Mount::same(&workspace.root, Access::ReadOnly));

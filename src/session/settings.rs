@@ -41,7 +41,7 @@ pub(crate) fn lay_out(facts: &Facts, place: Place<'_>, git: &Given, name: &str) 
     mounts.extend(lay_shadows(&facts.hidden, place.session)?);
     let packages = match facts.layout.scope {
         Scope::SetUp => Some(Stage::make(place.live, place.owner)?),
-        Scope::Session => None,
+        Scope::Session | Scope::Login => None,
     };
     if let Some(packages) = &packages {
         mounts.extend(packages.mounts()?);

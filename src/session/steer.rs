@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use signal_hook::consts::SIGTERM;
 
-use super::sidecar::Sidecar;
+use super::{browser::Waiting, sidecar::Sidecar};
 use crate::{
     control::{Answer, Request, Serve},
     domain::Allowlist,
@@ -35,6 +35,8 @@ pub(super) struct Steer {
     /// Where the allowlist comes from, in a restricted session. Held while it changes: one change at a time.
     sources: Mutex<Option<Sources>>,
     phase: Mutex<Phase>,
+    /// Addresses that the session wants to have opened.
+    pub(super) waiting: Waiting,
     changed: Condvar,
 }
 
@@ -46,6 +48,7 @@ impl Steer {
             signals: signals.share(),
             sources: Mutex::new(sources.cloned()),
             phase: Mutex::new(Phase::Starting),
+            waiting: Waiting::default(),
             changed: Condvar::new(),
         }
     }
@@ -110,6 +113,7 @@ impl Steer {
                 self.signals.raise(SIGTERM);
                 Ok(Answer::default())
             }
+            Request::Addresses => Ok(Answer { data: self.waiting.take().join("\n"), ..Answer::default() }),
             Request::Log { .. } => Ok(Answer::default()),
         }
     }

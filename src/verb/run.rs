@@ -42,7 +42,9 @@ fn text(words: &[OsString]) -> anyhow::Result<Vec<String>> {
 
 fn sandboxed(launcher: &Launcher, program: Program) -> anyhow::Result<u8> {
     let prepared = launcher.prepare(program)?;
-    let Some(form) = launcher.options.dry_run else { return launcher.run(&prepared) };
+    let Some(form) = launcher.options.dry_run else {
+        return if launcher.may_begin(&prepared)? { launcher.run(&prepared) } else { Ok(1) };
+    };
     let plan = launcher.dry_plan(&prepared)?;
     let text = match form {
         DryRun::Script => docker::script(&plan),

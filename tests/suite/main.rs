@@ -1,4 +1,4 @@
-//! Every test that runs `pi` as a program. `engine`, `git`, `network` and `storm` need a real engine, which `tests/setup` makes
+//! Every test that runs `pi` as a program. `engine`, `git`, `network`, `storm` and a part of `login` need a real engine, which `tests/setup` makes
 //! ready; in the others docker is a script.
 
 mod attacks;
@@ -6,6 +6,7 @@ mod cli;
 mod engine;
 mod git;
 mod keys;
+mod login;
 mod models;
 mod network;
 mod planted;

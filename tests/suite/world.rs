@@ -171,7 +171,9 @@ impl World {
                 .env("XDG_CONFIG_HOME", self.root.join("config"))
                 .env("XDG_STATE_HOME", self.root.join("state"))
                 .path_first(&fake.bin())
-                .env("DOCKER_HOST", fake.address()),
+                .env("DOCKER_HOST", fake.address())
+                // A model that needs no key.
+                .env("LLAMA_BASE_URL", "http://192.0.2.1:8080"),
             (Engine::Real, Some(engine)) => call.env("DOCKER_HOST", engine),
             (Engine::Real, None) => call,
         }

@@ -1,0 +1,50 @@
+//! A login that was made in a session of its own: looked over, and brought into the live `auth.json`.
+//!
+//! Such a session begins with an empty `auth.json` of its own. What stands there at its end is all that it can give.
+
+pub(crate) mod entry;
+pub(crate) mod store;
+
+use std::path::Path;
+
+use super::{
+    entry::LOGINS,
+    fd::{Dir, Made, PRIVATE_FILE},
+    laid::{self, DIRECTORY},
+    notice::Notice,
+};
+use entry::Credential;
+use store::Logins;
+
+/// Larger than any login.
+pub(crate) const LARGEST: u64 = 64 << 10;
+
+/// What a session with an `auth.json` of its own begins with.
+pub(crate) const EMPTY: &str = "{}\n";
+
+/// The credential in a session's own `auth.json` now; `None` while there is none, or one that is being written.
+///
+/// # Errors
+/// It is not what a login leaves.
+pub(crate) fn made(session: &Path) -> anyhow::Result<Option<(String, Credential)>> {
+    let text = Dir::open(&session.join(DIRECTORY))?.read(LOGINS.as_ref(), LARGEST)?.unwrap_or_default();
+    entry::only_one(&String::from_utf8_lossy(&text))
+}
+
+/// Brings what a session's own `auth.json` has into the live one. It is taken away there, so this happens once.
+///
+/// # Errors
+/// It is not what a login leaves, or the live one cannot be changed; it is as it was then.
+pub(super) fn take_back(note: &laid::Note, own: &Dir) -> anyhow::Result<Vec<Notice>> {
+    let text = own.read(LOGINS.as_ref(), LARGEST)?.unwrap_or_default();
+    own.write(LOGINS.as_ref(), EMPTY.as_bytes(), Made::ours(PRIVATE_FILE))?;
+    let Some((provider, credential)) = entry::only_one(&String::from_utf8_lossy(&text))? else {
+        return Ok(vec![]);
+    };
+    let said = credential.said(&provider);
+    store::change(note.live(), |logins: &mut Logins| {
+        logins.insert(provider.clone(), credential.into());
+        Ok(())
+    })?;
+    Ok(vec![Notice::good(said)])
+}

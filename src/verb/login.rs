@@ -1,0 +1,205 @@
+//! `pi login` and `pi logout`: the only ways in which a login or a key gets into the agent's directory.
+
+mod list;
+
+use std::{
+    io::{self, Read as _},
+    net::{Ipv4Addr, TcpListener},
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+
+pub(crate) use self::list::list;
+use crate::{
+    agent::{
+        CREDENTIAL_PATHS, SECRETS,
+        login::{LOGINS, is_provider, nearest_provider},
+    },
+    agent_dir::login::{
+        entry::Credential,
+        store::{self, Logins},
+    },
+    facts,
+    host::{Host, Owner},
+    launcher::{Launcher, Prepared},
+    purpose::{Program, Purpose},
+    report::{self, Hinted},
+    scratch::Scratch,
+    workspace::Workspace,
+    written::Written,
+};
+
+/// Logs in to a provider, in a session that does nothing else.
+pub(crate) fn run(launcher: &Launcher, provider: Option<&str>, limit: Duration) -> anyhow::Result<u8> {
+    provider.map_or(Ok(()), check_provider)?;
+    let terminal = launcher.host.terminal;
+    if !terminal.stdin || !terminal.stdout {
+        return Err(Hinted::error(
+            "`pi login` needs a terminal: the agent shows there where to log in",
+            "`pi login PROVIDER --key` reads a key from its input; keys in the environment need no login",
+        ));
+    }
+    let Place { owner, live } = Place::of(&launcher.host)?;
+    let scratch = Scratch::new(&launcher.host, "login-")?;
+    // Its name is the session's.
+    let dir = scratch.path().join("login");
+    std::fs::create_dir(&dir).with_context(|| format!("could not create `{}`", dir.display()))?;
+    let ports = free_ports(provider);
+    let launcher = Launcher {
+        options: launcher.options.clone(),
+        host: without_keys(&launcher.host),
+        signals: launcher.signals.share(),
+    };
+    let program =
+        Program { purpose: Purpose::Login, words: provider.map(str::to_owned).into_iter().collect() };
+    let prepared =
+        launcher.prepare_in(Workspace::empty(&dir, owner)?, program, |config| config.for_login(&ports))?;
+    let prepared = Prepared { login_within: Some(limit), ..prepared };
+    let before = store::read(&live)?;
+    report::note(format_args!(
+        "this session only logs in: it ends by itself when the login is there, or after {} s",
+        limit.as_secs()
+    ));
+    let code = launcher.run(&prepared)?;
+    if store::read(&live)? != before {
+        return Ok(0);
+    }
+    report::note("no login was made, so nothing was changed");
+    Ok(code.max(1))
+}
+
+/// Stores a key that the user types or pipes in.
+pub(crate) fn store_key(launcher: &Launcher, provider: &str) -> anyhow::Result<u8> {
+    check_provider(provider)?;
+    if provider == "openai-codex" {
+        return Err(Hinted::error(
+            "`openai-codex` takes no key, only a login",
+            "`pi login openai-codex` logs in; a key for OpenAI's API is one of `openai`",
+        ));
+    }
+    let key = if launcher.host.terminal.stdin {
+        report::ask_hidden(&format!("the key for `{provider}` (it is not shown):"), || {
+            launcher.signals.check()
+        })?
+    } else {
+        const MOST: u64 = 64 << 10;
+        let mut text = String::new();
+        io::stdin().lock().take(MOST).read_to_string(&mut text).context("could not read the key")?;
+        text
+    };
+    let credential = Credential::key(key.trim()).context("that is no key")?;
+    store::change(&Place::of(&launcher.host)?.live, |logins: &mut Logins| {
+        logins.insert(provider.to_owned(), credential.into());
+        Ok(())
+    })?;
+    report::note(format_args!("the key for `{provider}` is stored; sessions use it from now on"));
+    Ok(0)
+}
+
+/// Removes a login or a key.
+pub(crate) fn forget(launcher: &Launcher, provider: &str) -> anyhow::Result<u8> {
+    let live = Place::of(&launcher.host)?.live;
+    store::change(&live, |logins| {
+        if logins.shift_remove(provider).is_some() {
+            return Ok(());
+        }
+        let there: Vec<_> = logins.keys().map(|name| format!("`{}`", report::one_line(name))).collect();
+        let what = format!("there is no login and no key of `{}`", report::one_line(provider));
+        Err(match there.as_slice() {
+            [] => Hinted::error(what, "none is stored; keys in the environment are unset there"),
+            there => Hinted::error(what, format!("stored are {}", there.join(", "))),
+        })
+    })?;
+    report::note(format_args!("logged out of `{provider}`: sessions that begin from now on do without"));
+    Ok(0)
+}
+
+fn check_provider(provider: &str) -> anyhow::Result<()> {
+    if is_provider(provider) {
+        return Ok(());
+    }
+    let hint = match nearest_provider(provider) {
+        Some(near) => format!("did you mean `{near}`? `pi login --list` shows all"),
+        None => "`pi login --list` shows all; `pi login` alone asks the agent which there are".to_owned(),
+    };
+    Err(Hinted::usage_hinted(format!("no provider is called `{}`", report::one_line(provider)), hint))
+}
+
+/// The logins of sessions that are started where the user stands.
+pub(super) struct Place {
+    owner: Owner,
+    pub(super) live: PathBuf,
+}
+
+impl Place {
+    pub(super) fn of(host: &Host) -> anyhow::Result<Self> {
+        let home = || {
+            let meta = std::fs::metadata(&host.home)
+                .with_context(|| format!("could not look at `{}`", host.home.display()))?;
+            Workspace::empty(&host.home, Owner { uid: meta.uid(), gid: meta.gid() })
+        };
+        // One logs in from anywhere.
+        let workspace = Workspace::find(host).or_else(|_| home())?;
+        let (who, _) = facts::who(host, &workspace);
+        let (dir, _) = facts::agent_dir(host, who);
+        let live = Written::load(host).and_around(host).follow(&dir).map_err(|astray| {
+            Hinted::error(astray.to_string(), "`~/.pi/agent` must not depend on it; remove the link")
+        })?;
+        Ok(Self { owner: workspace.owner, live })
+    }
+}
+
+/// The ports on which the agent waits for a browser, without those that are taken.
+fn free_ports(provider: Option<&str>) -> Vec<u16> {
+    let wanted = LOGINS.iter().filter(|login| provider.is_none_or(|provider| provider == login.id));
+    let mut free = Vec::new();
+    for login in wanted {
+        let Some(port) = login.port.filter(|port| !free.contains(port)) else { continue };
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(_) => free.push(port),
+            Err(_) if provider.is_none() => {}
+            Err(_) => report::warn(format_args!(
+                "port {port} of this machine is taken, so the browser cannot hand over the login by itself: {}",
+                login.without_port
+            )),
+        }
+    }
+    free
+}
+
+/// The same machine without keys: a session that logs in needs none.
+fn without_keys(host: &Host) -> Host {
+    let mut env = host.env.clone();
+    let is_key =
+        |name: &str| SECRETS.contains(&name) || CREDENTIAL_PATHS.contains(&name) || name == "PI_GH_TOKEN";
+    env.retain(|name, _| !name.to_str().is_some_and(is_key));
+    Host { env, ..host.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_logs_in_gets_no_key() {
+        let mut host = Host::for_tests();
+        for name in
+            ["ANTHROPIC_API_KEY", "PI_GH_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS", "TERM", "https_proxy"]
+        {
+            host.env.insert(name.into(), "x".into());
+        }
+        let left = without_keys(&host).env;
+        assert_eq!(left.keys().collect::<Vec<_>>(), ["TERM", "https_proxy"]);
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_not_published() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 1455));
+        assert!(!free_ports(Some("openai-codex")).contains(&1455));
+        drop(taken);
+        assert!(free_ports(Some("github-copilot")).is_empty());
+    }
+}

@@ -1,0 +1,18 @@
+//! `pi login`: the only session that can leave a login.
+
+mod browser;
+mod stored;
+mod through;
+
+use std::{fs, path::PathBuf};
+
+use crate::world::World;
+
+/// The live file of logins.
+fn logins(world: &World) -> PathBuf {
+    world.agent_dir().join("auth.json")
+}
+
+fn text(world: &World) -> String {
+    fs::read_to_string(logins(world)).unwrap_or_default()
+}

@@ -1,0 +1,98 @@
+//! Whole logins with the real agent.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    sync::Mutex,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::text;
+use crate::world::{World, files::write_program, terminal::Terminal, wait::until};
+
+/// The ports of logins are the machine's, so one test at a time has them.
+static PORTS: Mutex<()> = Mutex::new(());
+
+/// The agent's dialog, by words that it shows whatever its version.
+fn is_dialog(screen: &str, provider: &str) -> bool {
+    screen.contains(&format!("Login to {provider}"))
+}
+
+#[test]
+fn a_key_that_is_typed_into_the_agent_is_stored_and_the_session_ends() {
+    let world = World::with_model();
+    let terminal = Terminal::open(&world);
+    terminal.line("pi login groq; echo \"code=$?\"");
+    terminal.wait("the agent's dialog", |screen| is_dialog(screen, "Groq"));
+    terminal.text("gsk-typed");
+    terminal.keys(&["Enter"]);
+    let screen = terminal.wait("the end of the login", |screen| screen.contains("code=0"));
+    assert!(screen.contains("pi: the key for `groq` is stored"), "{screen}");
+    let stored: Value = serde_json::from_str(&text(&world)).unwrap();
+    assert_eq!(stored["groq"]["key"], "gsk-typed");
+    // The terminal is as it was.
+    terminal.line("clear; stty -a | grep -o ' echo '; echo \"again $((1+1))\"");
+    terminal.wait("an ordinary terminal", |screen| screen.contains(" echo\nagain 2"));
+    drop(terminal);
+    world.assert_nothing_left();
+}
+
+/// What a browser would get.
+fn get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost:{port}\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    (!answer.is_empty()).then_some(answer)
+}
+
+#[test]
+fn the_browsers_answer_reaches_the_agent_on_a_port_that_only_this_machine_has() {
+    const PORT: u16 = 53692;
+    let _ports = PORTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let world = World::with_model();
+    let terminal = Terminal::open(&world);
+    let opened = world.root().join("opened");
+    let browser = format!("#!/bin/sh\nprintf '%s\\n' \"$@\" >>{}\n", opened.display());
+    write_program(&world.root().join("browser/xdg-open"), browser);
+    terminal.line(&format!(
+        "PATH={}:$PATH pi login anthropic; echo \"code=$?\"",
+        world.root().join("browser").display()
+    ));
+    terminal.wait("the agent's question", |screen| screen.contains("Sign in with an account"));
+    terminal.insist(&["Enter"], "the agent's dialog", |screen| is_dialog(screen, "Anthropic"));
+    let answer = until("the agent's answer", || get(PORT, "/callback?code=x&state=y").ok_or(()));
+    assert!(answer.contains("State mismatch"), "{answer}");
+    // The page that the agent wants to have opened is open on the host, as one word.
+    let page = until("the page", || std::fs::read_to_string(&opened));
+    assert!(page.starts_with("https://claude.ai/oauth/authorize?") && page.lines().count() == 1, "{page}");
+    let published = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{PORT:04X} ");
+    let listeners: Vec<&str> =
+        published.lines().filter(|line| line.contains(&port) && line.contains(" 0A ")).collect();
+    assert!(listeners.iter().all(|line| line.contains(&format!(" 0100007F{port}"))), "{listeners:?}");
+    world.run_pi(&["stop", "login"]).has_code(0);
+    terminal.wait("the end", |screen| screen.contains("code=143"));
+    assert!(["", "{}"].contains(&text(&world).trim()));
+    assert!(get(PORT, "/").is_none());
+    drop(terminal);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_port_that_is_taken_leaves_another_way() {
+    let _ports = PORTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let world = World::with_model();
+    let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 1455)).unwrap();
+    let terminal = Terminal::open(&world);
+    terminal.line("pi login openai-codex; echo \"code=$?\"");
+    let screen = terminal.wait("the agent's question", |screen| screen.contains("Device code login"));
+    assert!(screen.contains("port 1455 of this machine is taken"), "{screen}");
+    world.run_pi(&["stop", "login"]).has_code(0);
+    terminal.wait("the end", |screen| screen.contains("code=143"));
+    drop(terminal);
+    world.assert_nothing_left();
+}
