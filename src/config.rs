@@ -5,6 +5,7 @@ mod hide;
 mod origin;
 mod place;
 mod space;
+mod subagents;
 mod value;
 
 use std::{
@@ -16,7 +17,6 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-pub(crate) use self::space::{Disk, MinFree};
 use self::{
     file::{Cpus, ImagesLayer, Layer, Values, layer, project_lang, read},
     value::{PROCESSORS, processes, room, runtime, session_name, size},
@@ -24,6 +24,10 @@ use self::{
 pub(crate) use self::{
     hide::{Hide, Pattern},
     origin::{InForce, in_force},
+};
+pub(crate) use self::{
+    space::{Disk, MinFree},
+    subagents::Subagents,
 };
 use crate::{
     agent_dir::entry::Persist,
@@ -69,6 +73,8 @@ pub(crate) struct Config {
     pub(crate) github: Vec<Repository>,
     pub(crate) github_token: GitHubToken,
     pub(crate) github_push: bool,
+    /// `None` where the agent may start none.
+    pub(crate) subagents: Option<Subagents>,
     pub(crate) git: GitAccess,
     pub(crate) open_urls: OpenUrls,
     pub(crate) wipe_auth: WipeAuth,
@@ -224,6 +230,7 @@ impl Config {
             lan: vec![],
             persist: vec![],
             keys: Keys::None,
+            subagents: None,
             hide: Some(Hide::default()),
             ..self
         }
@@ -298,6 +305,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         github_token: user.github_token.or(base.github_token).unwrap_or_default(),
         github_push: !options.no_push && user.github_push.or(base.github_push).unwrap_or(true),
         keys: if options.no_keys { Keys::None } else { user.keys.or(base.keys).unwrap_or_default() },
+        subagents: subagents::resolve(user.subagents, base.subagents),
         git: user.git.or(base.git).unwrap_or(GitAccess::Private),
         wipe_auth: user.wipe_auth.or(base.wipe_auth).unwrap_or(WipeAuth::Never),
         open_urls: user.open_urls.or(base.open_urls).unwrap_or(OpenUrls::Never),

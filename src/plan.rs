@@ -1,6 +1,7 @@
 //! From decisions to a value that names every container, network, volume, mount, file and variable of a session. Pure:
 //! nothing here looks at the machine or changes it, and nobody changes a plan: what varies is an input.
 
+mod command;
 mod environment;
 mod hatch;
 mod mounts;
@@ -36,6 +37,7 @@ use crate::{
 
 pub(crate) use self::mounts::shadow;
 use self::{
+    command::command,
     environment::{environment, no_proxies},
     mounts::{agent_mounts, needed, unique, way_to, workspace_mounts},
     subnet::Subnet,
@@ -420,67 +422,4 @@ fn labels(id: &SessionId, host: &Host, workspace: &Workspace) -> BTreeMap<String
 /// Tells the sessions of one state directory from those of another, whose locks cannot be seen from here.
 pub(crate) fn state_hash(host: &Host) -> String {
     hex(&Sha256::digest(host.state_dir().as_os_str().as_encoded_bytes()))[..12].to_owned()
-}
-
-/// Where the agent is, told to the model.
-fn briefing(reach: &Reach, published: &[Published], git: &Given) -> String {
-    let network = match reach {
-        Reach::Open => "The network is open.",
-        Reach::None => "There is no network but your model.",
-        Reach::Demo => "There is no network but the model.",
-        Reach::Proxy(..) => {
-            "The network is restricted to an allowlist, through the HTTP proxy that the environment names; any other \
-             connection and DNS fail. When a host is refused (403 from the proxy), do not look for a way around: ask \
-             your user to run `pi allow HOST` in another terminal on their machine, then try again."
-        }
-    };
-    let ports: Vec<String> = published.iter().map(|one| one.agent.to_string()).collect();
-    let ports = match ports.as_slice() {
-        [] => String::new(),
-        ports => format!(
-            " Your user can reach servers of yours on port {} that listen on 0.0.0.0.",
-            ports.join(", ")
-        ),
-    };
-    let git = match git.is_private() {
-        Some(true) => {
-            " `.git` is a git directory of your own; your commits appear in your user's repository by themselves."
-        }
-        Some(false) => " `.git` is read-only, so you cannot commit.",
-        None => "",
-    };
-    format!(
-        "You run inside a locked-down container: no root, no capabilities, a read-only system. You can write the \
-         repository, your home directory and /tmp; only the repository, the agent's settings, logins and transcripts, \
-         and the caches of packages outlast the session. The user's other files, the container engine and `sudo` are not \
-         there.{git} {network}{ports}"
-    )
-}
-
-fn command(inputs: &Inputs<'_>) -> Vec<String> {
-    let Inputs { program, reach, facts, config, git, .. } = inputs;
-    let args = &program.words;
-    if matches!(program.purpose, Purpose::Shell | Purpose::Proof) {
-        return args.clone();
-    }
-    let mut words = vec!["pi".to_owned()];
-    if program.purpose == Purpose::Login {
-        words.extend(agent::login::LOGIN_WORDS.map(str::to_owned));
-        return words;
-    }
-    if agent::runs_a_model(args, &config.images.agent_version) {
-        // The flag replaces the user's own file, so that is passed along, unless the user's flags do the same.
-        let own = facts.layout.read.iter().any(|entry| entry.name == "APPEND_SYSTEM.md");
-        if own && !args.iter().any(|arg| arg == "--append-system-prompt") {
-            words.push("--append-system-prompt".to_owned());
-            words.push(format!("{}/APPEND_SYSTEM.md", inside::AGENT_DIR));
-        }
-        words.push("--append-system-prompt".to_owned());
-        words.push(briefing(reach, &config.publish, git));
-    }
-    words.extend(args.iter().cloned());
-    if program.reads_the_repository() {
-        words.push(agent::WITHOUT_PROJECT.to_owned());
-    }
-    words
 }

@@ -12,6 +12,7 @@ use toml::{Spanned, de::DeTable};
 use super::{
     DEFAULTS, GitAccess, GitHubToken, Keys, MinFree, MountSpec, OpenUrls, Pattern, Pull, WipeAuth,
     place::{A_SETTING, Place, line_of},
+    subagents::{Switch, switch},
     value::{
         PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, room, runtime,
         size, variable,
@@ -69,6 +70,9 @@ pub(super) struct Layer {
     /// Older releases had this; it is refused with what to use.
     agent_dir: Option<Spanned<toml::Value>>,
     pub(super) docker: Option<String>,
+    /// `false`, or a section.
+    #[serde(default, deserialize_with = "switch")]
+    pub(super) subagents: Option<Switch>,
     #[serde(default)]
     pub(super) images: ImagesLayer,
 }
@@ -129,6 +133,7 @@ fn said(error: &toml::de::Error) -> String {
         ("expected a boolean", "expected `true` or `false`"),
         ("expected a sequence", "expected a list"),
         ("expected struct ImagesLayer", "expected a section `[images]`"),
+        ("expected struct SubagentsLayer", "expected a section `[subagents]`"),
     ]
     .iter()
     .fold(message, |message, (theirs, ours)| message.replace(theirs, ours))

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ffi::OsStr};
 
 use anyhow::bail;
 
-use super::{Inputs, Mount, PROXY_PORT, Reach, mounts::expected_mounts};
+use super::{Inputs, Mount, PROXY_PORT, Reach, command::subagents, mounts::expected_mounts};
 use crate::{
     agent, github,
     host::Host,
@@ -86,6 +86,9 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
         }
     }
     env.extend(way_out(inputs));
+    if let Some(told) = subagents(inputs) {
+        env.insert("PI_BOX_SUBAGENTS".to_owned(), serde_json::to_string(&told)?.into());
+    }
     if program.purpose == Purpose::Login {
         env.insert(agent::login::LOGIN_PROVIDER.to_owned(), program.words.concat().into());
         if !config.publish.is_empty() {
@@ -141,13 +144,7 @@ fn way_out(inputs: &Inputs<'_>) -> BTreeMap<String, Value> {
 /// Settings of git, and what git and `gh` need to find the broker.
 fn git(inputs: &Inputs<'_>) -> BTreeMap<String, Value> {
     let mut env = BTreeMap::new();
-    let mut git = vec![
-        ("safe.directory".to_owned(), "*".to_owned()),
-        ("commit.gpgsign".to_owned(), "false".to_owned()),
-        ("tag.gpgsign".to_owned(), "false".to_owned()),
-        ("push.default".to_owned(), "current".to_owned()),
-        ("branch.autoSetupMerge".to_owned(), "false".to_owned()),
-    ];
+    let mut git = git_settings();
     git.extend(inputs.facts.identity.iter().cloned());
     if let Some(github) = inputs.broker().and_then(|broker| broker.github.as_ref()) {
         let side = github.agent();
@@ -175,6 +172,22 @@ fn with_broker(value: &Value) -> Value {
             Value::Secret(Secret::new(text))
         }
     }
+}
+
+/// What git is told in every session.
+fn git_settings() -> Vec<(String, String)> {
+    [
+        ("safe.directory", "*"),
+        ("commit.gpgsign", "false"),
+        ("tag.gpgsign", "false"),
+        ("push.default", "current"),
+        ("branch.autoSetupMerge", "false"),
+        // One that cleans up while another works could take away what that one needs.
+        ("gc.auto", "0"),
+        ("maintenance.auto", "false"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
 }
 
 /// The host's own proxy, for a session that may use the host's network; one on loopback is not there for a container.

@@ -12,7 +12,7 @@ use super::{Inputs, Mount, Needed, Needs, Purpose, RELAYS, Room, Source};
 use crate::{
     agent_dir::laid::{self, Making, Planned},
     config::Access,
-    facts::Hidden,
+    facts::{Hidden, Rules},
     files::Identity,
     host::{Owner, hex},
     inside,
@@ -111,6 +111,12 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
     }
     if let Some(acli) = &facts.acli {
         mounts.push(Mount::bind(acli, home.join(".config/acli"), Access::ReadWrite));
+    }
+    if let Rules::Own(rules) = &facts.house.rules {
+        mounts.push(Mount::bind(rules, inside::RULES, Access::ReadOnly));
+    }
+    if let Some((dir, _)) = &facts.house.extensions {
+        mounts.push(Mount::bind(dir, inside::EXTENSIONS, Access::ReadOnly));
     }
     mounts.extend(asked());
     mounts

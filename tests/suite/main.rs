@@ -12,4 +12,5 @@ mod network;
 mod planted;
 mod session;
 mod storm;
+mod subagents;
 mod world;
