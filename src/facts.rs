@@ -157,11 +157,18 @@ impl Facts {
         workspace: &Workspace,
         who: Owner,
     ) -> anyhow::Result<Self> {
-        match &config.hide {
-            Some(hide) => self.hidden = hidden::hidden(&workspace.root, hide, who, &self.binds)?,
-            None => self.layout.notices.extend(hidden::hint(&workspace.root)),
+        if let Some(hide) = &config.hide {
+            self.hidden = hidden::hidden(&workspace.root, hide, who, &self.binds)?;
         }
-        Ok(self)
+        Ok(self.hinting(config, workspace))
+    }
+
+    /// Looks for files that the user may want to hide, where the user has not decided.
+    pub(crate) fn hinting(mut self, config: &Config, workspace: &Workspace) -> Self {
+        if config.hide.is_none() {
+            self.layout.notices.extend(hidden::hint(&workspace.root));
+        }
+        self
     }
 
     /// Looks at what everything that will be mounted is, so that the gate can see from inside whether it still was that
@@ -228,9 +235,9 @@ impl Look<'_> {
             check_target(path)?;
         }
         let is_mounted = |store: &&PathBuf| binds.iter().any(|bind| store.starts_with(&bind.target));
-        let Some(store) = self.workspace.alternates.iter().find(|store| !is_mounted(store)) else {
-            return Ok(());
-        };
+        let mut stores = self.workspace.alternates.iter().filter(|store| !is_mounted(store));
+        // The host's git copies what is borrowed.
+        let Some(store) = stores.next().filter(|_| self.config.clone.is_none()) else { return Ok(()) };
         // The repository says this, so it is offered for copying only where it is what it claims to be.
         let is_store = store.join("pack").is_dir() && store.join("info").is_dir();
         let allow = format!("allow it with `--mount {}`, or ", quote(&format!("{}:ro", store.display())));

@@ -21,6 +21,9 @@ pub(crate) const AGENT_DIR: &str = "/home/pi/.pi/agent";
 /// The caches of languages, which outlive a session. The gate links them into the home.
 pub(crate) const CACHE: &str = "/var/cache/pi";
 
+/// What a container prints that only waits for commands, when it is up.
+pub(crate) const UP: &str = "up";
+
 /// The gate, which is the first program after the container's init.
 pub(crate) const ENTRY: &str = "/usr/local/lib/pi/entry";
 

@@ -2,6 +2,7 @@
 //! nothing here looks at the machine or changes it, and nobody changes a plan: what varies is an input.
 
 mod command;
+mod copier;
 mod environment;
 mod hatch;
 mod mounts;
@@ -35,6 +36,7 @@ use crate::{
     workspace::Workspace,
 };
 
+pub(crate) use self::copier::{COPY, Copied, copier, copier_file};
 pub(crate) use self::mounts::shadow;
 use self::{
     command::command,
@@ -133,6 +135,8 @@ pub(crate) struct Plan {
     /// Servers on this machine's loopback to which the launcher passes on what the sidecar sends.
     pub(crate) relays: Vec<Relay>,
     pub(crate) model: Option<Container>,
+    /// What is copied before the agent starts, in words.
+    pub(crate) copied: Option<String>,
     /// Made only when there is a commit to take over.
     pub(crate) git: Option<Hatch>,
     pub(crate) agent: Container,
@@ -147,6 +151,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) host: &'a Host,
     pub(crate) workspace: &'a Workspace,
     pub(crate) facts: &'a Facts,
+    /// What the session has in place of the repository.
+    pub(crate) copy: Option<&'a Copied>,
     pub(crate) git: &'a Given,
     /// What people call the agent's image.
     pub(crate) image: &'a str,
@@ -289,6 +295,7 @@ impl Plan {
             told,
             relays: inputs.relays(),
             model,
+            copied: inputs.copy.map(|copy| copy.tale.clone()),
             git: Hatch::of(&inputs, &labels),
             agent,
         })
@@ -408,16 +415,21 @@ fn demo_model(plain: Container, demo: PathBuf, inputs: &Inputs<'_>) -> Container
 }
 
 fn labels(id: &SessionId, host: &Host, workspace: &Workspace) -> BTreeMap<String, String> {
-    [
-        ("pi.session", id.as_str().to_owned()),
-        ("pi.user", host.uid.to_string()),
-        ("pi.machine", host.machine.clone()),
-        ("pi.state", state_hash(host)),
-        ("pi.repo", workspace.root.to_string_lossy().into_owned()),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into()
+    let own = [
+        host.uid.to_string(),
+        host.machine.clone(),
+        state_hash(host),
+        workspace.root.to_string_lossy().into_owned(),
+    ];
+    let own = MACHINE_LABELS.into_iter().zip(own);
+    std::iter::once(("pi.session", id.as_str().to_owned()))
+        .chain(own)
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
+
+/// Labels of everything that the launcher makes on an engine, of sessions or not.
+const MACHINE_LABELS: [&str; 4] = ["pi.user", "pi.machine", "pi.state", "pi.repo"];
 
 /// Tells the sessions of one state directory from those of another, whose locks cannot be seen from here.
 pub(crate) fn state_hash(host: &Host) -> String {

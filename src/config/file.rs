@@ -67,6 +67,7 @@ pub(super) struct Layer {
     #[serde(default, deserialize_with = "choice")]
     pub(super) open_urls: Option<OpenUrls>,
     pub(super) hide: Values,
+    pub(super) copy_ignored: Values,
     /// Older releases had this; it is refused with what to use.
     agent_dir: Option<Spanned<toml::Value>>,
     pub(super) docker: Option<String>,
@@ -149,7 +150,7 @@ fn check(layer: &Layer) -> Result<(), (Range<usize>, anyhow::Error)> {
         return Err((old.span(), error));
     }
     each(layer.persist.iter().flatten(), |name| Persist::parse(name).map(drop))?;
-    each(layer.hide.iter().flatten(), |text| Pattern::parse(text).map(drop))?;
+    each(layer.hide.iter().chain(&layer.copy_ignored).flatten(), |text| Pattern::parse(text).map(drop))?;
     let images = &layer.images;
     let given = |value: &&Spanned<String>| !value.get_ref().is_empty();
     each([&layer.allowed_domains, &images.ca_certificates].into_iter().flatten().filter(given), absolute)?;

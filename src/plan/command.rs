@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Inputs, Purpose, Reach};
+use super::{Copied, Inputs, Purpose, Reach};
 use crate::{agent, config::Published, facts::Rules, git::given::Given, inside};
 
 /// The command of the agent's container.
@@ -42,7 +42,7 @@ fn prompts(inputs: &Inputs<'_>) -> Vec<String> {
     if own && !args.iter().any(|arg| arg == "--append-system-prompt") {
         prompts.push(format!("{}/APPEND_SYSTEM.md", inside::AGENT_DIR));
     }
-    prompts.push(briefing(reach, &config.publish, git));
+    prompts.push(briefing(reach, &config.publish, git, inputs.copy));
     if program.purpose == Purpose::Work && !agent::has_flag(args, "--no-context-files") {
         match facts.house.rules {
             Rules::Theirs => {}
@@ -93,7 +93,7 @@ pub(super) fn subagents(inputs: &Inputs<'_>) -> Option<Told> {
 }
 
 /// Where the agent is, told to the model.
-fn briefing(reach: &Reach, published: &[Published], git: &Given) -> String {
+fn briefing(reach: &Reach, published: &[Published], git: &Given, copy: Option<&Copied>) -> String {
     let network = match reach {
         Reach::Open => "The network is open.",
         Reach::None => "There is no network but your model.",
@@ -104,6 +104,13 @@ fn briefing(reach: &Reach, published: &[Published], git: &Given) -> String {
              your user to run `pi allow HOST` in another terminal on their machine, then try again."
         }
     };
+    let copy = copy.map_or_else(String::new, |copy| {
+        format!(
+            " The repository is a copy: at the end your user gets what you have changed in it, committed or not, as the \
+             branch `pi/{}`.",
+            copy.name
+        )
+    });
     let ports: Vec<String> = published.iter().map(|one| one.agent.to_string()).collect();
     let ports = match ports.as_slice() {
         [] => String::new(),
@@ -123,6 +130,6 @@ fn briefing(reach: &Reach, published: &[Published], git: &Given) -> String {
         "You run inside a locked-down container: no root, no capabilities, a read-only system. You can write the \
          repository, your home directory and /tmp; only the repository, the agent's settings, logins and transcripts, \
          and the caches of packages outlast the session. The user's other files, the container engine and `sudo` are not \
-         there.{git} {network}{ports}"
+         there.{git}{copy} {network}{ports}"
     )
 }

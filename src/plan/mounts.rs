@@ -103,7 +103,11 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
             program.reads_the_repository().then(|| Mount::same(&workspace.root, Access::ReadOnly));
         return repository.into_iter().chain([own_home]).chain(asked()).collect();
     }
-    let mut mounts = vec![Mount::same(&workspace.root, Access::ReadWrite), own_home];
+    let repository = match inputs.copy {
+        Some(copy) => copy.mount(&workspace.root, labels),
+        None => Mount::same(&workspace.root, Access::ReadWrite),
+    };
+    let mut mounts = vec![repository, own_home];
     mounts.extend(cache(inputs, labels));
     mounts.extend(inputs.git.binds.iter().map(|bind| Mount::bind(&bind.source, &bind.target, bind.access)));
     if let Some(skills) = &facts.skills {

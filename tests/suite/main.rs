@@ -3,6 +3,7 @@
 
 mod attacks;
 mod cli;
+mod copies;
 mod engine;
 mod git;
 mod keys;
