@@ -186,16 +186,16 @@ fn a_missing_token_is_told_once_and_a_remote_that_came_later_is_not_trusted() {
         let urls = env
             .values()
             .filter_map(|value| value.as_str()?.strip_prefix("https://github.com/").map(str::to_owned));
-        urls.collect::<Vec<_>>()
+        urls.collect::<std::collections::BTreeSet<_>>()
     };
     run(TOKEN).has_code(0);
-    assert_eq!(repositories(TOKEN), ["me/proj"]);
+    assert_eq!(repositories(TOKEN), ["me/proj"].map(str::to_owned).into());
     remotes(&world, &[("origin", "https://github.com/me/proj"), ("more", "git@github.com:me/secret")]);
-    assert_eq!(repositories(TOKEN), ["me/proj"]);
+    assert_eq!(repositories(TOKEN), ["me/proj"].map(str::to_owned).into());
     let later = run(TOKEN);
     assert!(later.err.contains("the remotes `me/secret` came after the first session"), "{later:?}");
     world.configure("github = [\"me/secret\"]");
-    assert_eq!(repositories(TOKEN), ["me/proj", "me/secret"]);
+    assert_eq!(repositories(TOKEN), ["me/proj", "me/secret"].map(str::to_owned).into());
     world.configure("github = [\"me\"]");
     let odd = world.run_pi(&["-p", "x"]);
     assert!(odd.code == Some(125) && odd.err.contains("`me` is not a repository on GitHub"), "{odd:?}");
