@@ -17,6 +17,7 @@ mod learn;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod man;
+pub(crate) mod models;
 pub(crate) mod open;
 pub(crate) mod ps;
 pub(crate) mod run;
