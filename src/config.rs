@@ -8,7 +8,10 @@ mod space;
 mod subagents;
 mod value;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
@@ -28,6 +31,7 @@ pub(crate) use self::{
 };
 use crate::{
     agent_dir::entry::Persist,
+    broker::github::Repository,
     cli::Options,
     host::Host,
     lang::Lang,
@@ -52,11 +56,15 @@ pub(crate) const COPY: &str = "copy";
 pub(crate) struct Config {
     pub(crate) lang: Lang,
     pub(crate) network: Network,
+    /// Whether a session starts only where its network holds against everything that is known.
+    pub(crate) strict: bool,
     pub(crate) allowed_domains: PathBuf,
     /// False if the user named the allowlist.
     pub(crate) allowed_domains_is_default: bool,
     pub(crate) allow: Vec<String>,
     pub(crate) lan: Vec<String>,
+    /// Whether every public name is admitted, to learn which ones are needed.
+    pub(crate) learns: bool,
     pub(crate) dns: Vec<String>,
     pub(crate) mounts: Vec<MountSpec>,
     pub(crate) env: Vec<String>,
@@ -67,6 +75,11 @@ pub(crate) struct Config {
     pub(crate) min_free: MinFree,
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
+    pub(crate) keys: Keys,
+    /// Repositories on GitHub besides the session's own.
+    pub(crate) github: Vec<Repository>,
+    pub(crate) github_token: GitHubToken,
+    pub(crate) github_push: bool,
     /// `None` where the agent may start none.
     pub(crate) subagents: Option<Subagents>,
     pub(crate) git: GitAccess,
@@ -94,6 +107,35 @@ pub(crate) enum Network {
     None,
     /// The scripted model of `pi demo`.
     Demo,
+}
+
+/// Where the token for GitHub comes from, if the user has set none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum GitHubToken {
+    /// From nowhere.
+    #[default]
+    #[serde(rename = "")]
+    None,
+    /// From the `gh` of this machine.
+    Gh,
+}
+
+/// Where the keys and logins of model providers are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Keys {
+    /// The session has none.
+    None,
+    /// Inside, as variables and files of the agent.
+    Env,
+    /// With the broker, but for these providers' keys, which are inside.
+    Broker { inside: BTreeSet<String> },
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self::Broker { inside: BTreeSet::new() }
+    }
 }
 
 /// How sessions have the repository's git directory.
@@ -198,6 +240,7 @@ impl Config {
             env: vec![],
             lan: vec![],
             persist: vec![],
+            keys: Keys::None,
             hide: Some(Patterns::default()),
             clone: None,
             subagents: None,
@@ -253,10 +296,12 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
     Ok(Config {
         lang: options.lang.or(project).or(user.lang).or(base.lang).unwrap_or(Lang::Auto),
         network,
+        strict: user.strict.or(base.strict).unwrap_or_default(),
         allowed_domains,
         allowed_domains_is_default,
         allow: options.allow.clone(),
         lan: values(user.lan, base.lan),
+        learns: options.learn,
         dns: values(user.dns, base.dns),
         mounts: mounts.iter().map(|text| MountSpec::parse(text, host)).collect::<anyhow::Result<_>>()?,
         env,
@@ -270,6 +315,10 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
             None => Some(text(user.runtime, base.runtime)).filter(|name| !name.is_empty()),
         },
         persist: persist(user.persist),
+        github: values(user.github, base.github).iter().filter_map(|text| Repository::parse(text)).collect(),
+        github_token: user.github_token.or(base.github_token).unwrap_or_default(),
+        github_push: !options.no_push && user.github_push.or(base.github_push).unwrap_or(true),
+        keys: if options.no_keys { Keys::None } else { user.keys.or(base.keys).unwrap_or_default() },
         subagents: subagents::resolve(user.subagents, base.subagents),
         git: user.git.or(base.git).unwrap_or(GitAccess::Private),
         wipe_auth: user.wipe_auth.or(base.wipe_auth).unwrap_or(WipeAuth::Never),
@@ -285,7 +334,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
 
 /// The network that the options ask for; `proxy` is the setting.
 fn network(options: &Options, proxy: bool) -> anyhow::Result<Network> {
-    let listed = options.allowed_domains.is_some() || !options.allow.is_empty();
+    let listed = options.allowed_domains.is_some() || !options.allow.is_empty() || options.learn;
     let network = if options.no_network {
         Network::None
     } else if !options.no_proxy && (options.proxy || listed || proxy) {

@@ -9,6 +9,7 @@
 //! Matching and rendering read the same entries. A property test compares both with a third, independent reading.
 
 mod entry;
+pub(crate) mod learn;
 mod name;
 mod target;
 pub(crate) mod upstream;
@@ -75,6 +76,8 @@ impl std::error::Error for Problems {}
 pub(crate) struct Allowlist {
     entries: Vec<Entry>,
     warnings: Vec<String>,
+    /// Whether every public name is admitted, to learn which ones are needed.
+    learns: bool,
 }
 
 impl Allowlist {
@@ -104,7 +107,7 @@ impl Allowlist {
         if !problems.is_empty() {
             return Err(Problems(problems));
         }
-        let mut list = Allowlist { entries, warnings: vec![] };
+        let mut list = Allowlist { entries, warnings: vec![], learns: false };
         list.warnings = list.doubts();
         Ok(list)
     }
@@ -147,6 +150,11 @@ impl Allowlist {
         self.entries.iter().find(|entry| entry.admits(host, port))
     }
 
+    /// Whether an entry admits a tunnel to this host and port.
+    pub(crate) fn permits_tunnel(&self, host: &str, port: u16) -> bool {
+        self.entries.iter().any(|entry| entry.admits(host, port))
+    }
+
     /// The first entry that admits this request.
     pub(crate) fn permits(&self, target: &Target) -> Option<&Entry> {
         let Target { host, port, plain } = target;
@@ -171,8 +179,16 @@ impl Allowlist {
 
     /// The proxy's filter file, without entries that another one covers.
     pub(crate) fn filter(&self) -> String {
-        let rules: BTreeSet<String> = self.merged().into_iter().flat_map(Entry::rules).collect();
+        let mut rules: BTreeSet<String> = self.merged().into_iter().flat_map(Entry::rules).collect();
+        if self.learns {
+            rules.insert(learn::RULE.to_owned());
+        }
         rules.into_iter().map(|rule| rule + "\n").collect()
+    }
+
+    /// The same list with every public name besides.
+    pub(crate) fn learning(self) -> Self {
+        Self { learns: true, ..self }
     }
 
     /// The exceptions from the closed address ranges, one `HOST PORT` a line.

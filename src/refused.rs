@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    domain::Entry,
+    domain::{Entry, learn},
     report::{self, quote},
 };
 
@@ -57,6 +57,11 @@ impl Refused {
     /// first time, for the caller to save.
     pub(crate) fn line(&mut self, line: &[u8], now: SystemTime) -> Option<&str> {
         let destination = destination(line).filter(|destination| !is_made_up(destination))?;
+        self.count(destination, now)
+    }
+
+    /// Counts a destination, and returns it if it is the first time.
+    fn count(&mut self, destination: String, now: SystemTime) -> Option<&str> {
         let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let full = self.counts.len() >= DISTINCT && !self.counts.contains_key(&destination);
         let key = if full { OTHERS.to_owned() } else { destination };
@@ -66,6 +71,13 @@ impl Refused {
             return None;
         }
         self.counts.get_key_value(&key).map(|(key, _)| key.as_str())
+    }
+
+    /// Counts a request in the log of a session that learns, if the rules for learning admit it.
+    pub(crate) fn learn(&mut self, line: &[u8], now: SystemTime) {
+        if let Some(destination) = requested(line).filter(|destination| learn::admits(destination)) {
+            self.count(destination, now);
+        }
     }
 
     #[cfg(test)]
@@ -215,23 +227,37 @@ pub(crate) fn utc(seconds: u64) -> impl fmt::Display {
 
 /// Reads `NOTICE    Nov 21 19:40:22.528 [1]: Proxying refused on filtered url "evil.test:443"`, and no other line.
 fn destination(line: &[u8]) -> Option<String> {
+    let quoted = said(line, b"NOTICE ")?.strip_prefix(b"Proxying refused on filtered url \"")?;
+    // A long request is cut off and has no closing quote.
+    let named = quoted.strip_suffix(b"\"").unwrap_or(b"");
+    Some(authority(named).unwrap_or_else(|| ODD.to_owned()))
+}
+
+/// Reads `CONNECT   Nov 21 19:40:19.143 [1]: Request (file descriptor 4): CONNECT example.com:443 HTTP/1.1`.
+fn requested(line: &[u8]) -> Option<String> {
+    let rest = said(line, b"CONNECT ")?.strip_prefix(b"Request (file descriptor ")?;
+    let end = rest.iter().position(|&b| !b.is_ascii_digit())?;
+    let rest = rest[end..].strip_prefix(b"): CONNECT ")?;
+    let (named, version) = rest.split_at(rest.iter().position(|&b| b == b' ')?);
+    version.starts_with(b" HTTP/1.").then(|| authority(named)).flatten()
+}
+
+/// What tinyproxy says in a line of this level.
+fn said<'a>(line: &'a [u8], level: &[u8]) -> Option<&'a [u8]> {
     if line.len() > LONGEST_LINE {
         return None;
     }
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     // tinyproxy writes the words before the bracket; no client can put anything there.
-    let rest = line.strip_prefix(b"NOTICE ")?;
+    let rest = line.strip_prefix(level)?;
     let at = rest.iter().position(|&b| b == b'[')?;
     if !rest[..at].iter().all(|&b| b.is_ascii_alphanumeric() || b" :.".contains(&b)) {
         return None;
     }
     let rest = &rest[at + 1..];
     let end = rest.iter().position(|&b| !b.is_ascii_digit())?;
-    let quoted = rest[end..].strip_prefix(b"]: Proxying refused on filtered url \"")?;
-    // A long request is cut off and has no closing quote.
-    let named = quoted.strip_suffix(b"\"").unwrap_or(b"");
-    Some(authority(named).unwrap_or_else(|| ODD.to_owned()))
+    rest[end..].strip_prefix(b"]: ")
 }
 
 /// `HOST:PORT` of a tunnel or of a plain request. Path and query are dropped: they may be secrets.

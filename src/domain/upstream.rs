@@ -79,7 +79,9 @@ pub(crate) fn conf(template: &str, allowlist: &Allowlist, upstream: Option<&Upst
         let direct: BTreeSet<String> = direct.iter().cloned().chain(local).collect();
         lines.extend(direct.into_iter().map(|name| format!("Upstream none \"{name}\"\n")));
     }
-    template.replace("@UPSTREAM@\n", &lines.concat())
+    let conf = template.replace("@UPSTREAM@\n", &lines.concat());
+    // Each request is told then, not only a refused one.
+    if allowlist.learns { conf.replace("LogLevel Notice\n", "LogLevel Connect\n") } else { conf }
 }
 
 /// Decodes `%40` and the like in a user name or password.

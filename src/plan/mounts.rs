@@ -8,7 +8,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Inputs, Mount, Needed, Needs, Purpose, Room, Source};
+use super::{Inputs, Mount, Needed, Needs, Purpose, RELAYS, Room, Source};
 use crate::{
     agent_dir::laid::{self, Making, Planned},
     config::Access,
@@ -63,10 +63,16 @@ pub(super) fn needed(inputs: &Inputs<'_>) -> Vec<Needed> {
             Making::Directory => Needs::Directory,
             Making::File(None) => Needs::File,
             Making::File(Some(of)) => Needs::Copy(of),
+            Making::Text(text) => Needs::Text(text),
         };
         Some(Needed { path, kind, owner: inputs.other_owner() })
     };
-    planned(inputs).into_iter().filter_map(need).fold(vec![], |mut all, one| {
+    let relays = (!inputs.relays().is_empty()).then(|| Needed {
+        path: inputs.state.join(RELAYS),
+        kind: Needs::Directory,
+        owner: None,
+    });
+    planned(inputs).into_iter().filter_map(need).chain(relays).fold(vec![], |mut all, one| {
         // One empty file hides many.
         if !all.contains(&one) {
             all.push(one);
@@ -194,7 +200,7 @@ pub(super) fn expected_mounts(inputs: &Inputs<'_>, mounts: &[Mount]) -> String {
     let planned = planned.into_iter().map(|one| match one.made {
         Making::There(identity) => (one.source, Some(identity)),
         // A dry run cannot know what its script will have made.
-        Making::Directory | Making::File(_) => (one.source, None),
+        Making::Directory | Making::File(_) | Making::Text(_) => (one.source, None),
     });
     let own: BTreeMap<PathBuf, Option<Identity>> = laid.chain(planned).collect();
     let found = mounts.iter().filter_map(|mount| {

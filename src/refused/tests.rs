@@ -175,3 +175,23 @@ proptest! {
         prop_assert_eq!(Refused::restore(&refused.save()), refused);
     }
 }
+
+#[test]
+fn what_a_learning_session_reached_is_counted_and_what_it_was_refused_is_not() {
+    let mut learned = Refused::default();
+    let request =
+        |what: &str| format!("CONNECT   Nov 21 19:40:19.143 [1]: Request (file descriptor 4): {what}\n");
+    for what in [
+        "CONNECT api.example.com:443 HTTP/1.1",
+        "CONNECT API.example.com:443 HTTP/1.0",
+        "CONNECT 10.0.0.1:443 HTTP/1.1",
+        "CONNECT example.com:22 HTTP/1.1",
+        "GET http://example.com/?secret HTTP/1.1",
+        "CONNECT evil.test:443): CONNECT x HTTP/1.1",
+        "CONNECT x.example.com:443 \u{1b} HTTP/1.1",
+    ] {
+        learned.learn(request(what).as_bytes(), at(3));
+    }
+    learned.learn(line("other.example:443").as_bytes(), at(4));
+    assert_eq!(learned.all().collect::<Vec<_>>(), [("api.example.com:443", Count { times: 2, first: 3 })]);
+}

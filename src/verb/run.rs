@@ -4,7 +4,9 @@ use std::ffi::OsString;
 
 use anyhow::Context as _;
 
+use super::learn;
 use crate::{
+    agent,
     cli::DryRun,
     control::{self, Request},
     docker::{self, Docker},
@@ -13,14 +15,22 @@ use crate::{
     plan::Streams,
     purpose::{Program, Purpose},
     record,
-    report::{self, FAILED},
+    report::{self, FAILED, Hinted},
     written::Written,
 };
 
 /// Runs the agent.
 pub(crate) fn agent(launcher: &Launcher, args: &[OsString]) -> anyhow::Result<u8> {
     let version = launcher.config()?.images.agent_version;
-    sandboxed(launcher, Program::agent(text(args)?, &version))
+    let words = text(args)?;
+    if agent::updates_itself(&words) {
+        return Err(Hinted::usage_hinted(
+            "`pi update` cannot update the agent: it is a part of the image, and no session changes that",
+            "`pi --build` renews the image with the newest agent that `agent_version` admits, and `pi build --check` asks \
+             for one; `pi update --extensions` updates what is installed in `~/.pi/agent`",
+        ));
+    }
+    sandboxed(launcher, Program::agent(words, &version))
 }
 
 /// Runs a shell or a command in the agent's sandbox.
@@ -43,7 +53,18 @@ fn text(words: &[OsString]) -> anyhow::Result<Vec<String>> {
 fn sandboxed(launcher: &Launcher, program: Program) -> anyhow::Result<u8> {
     let prepared = launcher.prepare(program)?;
     let Some(form) = launcher.options.dry_run else {
-        return if launcher.may_begin(&prepared)? { launcher.run(&prepared) } else { Ok(1) };
+        if !launcher.may_begin(&prepared)? {
+            return Ok(1);
+        }
+        let learns = prepared.config.learns;
+        if learns {
+            learn::say_so();
+        }
+        let code = launcher.run(&prepared)?;
+        if learns {
+            learn::propose(launcher)?;
+        }
+        return Ok(code);
     };
     let plan = launcher.dry_plan(&prepared)?;
     let text = match form {

@@ -234,3 +234,32 @@ fn a_list_can_be_asked_what_it_admits() {
     assert_eq!(bad.code, Some(1), "{bad:?}");
     assert_eq!(bad.out.matches("refused ").count(), 2, "{bad:?}");
 }
+
+#[test]
+fn a_session_that_learns_reaches_public_names_only_and_proposes_what_it_reached() {
+    let (world, list) = restricted("", "allowed.test\n");
+    let file = list.split_once('=').unwrap().1.to_owned();
+    let script = "for to in evil.test:443 a.evil.test:443 evil.test:22 10.9.8.7:443 x.invalid:443; do \
+                  curl -sS -o /dev/null --max-time 5 -p \"http://$to/\" 2>&1 | grep -o 'response [0-9]*' || echo passed; done";
+    let learned = world.run_pi(&[&list, "--learn", "--save", "shell", "--", "bash", "-c", script]);
+    learned.has_code(0);
+    let answers: Vec<&str> = learned.out.lines().collect();
+    assert_eq!(answers[2..], ["response 403"; 3], "{learned:?}");
+    assert!(answers[..2].iter().all(|answer| *answer != "response 403"), "{learned:?}");
+    assert!(learned.err.contains("pi: learning: "), "{learned:?}");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text, "allowed.test\na.evil.test\nevil.test\n", "{learned:?}");
+    // Without a terminal and without `--save` nothing is written.
+    let again = world.run_pi(&[
+        &list,
+        "--learn",
+        "shell",
+        "--",
+        "bash",
+        "-c",
+        "curl -sS -p http://b.evil.test:443/; true",
+    ]);
+    assert!(again.err.contains("nothing was written"), "{again:?}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+    world.assert_nothing_left();
+}
