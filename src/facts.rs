@@ -236,7 +236,7 @@ impl Look<'_> {
             decisions: &take_back::decisions(&real(&self.host.state_dir()))?,
             scope: match purpose {
                 Purpose::SetUp => Scope::SetUp,
-                Purpose::Login => Scope::Login,
+                Purpose::Login | Purpose::Renew => Scope::Login,
                 Purpose::Work | Purpose::Shell | Purpose::Demo | Purpose::Proof => Scope::Session,
             },
         });

@@ -1,6 +1,8 @@
 //! The common start of all verbs: the options, the machine, the settings, the engine.
 
 mod git;
+pub(crate) mod place;
+mod renew;
 mod usable;
 
 use std::{
@@ -145,7 +147,9 @@ impl Launcher {
         let facts =
             if program.sees_the_repository() { facts.hiding(&config, &workspace, who)? } else { facts };
         let findings = workspace.findings.iter().chain(&as_root).chain(&facts.findings);
-        findings.for_each(Finding::warn);
+        if program.purpose != Purpose::Renew {
+            findings.for_each(Finding::warn);
+        }
         self.tell(&facts)?;
         for name in config.env.iter().filter(|text| !text.contains('=')) {
             if agent::unfit(name).is_none() && !self.host.env.contains_key(OsStr::new(name)) {
@@ -241,6 +245,11 @@ impl Launcher {
 
     /// Runs a session from beginning to end.
     pub(crate) fn run(&self, prepared: &Prepared) -> anyhow::Result<u8> {
+        self.run_and(prepared, None)
+    }
+
+    /// The same, and does something with the session's directory when its agent has ended.
+    fn run_and(&self, prepared: &Prepared, afterwards: Option<&dyn Fn(&Path)>) -> anyhow::Result<u8> {
         let docker = self.docker(prepared)?;
         if self.options.build {
             self.build_everything(prepared, &docker)?;
@@ -293,6 +302,7 @@ impl Launcher {
             },
             list: self.options.allowed_domains.as_deref(),
             login_within: prepared.login_within,
+            afterwards,
             opener: opener.as_deref(),
         };
         let sweep = Sweep::start(&self.host, &docker);

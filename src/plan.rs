@@ -289,13 +289,13 @@ fn agent_container(
         runtime: config.runtime.clone(),
         streams: match program.purpose {
             // Nobody watches: the table at the end says it.
-            Purpose::Demo | Purpose::Proof => Streams::Silent,
+            Purpose::Demo | Purpose::Proof | Purpose::Renew => Streams::Silent,
             _ => Streams::of(host.terminal.stdin, host.terminal.stdout),
         },
         hosts: reach.hosts(inputs.subnet()),
         workdir: Some(match program.purpose {
             Purpose::SetUp if !program.reads_the_repository() => PathBuf::from(inside::HOME),
-            Purpose::Login => PathBuf::from("/tmp"),
+            Purpose::Login | Purpose::Renew => PathBuf::from("/tmp"),
             _ => workspace.cwd.clone(),
         }),
         command: command(inputs),
@@ -412,6 +412,10 @@ fn command(inputs: &Inputs<'_>) -> Vec<String> {
     let args = &program.words;
     if matches!(program.purpose, Purpose::Shell | Purpose::Proof) {
         return args.clone();
+    }
+    if program.purpose == Purpose::Renew {
+        let script = agent::login::RENEW.map(str::to_owned);
+        return script.into_iter().chain(args.iter().cloned()).collect();
     }
     let mut words = vec!["pi".to_owned()];
     if program.purpose == Purpose::Login {

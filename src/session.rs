@@ -53,6 +53,7 @@ use crate::{
     record::{Claim, Naming, SessionId},
     report::{FAILED, Hinted, Interrupted},
     signals::Signals,
+    written::real,
 };
 
 /// How long one call of a teardown may take.
@@ -82,6 +83,8 @@ pub(crate) struct Needs<'a> {
     pub(crate) list: Option<&'a Path>,
     /// How long a session that logs in may take.
     pub(crate) login_within: Option<Duration>,
+    /// What is done with a session's directory when its agent has ended.
+    pub(crate) afterwards: Option<&'a dyn Fn(&Path)>,
     /// The host's program that opens pages for logging in.
     pub(crate) opener: Option<&'a Path>,
 }
@@ -174,6 +177,9 @@ fn live(
     browser.end();
     let shown = shown?;
     watch.check()?;
+    if let Some(afterwards) = needs.afterwards {
+        afterwards(&real(&claim.dir));
+    }
     let outcome = outcome(docker, signals, &plan, &shown);
     if let Some(sidecar) = &teardown.sidecar
         && let Some(said) = sidecar.failed_before_ready()

@@ -130,6 +130,13 @@ impl Layout {
         Self { scope: Scope::Login, copies, ..Self::default() }.that_opens()
     }
 
+    /// The same with these logins.
+    pub(crate) fn with_logins(mut self, text: &str) -> Self {
+        self.copies.retain(|copy| copy.name != LOGINS);
+        self.copies.push(Copy::writable(LOGINS, text));
+        self
+    }
+
     /// The same for a session that may ask for addresses to be opened.
     pub(crate) fn that_opens(mut self) -> Self {
         self.copies.push(Copy::writable(OPEN, ""));

@@ -31,6 +31,17 @@ pub(crate) fn made(session: &Path) -> anyhow::Result<Option<(String, Credential)
     entry::only_one(&String::from_utf8_lossy(&text))
 }
 
+/// Takes everything out of a session's own `auth.json`, not looked over.
+///
+/// # Errors
+/// As the system has it.
+pub(crate) fn take_out(session: &Path) -> anyhow::Result<Logins> {
+    let dir = Dir::open(&session.join(DIRECTORY))?;
+    let text = dir.read(LOGINS.as_ref(), LARGEST)?.unwrap_or_default();
+    dir.write(LOGINS.as_ref(), EMPTY.as_bytes(), Made::ours(PRIVATE_FILE))?;
+    Ok(serde_json::from_slice(&text).unwrap_or_default())
+}
+
 /// Brings what a session's own `auth.json` has into the live one. It is taken away there, so this happens once.
 ///
 /// # Errors
@@ -42,9 +53,13 @@ pub(super) fn take_back(note: &laid::Note, own: &Dir) -> anyhow::Result<Vec<Noti
         return Ok(vec![]);
     };
     let said = credential.said(&provider);
-    store::change(note.live(), |logins: &mut Logins| {
-        logins.insert(provider.clone(), credential.into());
-        Ok(())
+    let new = store::change(note.live(), |logins: &mut Logins| {
+        // One that was killed while it renewed a login left what somebody else may have renewed since.
+        let is_old = logins.get(&provider).is_some_and(|live| credential.is_older_than(live));
+        if !is_old {
+            logins.insert(provider.clone(), credential.into());
+        }
+        Ok(!is_old)
     })?;
-    Ok(vec![Notice::good(said)])
+    Ok(if new { vec![Notice::good(said)] } else { vec![] })
 }
