@@ -118,3 +118,28 @@ fn a_changed_argument_rebuilds_by_itself_and_an_unchanged_one_builds_nothing() {
     assert!(built.err.contains(&format!("pi: building the image `{image}`")), "{built:?}");
     call().is(0, "again\n", "");
 }
+
+#[test]
+fn the_agent_starts_from_the_code_that_its_image_holds() {
+    let world = World::with_model();
+    world.prepare(myself(), &[]);
+    let said = world.shell(&[], "NODE_DEBUG_NATIVE=COMPILE_CACHE pi --version 2>&1").good();
+    let count = |what: &str| said.lines().filter(|line| line.contains(what)).count();
+    assert!(count("was accepted") > 5, "{said}");
+    // What was not taken from there would be written there in vain.
+    assert_eq!((count("was rejected"), count("writing cache")), (0, 0), "{said}");
+}
+
+#[test]
+fn our_layers_are_no_larger_than_they_need_to_be() {
+    let world = World::with_model();
+    world.prepare(myself(), &[]);
+    let plan = world.plan(&[]);
+    let image = plan["agent"]["image"].as_str().unwrap();
+    let layers = docker(&["history", "--human=false", "--format={{.Size}} {{.CreatedBy}}", image]);
+    // From the top down to where the base begins, which is the first of our words.
+    let ours = layers.lines().take_while(|line| !line.contains("USER root"));
+    let sizes = ours.map(|line| line.split(' ').next().unwrap().parse::<u64>().unwrap());
+    let size = sizes.sum::<u64>() / 1_000_000;
+    assert!(size <= 180, "{size} MB:\n{layers}");
+}
