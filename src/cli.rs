@@ -64,9 +64,16 @@ pub(crate) struct Options {
     /// Allow the agent to reach HOST (can be repeated); implies --proxy
     #[arg(long, value_name = "HOST[:PORT]", conflicts_with = "no_network")]
     pub(crate) allow: Vec<String>,
-    /// Give the agent no network at all
+    /// Give the agent no network but its model
+    ///
+    /// With `--no-keys`, not even that.
     #[arg(long)]
     pub(crate) no_network: bool,
+    /// Give the agent no keys and no logins of model providers
+    ///
+    /// By default they stay outside, and the agent uses them through the session's broker. Config key: `keys`.
+    #[arg(long)]
+    pub(crate) no_keys: bool,
     /// Mount a file or directory of the host (can be repeated)
     ///
     /// Without DST, the target is SRC. `:ro` mounts read-only. Config key: `mounts`.

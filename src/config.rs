@@ -7,7 +7,10 @@ mod place;
 mod space;
 mod value;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
@@ -60,6 +63,7 @@ pub(crate) struct Config {
     pub(crate) min_free: MinFree,
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
+    pub(crate) keys: Keys,
     pub(crate) git: GitAccess,
     pub(crate) open_urls: OpenUrls,
     pub(crate) wipe_auth: WipeAuth,
@@ -81,6 +85,23 @@ pub(crate) enum Network {
     None,
     /// The scripted model of `pi demo`.
     Demo,
+}
+
+/// Where the keys and logins of model providers are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Keys {
+    /// The session has none.
+    None,
+    /// Inside, as variables and files of the agent.
+    Env,
+    /// With the broker, but for these providers' keys, which are inside.
+    Broker { inside: BTreeSet<String> },
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self::Broker { inside: BTreeSet::new() }
+    }
 }
 
 /// How sessions have the repository's git directory.
@@ -185,6 +206,7 @@ impl Config {
             env: vec![],
             lan: vec![],
             persist: vec![],
+            keys: Keys::None,
             hide: Some(Hide::default()),
             ..self
         }
@@ -255,6 +277,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
             None => Some(text(user.runtime, base.runtime)).filter(|name| !name.is_empty()),
         },
         persist: persist(user.persist),
+        keys: if options.no_keys { Keys::None } else { user.keys.or(base.keys).unwrap_or_default() },
         git: user.git.or(base.git).unwrap_or(GitAccess::Private),
         wipe_auth: user.wipe_auth.or(base.wipe_auth).unwrap_or(WipeAuth::Never),
         open_urls: user.open_urls.or(base.open_urls).unwrap_or(OpenUrls::Never),

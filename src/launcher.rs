@@ -28,12 +28,13 @@ use crate::{
         build::{Builder, Effort},
         known::Known,
     },
+    keys::Commands,
     lang::{Choice, Variant},
     plan::{Choices, Inputs, Mount, Plan, Reach},
     purpose::{Program, Purpose},
     record::{self, Naming, SessionId},
     report::{self, Finding, Hinted},
-    session::{self, Needs, Sweep},
+    session::{self, Needs, Renewal, Sweep},
     signals::Signals,
     workspace::Workspace,
     written::{Written, real},
@@ -143,7 +144,8 @@ impl Launcher {
         let config = self.trusted(Config::load(&self.options, &self.host, Some(&workspace.root))?)?;
         let config = settle(config);
         let (who, as_root) = facts::who(&self.host, &workspace);
-        let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose)?;
+        let commands = if self.options.dry_run.is_some() { Commands::Skip } else { Commands::Run };
+        let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose, commands)?;
         let facts =
             if program.sees_the_repository() { facts.hiding(&config, &workspace, who)? } else { facts };
         let findings = workspace.findings.iter().chain(&as_root).chain(&facts.findings);
@@ -177,12 +179,13 @@ impl Launcher {
 
     /// Tells what the session does not have of the agent's directory; most of it once on this machine.
     fn tell(&self, facts: &Facts) -> anyhow::Result<()> {
-        let notices = facts.layout.notices.clone();
+        let notices = [facts.layout.notices.clone(), facts.keys.notices.clone()].concat();
         let fresh = match self.options.dry_run {
             Some(_) => notices,
             None => untold(notices, &real(&self.host.state_dir()))?,
         };
         fresh.iter().for_each(Notice::say);
+        facts.keys.note.iter().for_each(report::note);
         Ok(())
     }
 
@@ -277,6 +280,7 @@ impl Launcher {
         let opener = (prepared.program.purpose == Purpose::Login)
             .then(|| session::opener(&Written::load(&self.host).and_around(&self.host), &self.host));
         let opener = opener.flatten();
+        let renew = |provider: &str| self.renew(provider);
         let needs = Needs {
             host: &self.host,
             docker: &docker,
@@ -302,6 +306,13 @@ impl Launcher {
             },
             list: self.options.allowed_domains.as_deref(),
             login_within: prepared.login_within,
+            renewal: prepared
+                .facts
+                .keys
+                .broker
+                .as_ref()
+                .filter(|broker| broker.routes.iter().any(|route| route.expires.is_some()))
+                .map(|broker| Renewal { broker, renew: &renew }),
             afterwards,
             opener: opener.as_deref(),
         };

@@ -1,5 +1,6 @@
 //! The life of a session: claim, up, attach, down.
 
+mod answers;
 mod awaited;
 mod browser;
 mod cache;
@@ -7,9 +8,9 @@ mod came_over;
 mod commits;
 mod hidden;
 mod left;
-mod login;
 mod prepare;
 mod proxy_log;
+mod renewal;
 mod settings;
 mod sidecar;
 mod space;
@@ -19,7 +20,13 @@ mod teardown;
 mod up;
 mod watcher;
 
-use std::{os::unix::process::ExitStatusExt as _, path::Path, sync::Arc, time::Duration};
+use std::{
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM};
 
@@ -27,7 +34,7 @@ use self::{
     awaited::{Awaited, Came},
     browser::Browser,
     commits::Commits,
-    login::back_up,
+    renewal::Over,
     sidecar::Sidecar,
     space::{Space, Watch},
     steer::{Phase, Steer},
@@ -37,6 +44,7 @@ use self::{
 pub(crate) use self::{
     browser::{open, opener},
     cache::{forget, unused_for},
+    renewal::Renewal,
     settings::{LaidOut, lay_out},
     sweep::{Sweep, bring_in, take_down},
     teardown::take_down_by_id,
@@ -83,6 +91,8 @@ pub(crate) struct Needs<'a> {
     pub(crate) list: Option<&'a Path>,
     /// How long a session that logs in may take.
     pub(crate) login_within: Option<Duration>,
+    /// What renews logins, in a session with a broker.
+    pub(crate) renewal: Option<Renewal<'a>>,
     /// What is done with a session's directory when its agent has ended.
     pub(crate) afterwards: Option<&'a dyn Fn(&Path)>,
     /// The host's program that opens pages for logging in.
@@ -95,13 +105,12 @@ pub(crate) struct Needs<'a> {
 /// Any step failed, or a signal came; everything is taken down all the same.
 pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyhow::Result<u8> {
     let with_name = |name: &str| Choices { name: name.to_owned(), ..choices.clone() };
-    let mut known = None;
+    let mut root = PathBuf::new();
     let claim = Claim::take(needs.host, id, needs.naming, |name| {
         let record = (needs.plan)(&with_name(name))?.record;
-        known = Some((record.login.clone(), record.repository.clone()));
+        root.clone_from(&record.repository);
         Ok(record)
     })?;
-    let (login, root) = known.unwrap_or_default();
     let steer = Arc::new(Steer::new(&claim.name, needs.host, needs.signals, needs.sources));
     let server = Server::start(&claim.dir, steer.clone())?;
     let docker = needs.docker.clone().holding(claim.lock.clone());
@@ -111,7 +120,6 @@ pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyho
         host: needs.host,
         id: id.clone(),
         dir: claim.dir.clone(),
-        login,
         root,
         list: needs.list.map(Path::to_owned),
         packages: None,
@@ -143,15 +151,20 @@ fn live(
     let space = Space::of(&first, needs.host, needs.min_free);
     space.check()?;
     prepare::prepare(&first)?;
-    back_up(&teardown.login, &claim.dir)?;
     teardown.watcher = Some(Watcher::start(&claim.dir, docker)?);
     let plan = up::up(needs, choices, claim)?;
-    if let (Some(network), Some(sidecar), Some(address), Some(rules)) =
-        (&plan.network, &plan.sidecar, plan.sidecar_address, &plan.rules)
+    if let (Some(network), Some(sidecar), Some(address), Some(told)) =
+        (&plan.network, &plan.sidecar, plan.sidecar_address, &plan.told)
     {
-        docker.connect(network, &sidecar.name, address)?;
+        let agent = &plan.agent;
+        thread::scope(|scope| {
+            let agent =
+                plan.agent_address.map(|own| scope.spawn(move || docker.connect(network, agent, own)));
+            let sidecar = docker.connect(network, sidecar, address);
+            agent.map_or(Ok(()), |thread| thread.join().expect("connecting does not panic")).and(sidecar)
+        })?;
         signals.check()?;
-        let sidecar = Sidecar::start(docker, sidecar, &plan.agent.name, &claim.dir, rules)?;
+        let sidecar = Sidecar::start(docker, sidecar, &plan.agent.name, &claim.dir, told)?;
         teardown.sidecar = Some(Arc::new(sidecar));
     }
     if let Some(model) = &plan.model {
@@ -169,9 +182,18 @@ fn live(
     let awaited = needs.login_within.map(|limit| Awaited::start(docker, &plan.agent.name, &claim.dir, limit));
     let (killer, agent) = ((*docker).clone(), plan.agent.name.clone());
     let watch = Watch::start(space, move || killer.halt_now(&agent));
-    let shown = docker.show(&plan.agent, |client| {
-        signals.shows(client);
-        steer.reached(Phase::Running(teardown.sidecar.clone()));
+    let (sidecar, over) = (teardown.sidecar.clone(), Over::default());
+    let shown = thread::scope(|scope| {
+        if let (Some(renewal), Some(sidecar)) = (needs.renewal, &sidecar) {
+            let over = &over;
+            scope.spawn(move || renewal.run(sidecar, over));
+        }
+        let shown = docker.show(&plan.agent, |client| {
+            signals.shows(client);
+            steer.reached(Phase::Running(sidecar.clone()));
+        });
+        over.now();
+        shown
     });
     let came = awaited.map_or(Came::End, Awaited::end);
     browser.end();
@@ -188,7 +210,8 @@ fn live(
         if let Some(clearer) = known_refusal(&said) {
             return Err(clearer);
         }
-        anyhow::bail!("the proxy could not be started, so the agent was not: {said}");
+        let what = if sidecar.restricts() { "proxy" } else { "keys' broker" };
+        anyhow::bail!("the {what} could not be started, so the agent was not: {said}");
     }
     if outcome.is_ok() && shown.status().code().is_some() {
         // The engine has removed the agent's container before its client returned.

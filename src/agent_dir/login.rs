@@ -5,7 +5,9 @@
 pub(crate) mod entry;
 pub(crate) mod store;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
+
+use serde_json::Value;
 
 use super::{
     entry::LOGINS,
@@ -13,11 +15,33 @@ use super::{
     laid::{self, DIRECTORY},
     notice::Notice,
 };
+use crate::secret::Secret;
 use entry::Credential;
 use store::Logins;
 
 /// Larger than any login.
 pub(crate) const LARGEST: u64 = 64 << 10;
+
+/// A token that ends sooner is renewed.
+pub(crate) const SOON: Duration = Duration::from_secs(600);
+
+/// A token that is good for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub(crate) access: Secret,
+    /// Milliseconds since 1970.
+    pub(crate) expires: i64,
+}
+
+impl Token {
+    /// The token of a login.
+    pub(crate) fn of(entry: &Value) -> Option<Self> {
+        let access = entry.get("access").and_then(Value::as_str)?;
+        #[expect(clippy::cast_possible_truncation, reason = "beyond it is never")]
+        let expires = entry.get("expires").and_then(Value::as_f64)? as i64;
+        Some(Self { access: Secret::new(access.into()), expires })
+    }
+}
 
 /// What a session with an `auth.json` of its own begins with.
 pub(crate) const EMPTY: &str = "{}\n";

@@ -19,39 +19,18 @@ use super::{
 use crate::{
     agent::login::Login,
     agent_dir::login::{
-        entry,
+        SOON, Token, entry,
         store::{self, Held, Logins},
         take_out,
     },
     purpose::{Program, Purpose},
     report,
     scratch::Scratch,
-    secret::Secret,
     workspace::Workspace,
 };
 
-/// A token that ends sooner is renewed.
-const SOON: Duration = Duration::from_secs(600);
-
 /// How often the lock is shown to be held. Some take it for left over after ten seconds.
 const HOLD_ON: Duration = Duration::from_secs(3);
-
-/// A token that is good for a while.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Token {
-    pub(crate) access: Secret,
-    /// Milliseconds since 1970.
-    pub(crate) expires: i64,
-}
-
-impl Token {
-    fn of(entry: &Value) -> Option<Self> {
-        let access = entry.get("access").and_then(Value::as_str)?;
-        #[expect(clippy::cast_possible_truncation, reason = "beyond it is never")]
-        let expires = entry.get("expires").and_then(Value::as_f64)? as i64;
-        Some(Self { access: Secret::new(access.into()), expires })
-    }
-}
 
 impl Launcher {
     /// Renews the logins that end soon, before a session. One that cannot be renewed is told by whoever looks for keys.

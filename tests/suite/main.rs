@@ -5,6 +5,7 @@ mod attacks;
 mod cli;
 mod engine;
 mod git;
+mod keys;
 mod login;
 mod network;
 mod planted;
