@@ -274,6 +274,8 @@ impl Look<'_> {
         });
         let opens =
             self.config.open_urls == OpenUrls::Ask && matches!(purpose, Purpose::Work | Purpose::Shell);
+        let asks = purpose.is_login() && !keys.authorities.is_empty();
+        let layout = if asks { layout.with_authorities(&keys.authorities) } else { layout };
         Ok(if opens { layout.that_opens() } else { layout })
     }
 

@@ -136,7 +136,8 @@ impl Keys {
             format!("the keys of {} are in the sandbox, where the agent can read them", list(&present))
         });
         let broker = Some(broker).filter(|broker| !broker.routes.is_empty());
-        let authorities = if broker.is_some() { sources.authorities(&mut notices) } else { String::new() };
+        let asks = broker.is_some() || sources.purpose.is_login();
+        let authorities = if asks { sources.authorities(&mut notices) } else { String::new() };
         Ok(Self { broker, agent, has_some_inside: !present.is_empty(), inside, authorities, notices, note })
     }
 

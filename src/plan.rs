@@ -171,7 +171,12 @@ impl Inputs<'_> {
     fn attachment(&self) -> Attachment {
         match self.reach {
             // Another network comes to it, where there is a broker.
-            Reach::Open => Attachment::Bridge { publish: self.config.publish.clone(), dns: vec![] },
+            Reach::Open => {
+                // Such a session asks providers itself, as the sidecar of others does.
+                let asks = self.program.purpose.is_login();
+                let dns = if asks { self.config.dns.clone() } else { vec![] };
+                Attachment::Bridge { publish: self.config.publish.clone(), dns }
+            }
             Reach::None if self.broker().is_none() => Attachment::None,
             Reach::None | Reach::Proxy(..) | Reach::Demo => {
                 Attachment::Internal { network: self.id.network(), address: self.subnet().agent() }

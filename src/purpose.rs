@@ -23,6 +23,11 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
+    /// Whether it has to do with logins, and with nothing else.
+    pub(crate) fn is_login(self) -> bool {
+        matches!(self, Self::Login | Self::Renew)
+    }
+
     /// Whether it is not for the user's work, and gets nothing of the user's own.
     pub(crate) fn is_bare(self) -> bool {
         matches!(self, Self::Login | Self::Renew | Self::Demo | Self::Proof)

@@ -7,6 +7,7 @@ use anyhow::bail;
 use super::{Inputs, Mount, PROXY_PORT, Reach, mounts::expected_mounts};
 use crate::{
     agent,
+    agent_dir::laid::AUTHORITIES,
     host::Host,
     inside, keys,
     purpose::Purpose,
@@ -102,6 +103,10 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
         }
     }
     env.extend(way_out(inputs));
+    if inputs.facts.layout.has_authorities() {
+        let path = format!("{}/{AUTHORITIES}", inside::AGENT_DIR);
+        env.insert("NODE_EXTRA_CA_CERTS".to_owned(), path.into());
+    }
     if program.purpose == Purpose::Login {
         env.insert(agent::login::LOGIN_PROVIDER.to_owned(), program.words.concat().into());
         if !config.publish.is_empty() {
