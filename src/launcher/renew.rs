@@ -23,6 +23,7 @@ use crate::{
         store::{self, Held, Logins},
         take_out,
     },
+    facts::Facts,
     purpose::{Program, Purpose},
     report,
     scratch::Scratch,
@@ -89,11 +90,11 @@ impl Launcher {
         };
         let program = Program { purpose: Purpose::Renew, words: vec![provider.to_owned()] };
         let workspace = Workspace::empty(&dir, place.owner)?;
-        let mut prepared = beside.prepare_in(workspace, program, |config| config.for_login(&[]))?;
+        let prepared = beside.prepare_in(workspace, program, |config| config.for_login(&[]))?;
         let alone = Map::from_iter([(provider.to_owned(), entry.clone())]);
         let text = serde_json::to_string(&alone)?;
-        prepared.facts.layout = prepared.facts.layout.with_logins(&text);
-        let prepared: Prepared = prepared;
+        let layout = prepared.facts.layout.clone().with_logins(&text);
+        let prepared = Prepared { facts: Facts { layout, ..prepared.facts }, ..prepared };
         let left = RefCell::new(Ok(Logins::new()));
         let outcome =
             beside.run_and(&prepared, Some(&|session: &Path| *left.borrow_mut() = take_out(session)));
