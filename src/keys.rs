@@ -8,7 +8,6 @@ use std::{
     ffi::OsStr,
     net::{Ipv4Addr, SocketAddrV4},
     path::Path,
-    time::SystemTime,
 };
 
 use anyhow::Context as _;
@@ -28,7 +27,7 @@ use crate::{
     config::{self, Config},
     egress::Brokered,
     files::read_small_bytes,
-    host::{Host, seconds},
+    host::Host,
     purpose::Purpose,
     secret::Secret,
     written::Written,
@@ -309,9 +308,9 @@ fn unknown(id: &str) -> Notice {
     )
 }
 
-/// What is to be told of keys that are not used, and of logins that have expired.
+/// What is to be told of keys that are not used.
 fn told(broker: &Broker) -> Vec<Notice> {
-    let Broker { routes, unserved, failed, .. } = broker;
+    let Broker { unserved, failed, .. } = broker;
     let failed = failed
         .iter()
         .map(|(id, why)| Notice::plain(format!("the key of {} is not used: {why}", list(&[id]))));
@@ -322,10 +321,5 @@ fn told(broker: &Broker) -> Vec<Notice> {
         )
         .once(format!("unserved {id} {why}"))
     });
-    let now = i64::try_from(seconds(SystemTime::now())).unwrap_or(i64::MAX).saturating_mul(1000);
-    let expired = routes.iter().filter(|route| route.expires.is_some_and(|end| end <= now)).map(|route| {
-        let id = &route.provider;
-        Notice::new(format!("the login of `{id}` has expired"), format!("`pi login {id}` renews it"))
-    });
-    failed.chain(unserved).chain(expired).collect()
+    failed.chain(unserved).collect()
 }

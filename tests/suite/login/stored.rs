@@ -187,14 +187,16 @@ fn a_newcomer_is_told_in_one_line_and_asked_once_for_each_project() {
 }
 
 #[test]
-fn a_login_that_has_expired_for_good_is_told() {
+fn a_login_that_has_expired_for_good_is_told_in_one_line() {
     let world = World::fake();
-    let login = |refresh: &str| json!({"type": "oauth", "access": "t", "refresh": refresh, "expires": 1});
-    write(logins(&world), json!({"anthropic": login("")}).to_string());
-    world.run_pi(&["-p", "x"]).says(0, "the login of `anthropic` has expired and cannot be renewed");
-    // The agent that could renew this one does not.
-    write(logins(&world), json!({"anthropic": login("r")}).to_string());
-    world.run_pi(&["-p", "x"]).says(0, "the login of `anthropic` has expired");
+    let said = "pi: warning: the login of `anthropic` has expired and could not be renewed: `pi login anthropic` makes a \
+                new one\n";
+    // Without anything to renew it with, and with an agent that does not renew it.
+    for refresh in ["", "r"] {
+        let login = json!({"type": "oauth", "access": "t", "refresh": refresh, "expires": 1});
+        write(logins(&world), json!({"anthropic": login}).to_string());
+        world.run_pi(&["-p", "x"]).is(0, "", said);
+    }
 }
 
 #[test]
