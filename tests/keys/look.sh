@@ -12,7 +12,7 @@ CONTROL=$control sleep 600 &
 perl -e 'sleep 600' "$control" &
 
 # Reads its standard input.
-seen() { if grep -qaF "$1"; then echo found; else echo nothing; fi; }
+seen() { if grep -qaFf <(printf %s "$1"); then echo found; else echo nothing; fi; }
 
 # One way of looking: a command that prints all that it can see.
 look() {
@@ -37,7 +37,7 @@ ask() {
     name=$1
     shift
     out=$(curl --noproxy '*' -s -m 5 -o answer -w '%{http_code}' --path-as-is "$@" 2>/dev/null)
-    if grep -qaF "$key" answer; then out=found; fi
+    if grep -qaFf <(printf %s "$key") answer; then out=found; fi
     echo "$name $out"
 }
 post() {

@@ -3,6 +3,7 @@
 
 mod attacks;
 mod cli;
+mod copies;
 mod engine;
 mod git;
 mod keys;
@@ -11,4 +12,5 @@ mod network;
 mod planted;
 mod session;
 mod storm;
+mod subagents;
 mod world;
