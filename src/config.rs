@@ -236,6 +236,8 @@ impl Config {
             env: vec![],
             persist: vec![],
             hide: Some(Patterns::default()),
+            clone: None,
+            subagents: None,
             session_name: None,
             ..self
         }
