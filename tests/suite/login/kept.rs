@@ -95,7 +95,10 @@ fn two_sessions_whose_login_ends_both_go_on_and_it_is_renewed_once() {
     }
     assert_eq!(provider.of_logins("beside"), ["renewed beside 1"]);
     let [old, new] = ["0", "1"].map(|n| format!("sk-ant-oat01-beside-{n}"));
-    assert_eq!(keys_of_turns(provider, "beside"), [&*old, &*old, &*new, &*new]);
+    // On a busy machine the first turns may come after it was renewed.
+    let turns = keys_of_turns(provider, "beside");
+    assert!(turns.len() == 4 && turns[2..].iter().all(|key| *key == new), "{turns:?}");
+    assert!(turns[..2].iter().all(|key| *key == old || *key == new), "{turns:?}");
     world.assert_nothing_left();
 }
 
