@@ -55,6 +55,8 @@ pub(crate) const COPY: &str = "copy";
 pub(crate) struct Config {
     pub(crate) lang: Lang,
     pub(crate) network: Network,
+    /// Whether a session starts only where its network holds against everything that is known.
+    pub(crate) strict: bool,
     pub(crate) allowed_domains: PathBuf,
     /// False if the user named the allowlist.
     pub(crate) allowed_domains_is_default: bool,
@@ -271,6 +273,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
     Ok(Config {
         lang: options.lang.or(project).or(user.lang).or(base.lang).unwrap_or(Lang::Auto),
         network,
+        strict: user.strict.or(base.strict).unwrap_or_default(),
         allowed_domains,
         allowed_domains_is_default,
         allow: options.allow.clone(),

@@ -36,7 +36,7 @@
 //! | `record`, `copies`, `egress` | a session's id, directory, lock and record; the same of a copy; the sources of an allowlist |
 //! | `config` | layers of settings, and one resolver |
 //! | `agent_dir`, `broker`, `cli`, `workspace`, `scratch` | a session's own agent directory; what keeps keys outside; the command line; the repository; scratch directories |
-//! | `host`, `lang`, `purpose`, `refused`, `signals` | the machine and the process; languages; purposes of a session; refused destinations; signals |
+//! | `host`, `lang`, `purpose`, `refused`, `signals`, `terminal` | the machine and the process; languages; purposes of a session; refused destinations; signals; the terminal as it was |
 //! | `agent`, `domain`, `files`, `inside`, `report`, `secret`, `url` | the agent's command line and logins; the allowlist's language; files that others may exchange; paths in the sandbox; stderr and stdout; secret values; addresses for a browser |
 //!
 //! # What always holds
@@ -81,6 +81,7 @@ mod scratch;
 mod secret;
 mod session;
 mod signals;
+mod terminal;
 mod url;
 mod verb;
 mod workspace;
@@ -115,7 +116,7 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         Action::Verb(Verb::Shell { session: Some(name), command }) => {
             verb::run::enter(&launcher()?, &name, &command)
         }
-        Action::Verb(Verb::Build { all }) => verb::build::run(&launcher()?, all),
+        Action::Verb(Verb::Build { all, check }) => verb::build::run(&launcher()?, all, check),
         Action::Verb(Verb::Login { list: true, .. }) => verb::login::list(&launcher()?),
         Action::Verb(Verb::Login { provider: Some(provider), key: true, .. }) => {
             verb::login::store_key(&launcher()?, &provider)

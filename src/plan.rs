@@ -63,7 +63,7 @@ const CHECK: &str = concat!(include_str!("../assets/demo/walls.sh"), include_str
 
 /// How many files a process of a container may open, unless the machine allows fewer: an engine cannot give more than
 /// it has itself.
-const OPEN_FILES: u64 = 65_536;
+const OPEN_FILES: u64 = 16_384;
 
 /// Where the sidecar listens on its network.
 const PROXY_PORT: u16 = 8888;

@@ -96,7 +96,7 @@ fn asks_for_help(words: &[OsString], grammar: &clap::Command) -> Option<Option<S
 /// What people type to other programs, and what it is called here.
 const ELSEWHERE: [(&str, &str); 8] = [
     ("version", "pi --version"),
-    ("upgrade", "pi update"),
+    ("upgrade", "pi --build"),
     ("exec", "pi shell --session NAME -- COMMAND"),
     ("run", "pi PROMPT"),
     ("start", "pi"),

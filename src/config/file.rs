@@ -36,6 +36,7 @@ pub(super) struct Layer {
     #[serde(default, deserialize_with = "choice")]
     pub(super) lang: Option<Lang>,
     pub(super) proxy: Option<bool>,
+    pub(super) strict: Option<bool>,
     pub(super) allowed_domains: Option<Spanned<String>>,
     pub(super) lan: Values,
     pub(super) dns: Values,

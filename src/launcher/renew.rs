@@ -44,7 +44,7 @@ impl Launcher {
         let logins = store::read(&place.live).unwrap_or_default();
         for provider in logins.iter().filter(|(id, entry)| is_due(id, entry, now())).map(|(id, _)| id) {
             self.signals.check()?;
-            if let Err(error) = self.renew(provider) {
+            if let Err(error) = self.renew_login(provider) {
                 self.signals.check()?;
                 report::detail(format_args!("{error:#}"));
             }
@@ -56,7 +56,7 @@ impl Launcher {
     ///
     /// # Errors
     /// There is no such login any more, or it cannot be renewed.
-    pub(crate) fn renew(&self, provider: &str) -> anyhow::Result<Token> {
+    pub(crate) fn renew_login(&self, provider: &str) -> anyhow::Result<Token> {
         let place = Place::of(&self.host)?;
         let held = Held::take(&place.live)?;
         let mut logins = held.read()?;
