@@ -1,5 +1,6 @@
 //! The command line: options of the launcher, its verbs, and words for the agent.
 
+mod models;
 mod published;
 mod split;
 
@@ -9,8 +10,11 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, builder::No
 
 use crate::{lang::Lang, report::Hinted};
 
-pub(crate) use self::published::Published;
 use self::split::Split;
+pub(crate) use self::{
+    models::{ModelsVerb, OllamaVerb},
+    published::Published,
+};
 
 /// Start the pi coding agent in a locked-down Docker container for this repository
 #[derive(Debug, Parser)]
@@ -78,6 +82,11 @@ pub(crate) struct Options {
     /// By default they stay outside, and the agent uses them through the session's broker. Config key: `keys`.
     #[arg(long)]
     pub(crate) no_keys: bool,
+    /// Do not let the agent push to GitHub, or change issues and pull requests there
+    ///
+    /// Config key: `github_push`.
+    #[arg(long)]
+    pub(crate) no_push: bool,
     /// Let the agent work on a copy; its work becomes the branch `pi/NAME`
     ///
     /// The repository is not mounted. The copy stays for later sessions of the same NAME, until `pi drop`. Default: the
@@ -317,6 +326,14 @@ pub(crate) enum Verb {
         /// Only those caches that were not used for AGE, such as `30d` or `12h`
         #[arg(long, value_name = "AGE", requires = "caches", value_parser = age)]
         older_than: Option<Duration>,
+    },
+    /// Use model servers of your own: Ollama, LM Studio, llama.cpp, vLLM
+    ///
+    /// Writes their models into `~/.pi/agent/models.json` and leaves everything else there as it is.
+    #[command(disable_help_subcommand = true)]
+    Models {
+        #[command(subcommand)]
+        what: ModelsVerb,
     },
     /// Print completions for a shell
     Completions {

@@ -26,6 +26,7 @@ use crate::{
     facts::{self, Facts},
     files::private_dir,
     git::given::Given,
+    github,
     host::{Host, Owner, seconds},
     image::{
         self, Image,
@@ -155,7 +156,10 @@ impl Launcher {
         let config = settle(config);
         let (who, as_root) = facts::who(&self.host, &workspace);
         let commands = if self.options.dry_run.is_some() { Commands::Skip } else { Commands::Run };
-        let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose, commands)?;
+        let github = self.github(&config, &workspace, program.purpose, commands)?;
+        let purpose = program.purpose;
+        let facts =
+            Facts::gather(&config, &self.host, &workspace, who, purpose, commands, github.github.as_ref())?;
         let cloning = Cloning::of(&config, &self.host, &workspace, &program)?;
         let facts = match (&cloning, program.sees_the_repository()) {
             // Hidden files do not go into the copy.
@@ -178,7 +182,7 @@ impl Launcher {
                 format!("raise the limit with `ulimit -Hn`, to {FEWEST_FILES} or more"),
             ));
         }
-        self.tell(&facts)?;
+        self.tell(&facts, github.notices)?;
         for name in config.env.iter().filter(|text| !text.contains('=')) {
             if agent::unfit(name).is_none() && !self.host.env.contains_key(OsStr::new(name)) {
                 report::warn(format_args!("`{name}` is not set, so the agent does not get it"));
@@ -218,8 +222,8 @@ impl Launcher {
     }
 
     /// Tells what the session does not have of the agent's directory; most of it once on this machine.
-    fn tell(&self, facts: &Facts) -> anyhow::Result<()> {
-        let notices = [facts.layout.notices.clone(), facts.keys.notices.clone()].concat();
+    fn tell(&self, facts: &Facts, github: Vec<Notice>) -> anyhow::Result<()> {
+        let notices = [facts.layout.notices.clone(), facts.keys.notices.clone(), github].concat();
         let fresh = match self.options.dry_run {
             Some(_) => notices,
             None => untold(notices, &real(&self.host.state_dir()))?,
@@ -227,6 +231,21 @@ impl Launcher {
         fresh.iter().for_each(Notice::say);
         facts.keys.note.iter().for_each(report::note);
         Ok(())
+    }
+
+    /// The repositories on GitHub. On a terminal it may ask.
+    fn github(
+        &self,
+        config: &Config,
+        workspace: &Workspace,
+        purpose: Purpose,
+        commands: Commands,
+    ) -> anyhow::Result<github::Found> {
+        let asks = self.host.terminal.stdin && self.host.terminal.stderr && self.options.dry_run.is_none();
+        let ask: &dyn Fn(&str) -> bool = &report::ask;
+        let ask = asks.then_some(ask);
+        let host = &self.host;
+        github::find(&github::Sources { config, host, workspace, purpose, commands, ask })
     }
 
     fn reach(&self, config: &Config) -> anyhow::Result<Reach> {

@@ -29,8 +29,9 @@
 //! | `session`, `image` | the life of a session; building images |
 //! | `docker` | docker's flags, messages and outcomes |
 //! | `plan` | everything that a session consists of, as a value |
-//! | `facts` | the parts of the host that a session gets |
+//! | `facts`, `github` | the parts of the host that a session gets; its repositories on GitHub |
 //! | `keys` | which keys are with the broker, and which inside |
+//! | `models` | model servers of the user's own |
 //! | `git` | the agent's own git directory, and what it leaves in a work tree |
 //! | `written`, `control` | places where agents can write; requests from verbs to a session's launcher |
 //! | `record`, `copies`, `egress` | a session's id, directory, lock and record; the same of a copy; the sources of an allowlist |
@@ -66,12 +67,14 @@ mod files;
 #[cfg(test)]
 mod floors;
 mod git;
+mod github;
 mod host;
 mod image;
 mod inside;
 mod keys;
 mod lang;
 mod launcher;
+mod models;
 mod plan;
 mod purpose;
 mod record;
@@ -135,6 +138,7 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
             verb::blocked::run(&launcher()?, session.as_deref(), json, save)
         }
         Action::Verb(Verb::Check { targets }) => verb::check::run(&launcher()?, &targets),
+        Action::Verb(Verb::Models { what }) => verb::models::run(&launcher()?, &what),
         Action::Verb(Verb::Ps { all, json }) => verb::ps::run(&launcher()?, all, json),
         Action::Verb(Verb::Diff { name }) => verb::diff::run(&launcher()?, name.as_deref()),
         Action::Verb(Verb::Apply { name, commit }) => {
