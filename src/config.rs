@@ -62,6 +62,7 @@ pub(crate) struct Config {
     pub(crate) persist: Vec<Persist>,
     pub(crate) git: GitAccess,
     pub(crate) open_urls: OpenUrls,
+    pub(crate) wipe_auth: WipeAuth,
     /// `None` where the user has not decided.
     pub(crate) hide: Option<Hide>,
     pub(crate) docker: String,
@@ -102,6 +103,16 @@ pub(crate) enum OpenUrls {
     Never,
     /// It waits until the user looks at it, with `pi open`.
     Ask,
+}
+
+/// What the end of the last session removes from the agent's `auth.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WipeAuth {
+    Never,
+    /// Logins, but not keys.
+    Logins,
+    /// Keys that were written by hand, too.
+    All,
 }
 
 /// Limits of a container; `None` is no limit.
@@ -245,6 +256,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         },
         persist: persist(user.persist),
         git: user.git.or(base.git).unwrap_or(GitAccess::Private),
+        wipe_auth: user.wipe_auth.or(base.wipe_auth).unwrap_or(WipeAuth::Never),
         open_urls: user.open_urls.or(base.open_urls).unwrap_or(OpenUrls::Never),
         hide: user.hide.map(|patterns| hide(Some(patterns))),
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),

@@ -12,9 +12,9 @@ use std::{
 
 use crate::{
     agent,
-    agent_dir::{laid::Place, notice::Notice, take_back::untold},
+    agent_dir::{laid::Place, login::store, notice::Notice, take_back::untold},
     cli::Options,
-    config::{Access, Config, Network},
+    config::{Access, Config, Network, WipeAuth},
     docker::Docker,
     egress::{self, Sources},
     facts::{self, Facts},
@@ -298,7 +298,30 @@ impl Launcher {
         let sweep = Sweep::start(&self.host, &docker);
         let outcome = session::run(&needs, &id, &choices);
         sweep.settle(&self.signals);
+        if !prepared.program.purpose.is_bare() {
+            self.wipe(prepared.config.wipe_auth, &prepared.facts.agent_dir);
+        }
         outcome
+    }
+
+    /// Removes logins where the settings say so and no other session needs them.
+    fn wipe(&self, what: WipeAuth, live: &Path) {
+        let wiped = match what {
+            WipeAuth::Never => return,
+            // Not even a dead one, whose agent may still run.
+            _ if record::all(&self.host).is_ok_and(|(live, dead)| !live.is_empty() || !dead.is_empty()) => {
+                return;
+            }
+            what => store::wipe(live, what == WipeAuth::All),
+        };
+        match wiped {
+            Ok(0) => {}
+            Ok(1) => report::note("removed 1 login from `auth.json`, as `wipe_auth` says"),
+            Ok(count) => {
+                report::note(format_args!("removed {count} entries from `auth.json`, as `wipe_auth` says"));
+            }
+            Err(error) => report::warn(format_args!("could not remove the logins: {error:#}")),
+        }
     }
 
     /// Builds every variant and the sidecar's image, on the newest bases.

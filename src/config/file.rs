@@ -10,7 +10,7 @@ use serde::{
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    DEFAULTS, GitAccess, MinFree, MountSpec, OpenUrls, Pattern, Pull,
+    DEFAULTS, GitAccess, MinFree, MountSpec, OpenUrls, Pattern, Pull, WipeAuth,
     place::{A_SETTING, Place, line_of},
     value::{
         PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, room, runtime,
@@ -54,6 +54,8 @@ pub(super) struct Layer {
     pub(super) persist: Values,
     #[serde(default, deserialize_with = "choice")]
     pub(super) git: Option<GitAccess>,
+    #[serde(default, deserialize_with = "wipe_auth")]
+    pub(super) wipe_auth: Option<WipeAuth>,
     #[serde(default, deserialize_with = "choice")]
     pub(super) open_urls: Option<OpenUrls>,
     pub(super) hide: Values,
@@ -236,6 +238,15 @@ fn disk<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> 
 
 fn min_free<'de, D: Deserializer<'de>>(from: D) -> Result<Option<MinFree>, D::Error> {
     MinFree::parse(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn wipe_auth<'de, D: Deserializer<'de>>(from: D) -> Result<Option<WipeAuth>, D::Error> {
+    match toml::Value::deserialize(from)? {
+        toml::Value::Boolean(false) => Ok(Some(WipeAuth::Never)),
+        toml::Value::Boolean(true) => Ok(Some(WipeAuth::Logins)),
+        toml::Value::String(text) if text == "all" => Ok(Some(WipeAuth::All)),
+        _ => Err(serde::de::Error::custom("expected `true`, `false` or \"all\"")),
+    }
 }
 
 fn cpus<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cpus>, D::Error> {

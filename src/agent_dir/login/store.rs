@@ -78,6 +78,23 @@ pub(crate) fn change<T>(
     Ok(outcome)
 }
 
+/// Removes the logins, and with `keys` the keys, too. Returns how many there were.
+///
+/// # Errors
+/// As for [`change`].
+pub(crate) fn wipe(live: &Path, keys: bool) -> anyhow::Result<usize> {
+    let is_wiped = |entry: &Value| keys || entry.get("type").and_then(Value::as_str) == Some("oauth");
+    // Nothing is made where there is nothing.
+    if !read(live)?.values().any(is_wiped) {
+        return Ok(0);
+    }
+    change(live, |logins| {
+        let before = logins.len();
+        logins.retain(|_, entry| !is_wiped(entry));
+        Ok(before - logins.len())
+    })
+}
+
 /// The directory's own, where that is not us.
 fn owner(dir: &Dir) -> std::io::Result<Option<Owner>> {
     use std::os::unix::fs::MetadataExt as _;
@@ -139,6 +156,20 @@ mod tests {
         std::os::unix::fs::symlink("elsewhere", &path).unwrap();
         assert!(format!("{:#}", put(&live, "groq").unwrap_err()).contains("not an ordinary file"));
         assert_eq!(fs::read_to_string(live.join("elsewhere")).unwrap(), "{}");
+    }
+
+    #[test]
+    fn logins_are_wiped_and_keys_only_where_that_is_wanted() {
+        let (_dir, live) = live();
+        assert_eq!(wipe(&live, true).unwrap(), 0);
+        assert!(!live.exists());
+        put(&live, "groq").unwrap();
+        assert_eq!(wipe(&live, false).unwrap(), 0);
+        change(&live, |logins| Ok(logins.insert("xai".to_owned(), json!({"type": "oauth"})))).unwrap();
+        assert_eq!(wipe(&live, false).unwrap(), 1);
+        assert_eq!(read(&live).unwrap().keys().collect::<Vec<_>>(), ["groq"]);
+        assert_eq!(wipe(&live, true).unwrap(), 1);
+        assert!(read(&live).unwrap().is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 use serde_json::{Value, json};
 
 use super::{logins, text};
-use crate::world::{World, fake::shell, files::write, terminal::Terminal};
+use crate::world::{World, fake::shell, files::write, terminal::Terminal, wait::until_true};
 
 const OTHERS: &str =
     r#"{"mine":{"type":"api_key","key":"!op read mine"},"xai":{"type":"api_key","key":"old"}}"#;
@@ -194,4 +194,36 @@ fn a_login_that_has_expired_for_good_is_told() {
     world.run_pi(&["-p", "x"]).says(0, "the login of `anthropic` has expired and cannot be renewed");
     write(logins(&world), json!({"anthropic": login("r")}).to_string());
     world.run_pi(&["-p", "x"]).is(0, "", "");
+}
+
+#[test]
+fn the_last_sessions_end_removes_logins_where_the_settings_say_so() {
+    let world = World::fake();
+    let login = json!({"type": "oauth", "access": "t", "refresh": "r", "expires": 1_790_000_000_000_i64});
+    let both = json!({"mine": {"type": "api_key", "key": "k"}, "anthropic": login});
+    let put = || write(logins(&world), both.to_string());
+    let left = || serde_json::from_str::<Value>(&text(&world)).unwrap();
+    put();
+    world.configure("wipe_auth = true");
+    // Another session still needs them.
+    world.docker().rule("start-agent", "once || return 0; stays");
+    let other = world.pi(&["-p", "x"]).start();
+    until_true("the other session", || world.root().join("docker/rules/start-agent.done").exists());
+    world.run_pi(&["-p", "x"]).is(0, "", "");
+    assert_eq!(left(), both);
+    other.signal(rustix::process::Signal::TERM);
+    let ended = other.wait();
+    assert_eq!(ended.code, Some(143));
+    assert_eq!(ended.err, "pi: removed 1 login from `auth.json`, as `wipe_auth` says\n");
+    assert_eq!(left(), json!({"mine": {"type": "api_key", "key": "k"}}));
+    put();
+    world.configure("wipe_auth = \"all\"");
+    world.run_pi(&["shell", "--", "true"]).says(0, "removed 2 entries");
+    assert_eq!(left(), json!({}));
+    put();
+    world.configure("");
+    world.run_pi(&["-p", "x"]).is(0, "", "");
+    assert_eq!(left(), both);
+    world.configure("wipe_auth = \"some\"");
+    world.run_pi(&["-p", "x"]).says(125, "expected `true`, `false` or \"all\"");
 }
