@@ -213,6 +213,7 @@ impl Plan {
                     hosts: BTreeMap::from([(MACHINE, Named::Machine)]),
                     // Old and new rules at once.
                     tmp: Room::mebibytes(8, 1000),
+                    limits: Limits { memory: Some("384m".to_owned()), ..small() },
                     command: vec![PROXY_PORT.to_string()],
                     ..companion(id.sidecar(), Role::Proxy, &choices.sidecar_image)
                 });
@@ -308,6 +309,10 @@ fn published(all: &[Published], agent: Ipv4Addr) -> String {
         .fold(String::new(), |lines, Published { agent: port, .. }| lines + &format!("{agent} {port}\n"))
 }
 
+fn small() -> Limits {
+    Limits { memory: Some("128m".to_owned()), cpus: Some(1.0), pids: Some(320) }
+}
+
 /// A container beside the agent, as little as it can be.
 fn companion(
     name: String,
@@ -327,7 +332,7 @@ fn companion(
         network: Attachment::None,
         mounts: vec![],
         env: no_proxies(),
-        limits: Limits { memory: Some("128m".to_owned()), cpus: Some(1.0), pids: Some(320) },
+        limits: small(),
         files: inputs.host.files.min(OPEN_FILES),
         tmp: Room::mebibytes(4, 1000),
         seccomp: seccomp.to_owned(),
