@@ -17,7 +17,8 @@ for (1 .. 16) {
         socket(my $socket, AF_INET, SOCK_STREAM, 0) or die;
         connect($socket, $to) or die "no proxy: $!";
         syswrite($socket, "CONNECT nobody.invalid:443 HTTP/1.1\r\n\r\n");
-        sysread($socket, my $answer, 13) && $answer =~ / 403 / or die 'no refusal';
+        sysread($socket, my $answer = '', 64);
+        $answer =~ / 403 / or die 'no refusal';
         $count++;
     }
     syswrite($out, "$count\n");
