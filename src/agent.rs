@@ -150,6 +150,18 @@ pub(crate) fn names_a_path(args: &[String]) -> bool {
     matches!(command.as_str(), "install" | "remove" | "uninstall") && sources.iter().any(is_path)
 }
 
+/// Files with instructions for the model, of which the agent takes the first in each directory.
+pub(crate) const INSTRUCTIONS: [&str; 5] =
+    ["AGENTS.override.md", "AGENTS.md", "AGENTS.MD", "CLAUDE.md", "CLAUDE.MD"];
+
+/// Where a project has extensions.
+pub(crate) const PROJECT_EXTENSIONS: &str = ".pi/extensions";
+
+/// Whether `args` have this flag, under any of its names.
+pub(crate) fn has_flag<S: AsRef<OsStr>>(args: &[S], name: &str) -> bool {
+    options(args).any(|flag| flag.names[0] == name)
+}
+
 /// Makes a set-up command ignore the repository's own settings and extensions.
 pub(crate) const WITHOUT_PROJECT: &str = "--no-approve";
 

@@ -67,6 +67,12 @@ pub(crate) struct Options {
     /// Give the agent no network at all
     #[arg(long)]
     pub(crate) no_network: bool,
+    /// Let the agent work on a copy; its work becomes the branch `pi/NAME`
+    ///
+    /// The repository is not mounted. The copy stays for later sessions of the same NAME, until `pi drop`. Default: the
+    /// name of the session, or `copy`. See also `pi diff` and `pi apply`.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) clone: Option<String>,
     /// Mount a file or directory of the host (can be repeated)
     ///
     /// Without DST, the target is SRC. `:ro` mounts read-only. Config key: `mounts`.
@@ -230,6 +236,9 @@ pub(crate) enum Verb {
     },
     /// List running sessions
     Ps {
+        /// Also list the copies of `--clone`, with what is only in them
+        #[arg(long)]
+        all: bool,
         /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
@@ -251,6 +260,33 @@ pub(crate) enum Verb {
         /// Stop all your sessions
         #[arg(long)]
         all: bool,
+    },
+    /// Show what an agent has changed in a copy of `--clone`
+    Diff {
+        /// Name of the copy; needed only if this repository has several
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Bring what an agent has changed in a copy into your files
+    ///
+    /// Nothing is staged or committed. It applies exactly the commit that `pi diff` has shown last, and nothing at all if a
+    /// file is not what was copied.
+    Apply {
+        /// Name of the copy; needed only if this repository has several
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+        /// Apply this commit of the copy's branch without a look at it
+        #[arg(long, value_name = "COMMIT")]
+        commit: Option<String>,
+    },
+    /// Remove a copy of `--clone`; its branch stays
+    Drop {
+        /// Name of the copy
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Also remove work that could not be brought in
+        #[arg(long)]
+        force: bool,
     },
     /// Remove leftovers of sessions that did not end properly
     ///

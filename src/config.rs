@@ -1,10 +1,11 @@
 //! The settings: their layers, and the one function that resolves them.
 
 mod file;
-mod hide;
 mod origin;
+mod pattern;
 mod place;
 mod space;
+mod subagents;
 mod value;
 
 use std::path::{Path, PathBuf};
@@ -13,14 +14,17 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-pub(crate) use self::space::{Disk, MinFree};
 use self::{
     file::{Cpus, ImagesLayer, Layer, Values, layer, project_lang, read},
-    value::{PROCESSORS, processes, room, runtime, session_name, size},
+    value::{PROCESSORS, copy_name, processes, room, runtime, session_name, size},
 };
 pub(crate) use self::{
-    hide::{Hide, Pattern},
     origin::{InForce, in_force},
+    pattern::{Pattern, Patterns},
+};
+pub(crate) use self::{
+    space::{Disk, MinFree},
+    subagents::Subagents,
 };
 use crate::{
     agent_dir::entry::Persist,
@@ -39,6 +43,9 @@ pub(crate) const PROJECT_FILE: &str = ".pi/sandbox.toml";
 
 /// How many ports a session may publish.
 pub(crate) const MOST_PUBLISHED: usize = 64;
+
+/// The name of a copy where the user chooses none.
+pub(crate) const COPY: &str = "copy";
 
 /// The resolved settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,11 +67,17 @@ pub(crate) struct Config {
     pub(crate) min_free: MinFree,
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
+    /// `None` where the agent may start none.
+    pub(crate) subagents: Option<Subagents>,
     pub(crate) git: GitAccess,
     pub(crate) open_urls: OpenUrls,
     pub(crate) wipe_auth: WipeAuth,
     /// `None` where the user has not decided.
-    pub(crate) hide: Option<Hide>,
+    pub(crate) hide: Option<Patterns>,
+    /// Ignored files that go into a copy.
+    pub(crate) copy_ignored: Patterns,
+    /// The name of the copy that the session works on, with `--clone`.
+    pub(crate) clone: Option<String>,
     pub(crate) docker: String,
     pub(crate) session_name: Option<String>,
     pub(crate) images: Images,
@@ -185,7 +198,9 @@ impl Config {
             env: vec![],
             lan: vec![],
             persist: vec![],
-            hide: Some(Hide::default()),
+            hide: Some(Patterns::default()),
+            clone: None,
+            subagents: None,
             ..self
         }
     }
@@ -198,7 +213,7 @@ impl Config {
             mounts: vec![],
             env: vec![],
             persist: vec![],
-            hide: Some(Hide::default()),
+            hide: Some(Patterns::default()),
             session_name: None,
             ..self
         }
@@ -255,10 +270,13 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
             None => Some(text(user.runtime, base.runtime)).filter(|name| !name.is_empty()),
         },
         persist: persist(user.persist),
+        subagents: subagents::resolve(user.subagents, base.subagents),
         git: user.git.or(base.git).unwrap_or(GitAccess::Private),
         wipe_auth: user.wipe_auth.or(base.wipe_auth).unwrap_or(WipeAuth::Never),
         open_urls: user.open_urls.or(base.open_urls).unwrap_or(OpenUrls::Never),
-        hide: user.hide.map(|patterns| hide(Some(patterns))),
+        hide: user.hide.map(|list| patterns(Some(list))),
+        copy_ignored: patterns(user.copy_ignored),
+        clone: clone(options)?,
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,
         images: images(user.images, base.images, host),
@@ -357,8 +375,15 @@ fn persist(user: Values) -> Vec<Persist> {
 }
 
 /// The same.
-fn hide(patterns: Values) -> Hide {
-    Hide::new(values(patterns, None).iter().flat_map(|text| Pattern::parse(text)).collect())
+fn patterns(list: Values) -> Patterns {
+    Patterns::new(values(list, None).iter().flat_map(|text| Pattern::parse(text)).collect())
+}
+
+/// What `--clone` asks for; a name of a session serves for the copy, too.
+fn clone(options: &Options) -> anyhow::Result<Option<String>> {
+    let Some(typed) = &options.clone else { return Ok(None) };
+    let name = if typed.is_empty() { options.session_name.as_deref() } else { Some(typed.as_str()) };
+    copy_name(name.unwrap_or(COPY)).map(Some)
 }
 
 /// Blames the command line for a bad value.

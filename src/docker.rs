@@ -8,6 +8,7 @@ mod outcome;
 mod program;
 mod render;
 mod script;
+mod stream;
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +27,7 @@ pub(crate) use self::{
     outcome::{Created, Ended, Shown},
     program::Docker,
     script::script,
+    stream::Up,
 };
 
 /// A docker command that has not been run.
@@ -150,6 +152,19 @@ pub(crate) fn exec(name: &str, streams: Streams, workdir: &Path, command: &[Stri
     cmd = cmd.arg("--detach-keys=ctrl-^,ctrl-@").pair("--workdir", workdir).arg(name);
     cmd.args.extend(command.iter().map(OsString::from));
     cmd
+}
+
+/// Runs a script with these words in a running container.
+pub(crate) fn run_inside(name: &str, purpose: &str, script: &str, words: &[&str]) -> Cmd {
+    let cmd = Cmd::new(purpose, &["exec", "--interactive", name, "sh", "-c", script, "sh"]);
+    words.iter().fold(cmd, |cmd, word| cmd.arg(*word))
+}
+
+/// The containers that have a volume, with a line of `ID<tab>SESSION` each.
+pub(crate) fn users_of(volume: &str) -> Cmd {
+    Cmd::new(format!("see who uses the volume `{volume}`"), &["ps", "--all", "--no-trunc"])
+        .pair("--filter", format!("volume={volume}"))
+        .pair("--format", "{{.ID}}\t{{.Label \"pi.session\"}}")
 }
 
 /// The objects of a kind that have a label, with a line of `NAME<tab>VALUE` each. `kind` is `container`, `network` or

@@ -2,6 +2,7 @@
 
 mod git;
 mod hidden;
+mod house;
 mod mount;
 
 use std::{
@@ -37,7 +38,11 @@ use self::{
         check_no_link_on_the_way, check_nothing_below, check_source, check_target, guard_settings, mount,
     },
 };
-pub(crate) use self::{hidden::Hidden, mount::Bind};
+pub(crate) use self::{
+    hidden::Hidden,
+    house::{House, Rules},
+    mount::Bind,
+};
 
 /// What was found on the host for one session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,6 +59,7 @@ pub(crate) struct Facts {
     pub(crate) binds: Vec<Bind>,
     /// Files that variables such as `GOOGLE_APPLICATION_CREDENTIALS` name: the variable and the file.
     pub(crate) credentials: Vec<(&'static str, PathBuf)>,
+    pub(crate) house: House,
     /// `user.name` and `user.email` for git, where the repository has none of its own.
     pub(crate) identity: Vec<(String, String)>,
     /// What of the repository the session must not see.
@@ -106,12 +112,21 @@ impl Facts {
         let skills = optional(wanted(true, ".agents/skills"));
         let acli = optional(wanted(config.images.acli, ".config/acli"));
         findings.extend(skills.as_deref().and_then(|skills| writable_skills(skills, &writable)));
+        let house = if purpose == Purpose::Work {
+            let has_own = layout.read.iter().any(|read| agent::INSTRUCTIONS.contains(&read.name.as_str()));
+            let (house, lost) = look.house(has_own);
+            findings.extend(lost);
+            house
+        } else {
+            House::default()
+        };
         Self {
             layout,
             skills,
             acli,
             binds,
             credentials,
+            house,
             identity: identity(host, workspace, &written)?,
             hidden: vec![],
             identities: BTreeMap::new(),
@@ -131,25 +146,32 @@ impl Facts {
         workspace: &Workspace,
         who: Owner,
     ) -> anyhow::Result<Self> {
-        match &config.hide {
-            Some(hide) => self.hidden = hidden::hidden(&workspace.root, hide, who, &self.binds)?,
-            None => self.layout.notices.extend(hidden::hint(&workspace.root)),
+        if let Some(hide) = &config.hide {
+            self.hidden = hidden::hidden(&workspace.root, hide, who, &self.binds)?;
         }
-        Ok(self)
+        Ok(self.hinting(config, workspace))
+    }
+
+    /// Looks for files that the user may want to hide, where the user has not decided.
+    pub(crate) fn hinting(mut self, config: &Config, workspace: &Workspace) -> Self {
+        if config.hide.is_none() {
+            self.layout.notices.extend(hidden::hint(&workspace.root));
+        }
+        self
     }
 
     /// Looks at what everything that will be mounted is, so that the gate can see from inside whether it still was that
     /// when the engine mounted it.
     fn identified(mut self, workspace: &Workspace) -> anyhow::Result<Self> {
-        for path in
-            self.layout.read.iter().map(|read| self.agent_dir.join(&read.name)).chain(self.skills.clone())
-        {
+        let read = self.layout.read.iter().map(|read| self.agent_dir.join(&read.name));
+        for path in read.chain(self.skills.clone()).chain(self.house.paths()) {
             check_nothing_below(&path)?;
         }
         let others =
             self.credentials.iter().map(|(_, path)| path).chain(&self.acli).chain(&workspace.git_dirs);
         let binds = self.binds.iter().map(|bind| &bind.source);
-        let paths: Vec<PathBuf> = self.skills.iter().chain(others).chain(binds).cloned().collect();
+        let paths = self.skills.iter().chain(others).chain(binds).cloned().chain(self.house.paths());
+        let paths: Vec<PathBuf> = paths.collect();
         for path in paths {
             let identity = Identity::at(&path).with_context(|| {
                 format!("`{}` was exchanged for something else at this moment; try again", path.display())
@@ -202,9 +224,9 @@ impl Look<'_> {
             check_target(path)?;
         }
         let is_mounted = |store: &&PathBuf| binds.iter().any(|bind| store.starts_with(&bind.target));
-        let Some(store) = self.workspace.alternates.iter().find(|store| !is_mounted(store)) else {
-            return Ok(());
-        };
+        let mut stores = self.workspace.alternates.iter().filter(|store| !is_mounted(store));
+        // The host's git copies what is borrowed.
+        let Some(store) = stores.next().filter(|_| self.config.clone.is_none()) else { return Ok(()) };
         // The repository says this, so it is offered for copying only where it is what it claims to be.
         let is_store = store.join("pack").is_dir() && store.join("info").is_dir();
         let allow = format!("allow it with `--mount {}`, or ", quote(&format!("{}:ro", store.display())));

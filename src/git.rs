@@ -17,6 +17,7 @@
 
 pub(crate) mod command;
 pub(crate) mod config;
+pub(crate) mod copy;
 pub(crate) mod discard;
 mod follow;
 mod give;

@@ -19,6 +19,10 @@ use crate::{
 
 static CONTEXTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/images");
 static PROXY: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/proxy");
+static EXTENSIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/assets/extensions");
+
+/// House rules for repositories that have none.
+static RULES: &[u8] = include_bytes!("../assets/AGENTS.md");
 
 /// An image as a stack of layers, bottom first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,20 +154,28 @@ impl Layer {
 /// The files of a build context by name, without notes for readers.
 fn files(context: &str) -> Vec<(String, &'static [u8])> {
     let dir = if context == "proxy" { Some(&PROXY) } else { CONTEXTS.get_dir(context) };
+    let mut found: Vec<_> = dir.into_iter().flat_map(|dir| below(dir, "")).collect();
     // What the gate and the sidecar must agree on.
     let shared = CONTEXTS.get_dir("shared").filter(|_| ["user", "proxy"].contains(&context));
-    let mut found = Vec::new();
-    for top in dir.into_iter().chain(shared) {
-        let mut pending = vec![top];
-        while let Some(next) = pending.pop() {
-            pending.extend(next.dirs());
-            for file in next.files().filter(|file| file.path().extension().is_none_or(|kind| kind != "md")) {
-                let path = file.path().strip_prefix(top.path()).unwrap_or(file.path());
-                found.push((path.to_string_lossy().into_owned(), file.contents()));
-            }
-        }
+    found.extend(shared.into_iter().flat_map(|dir| below(dir, "")));
+    if context == "user" {
+        found.extend(below(&EXTENSIONS, "extensions/"));
+        found.push(("AGENTS.md".to_owned(), RULES));
     }
     found.sort_unstable();
+    found
+}
+
+fn below(top: &'static Dir<'_>, prefix: &str) -> Vec<(String, &'static [u8])> {
+    let mut found = Vec::new();
+    let mut pending = vec![top];
+    while let Some(next) = pending.pop() {
+        pending.extend(next.dirs());
+        for file in next.files().filter(|file| file.path().extension().is_none_or(|kind| kind != "md")) {
+            let path = file.path().strip_prefix(top.path()).unwrap_or(file.path());
+            found.push((format!("{prefix}{}", path.to_string_lossy()), file.contents()));
+        }
+    }
     found
 }
 

@@ -21,8 +21,21 @@ pub(crate) const AGENT_DIR: &str = "/home/pi/.pi/agent";
 /// The caches of languages, which outlive a session. The gate links them into the home.
 pub(crate) const CACHE: &str = "/var/cache/pi";
 
+/// What a container prints that only waits for commands, when it is up.
+pub(crate) const UP: &str = "up";
+
 /// The gate, which is the first program after the container's init.
 pub(crate) const ENTRY: &str = "/usr/local/lib/pi/entry";
+
+/// House rules for repositories without any: the image's, and the user's.
+pub(crate) const OUR_RULES: &str = "/usr/local/lib/pi/AGENTS.md";
+pub(crate) const RULES: &str = "/home/pi/.config/pi/AGENTS.md";
+
+/// Extensions of the user's for such repositories.
+pub(crate) const EXTENSIONS: &str = "/home/pi/.config/pi/extensions";
+
+/// The extension that starts subagents.
+pub(crate) const SUBAGENTS: &str = "/usr/local/lib/pi/extensions/subagents/index.js";
 
 /// Whether a mount at `target` would hide or replace a part of the sandbox.
 pub(crate) fn is_reserved(target: &Path) -> bool {

@@ -1,5 +1,6 @@
 //! The common start of all verbs: the options, the machine, the settings, the engine.
 
+pub(crate) mod cloning;
 mod git;
 mod usable;
 
@@ -10,11 +11,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use self::cloning::Cloning;
 use crate::{
     agent,
     agent_dir::{laid::Place, login::store, notice::Notice, take_back::untold},
     cli::Options,
-    config::{Access, Config, Network, WipeAuth},
+    config::{Access, COPY, Config, Network, WipeAuth},
     docker::Docker,
     egress::{self, Sources},
     facts::{self, Facts},
@@ -53,6 +55,8 @@ pub(crate) struct Prepared {
     /// The language whose caches outlive the session.
     pub(crate) caches: Option<&'static str>,
     pub(crate) program: Program,
+    /// The copy that it works on, with `--clone`.
+    pub(crate) cloning: Option<Cloning>,
     pub(crate) image: Image,
     pub(crate) proxy: Image,
     pub(crate) ca: Vec<u8>,
@@ -65,7 +69,10 @@ impl Prepared {
     fn naming(&self) -> Naming {
         match &self.config.session_name {
             Some(name) => Naming::Chosen(name.clone()),
-            None => Naming::Repository(self.workspace.name()),
+            None => match &self.config.clone {
+                Some(name) if name != COPY => Naming::Repository(name.clone()),
+                _ => Naming::Repository(self.workspace.name()),
+            },
         }
     }
 
@@ -142,8 +149,13 @@ impl Launcher {
         let config = settle(config);
         let (who, as_root) = facts::who(&self.host, &workspace);
         let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose)?;
-        let facts =
-            if program.sees_the_repository() { facts.hiding(&config, &workspace, who)? } else { facts };
+        let cloning = Cloning::of(&config, &self.host, &workspace, &program)?;
+        let facts = match (&cloning, program.sees_the_repository()) {
+            // Hidden files do not go into the copy.
+            (Some(_), _) => facts.hinting(&config, &workspace),
+            (None, true) => facts.hiding(&config, &workspace, who)?,
+            (None, false) => facts,
+        };
         let findings = workspace.findings.iter().chain(&as_root).chain(&facts.findings);
         findings.for_each(Finding::warn);
         self.tell(&facts)?;
@@ -168,7 +180,20 @@ impl Launcher {
         let reach = self.reach(&config)?;
         let caches = variant.caches(&workspace.cwd, &workspace.root);
         let login_within = None;
-        Ok(Prepared { workspace, config, facts, who, caches, program, image, proxy, ca, reach, login_within })
+        Ok(Prepared {
+            workspace,
+            config,
+            facts,
+            who,
+            caches,
+            program,
+            cloning,
+            image,
+            proxy,
+            ca,
+            reach,
+            login_within,
+        })
     }
 
     /// Tells what the session does not have of the agent's directory; most of it once on this machine.
@@ -221,6 +246,7 @@ impl Launcher {
             host: &self.host,
             workspace,
             facts,
+            copy: prepared.cloning.as_ref().map(|cloning| &cloning.copied),
             git,
             image: image.tag(),
             who: *who,
@@ -282,6 +308,7 @@ impl Launcher {
                 };
                 session::lay_out(&prepared.facts, place, &git, name)
             },
+            copy: None,
             git: git.git(),
             agent_image: &|| builder.ensure(&prepared.image, Effort::Missing),
             sidecar_image: &|| builder.ensure(&prepared.proxy, Effort::Missing),
@@ -296,7 +323,12 @@ impl Launcher {
             opener: opener.as_deref(),
         };
         let sweep = Sweep::start(&self.host, &docker);
-        let outcome = session::run(&needs, &id, &choices);
+        let outcome = match &prepared.cloning {
+            None => session::run(&needs, &id, &choices),
+            Some(cloning) => cloning.run(self, prepared, &docker, |ready| {
+                session::run(&Needs { copy: Some(ready), ..needs }, &id, &choices)
+            }),
+        };
         sweep.settle(&self.signals);
         if !prepared.program.purpose.is_bare() {
             self.wipe(prepared.config.wipe_auth, &prepared.facts.agent_dir);

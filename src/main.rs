@@ -32,7 +32,7 @@
 //! | `facts` | the parts of the host that a session gets |
 //! | `git` | the agent's own git directory, and what it leaves in a work tree |
 //! | `written`, `control` | places where agents can write; requests from verbs to a session's launcher |
-//! | `record`, `egress` | a session's id, directory, lock and record; the sources of an allowlist |
+//! | `record`, `copies`, `egress` | a session's id, directory, lock and record; the same of a copy; the sources of an allowlist |
 //! | `config` | layers of settings, and one resolver |
 //! | `agent_dir`, `cli`, `workspace`, `scratch` | a session's own agent directory; the command line; the repository; scratch directories |
 //! | `host`, `lang`, `purpose`, `refused`, `signals` | the machine and the process; languages; purposes of a session; refused destinations; signals |
@@ -55,6 +55,7 @@ mod agent_dir;
 mod cli;
 mod config;
 mod control;
+mod copies;
 mod docker;
 mod domain;
 mod egress;
@@ -130,7 +131,12 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
             verb::blocked::run(&launcher()?, session.as_deref(), json, save)
         }
         Action::Verb(Verb::Check { targets }) => verb::check::run(&launcher()?, &targets),
-        Action::Verb(Verb::Ps { json }) => verb::ps::run(&launcher()?, json),
+        Action::Verb(Verb::Ps { all, json }) => verb::ps::run(&launcher()?, all, json),
+        Action::Verb(Verb::Diff { name }) => verb::diff::run(&launcher()?, name.as_deref()),
+        Action::Verb(Verb::Apply { name, commit }) => {
+            verb::apply::run(&launcher()?, name.as_deref(), commit.as_deref())
+        }
+        Action::Verb(Verb::Drop { name, force }) => verb::drop::run(&launcher()?, &name, force),
         Action::Verb(Verb::Logs { session, follow }) => {
             verb::logs::run(&launcher()?, session.as_deref(), follow)
         }

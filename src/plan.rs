@@ -1,6 +1,8 @@
 //! From decisions to a value that names every container, network, volume, mount, file and variable of a session. Pure:
 //! nothing here looks at the machine or changes it, and nobody changes a plan: what varies is an input.
 
+mod command;
+mod copier;
 mod environment;
 mod hatch;
 mod mounts;
@@ -17,7 +19,6 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    agent,
     agent_dir::{entry::LOGINS, laid::Laid},
     config::{Access, Config, Limits, Published},
     egress::{Rendered, Sources},
@@ -30,8 +31,10 @@ use crate::{
     workspace::Workspace,
 };
 
+pub(crate) use self::copier::{COPY, Copied, copier, copier_file};
 pub(crate) use self::mounts::shadow;
 use self::{
+    command::command,
     environment::{environment, no_proxies},
     mounts::{agent_mounts, needed, unique, way_to, workspace_mounts},
     subnet::Subnet,
@@ -139,6 +142,8 @@ pub(crate) struct Plan {
     /// What the sidecar is told on its stdin, and nowhere else.
     pub(crate) rules: Option<Rendered>,
     pub(crate) model: Option<Container>,
+    /// What is copied before the agent starts, in words.
+    pub(crate) copied: Option<String>,
     /// Made only when there is a commit to take over.
     pub(crate) git: Option<Hatch>,
     pub(crate) agent: Container,
@@ -153,6 +158,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) host: &'a Host,
     pub(crate) workspace: &'a Workspace,
     pub(crate) facts: &'a Facts,
+    /// What the session has in place of the repository.
+    pub(crate) copy: Option<&'a Copied>,
     pub(crate) git: &'a Given,
     /// What people call the agent's image.
     pub(crate) image: &'a str,
@@ -238,6 +245,7 @@ impl Plan {
             sidecar_address,
             rules,
             model,
+            copied: inputs.copy.map(|copy| copy.tale.clone()),
             git: Hatch::of(&inputs, &labels),
             agent,
         })
@@ -361,81 +369,23 @@ fn demo_model(plain: Container, demo: PathBuf, inputs: &Inputs<'_>) -> Container
 }
 
 fn labels(id: &SessionId, host: &Host, workspace: &Workspace) -> BTreeMap<String, String> {
-    [
-        ("pi.session", id.as_str().to_owned()),
-        ("pi.user", host.uid.to_string()),
-        ("pi.machine", host.machine.clone()),
-        ("pi.state", state_hash(host)),
-        ("pi.repo", workspace.root.to_string_lossy().into_owned()),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into()
+    let own = [
+        host.uid.to_string(),
+        host.machine.clone(),
+        state_hash(host),
+        workspace.root.to_string_lossy().into_owned(),
+    ];
+    let own = MACHINE_LABELS.into_iter().zip(own);
+    std::iter::once(("pi.session", id.as_str().to_owned()))
+        .chain(own)
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
+
+/// Labels of everything that the launcher makes on an engine, of sessions or not.
+const MACHINE_LABELS: [&str; 4] = ["pi.user", "pi.machine", "pi.state", "pi.repo"];
 
 /// Tells the sessions of one state directory from those of another, whose locks cannot be seen from here.
 pub(crate) fn state_hash(host: &Host) -> String {
     hex(&Sha256::digest(host.state_dir().as_os_str().as_encoded_bytes()))[..12].to_owned()
-}
-
-/// Where the agent is, told to the model.
-fn briefing(reach: &Reach, published: &[Published], git: &Given) -> String {
-    let network = match reach {
-        Reach::Open => "The network is open.",
-        Reach::None => "There is no network.",
-        Reach::Demo => "There is no network but the model.",
-        Reach::Proxy(..) => {
-            "The network is restricted to an allowlist, through the HTTP proxy that the environment names; any other \
-             connection and DNS fail. When a host is refused (403 from the proxy), do not look for a way around: ask \
-             your user to run `pi allow HOST` in another terminal on their machine, then try again."
-        }
-    };
-    let ports: Vec<String> = published.iter().map(|one| one.agent.to_string()).collect();
-    let ports = match ports.as_slice() {
-        [] => String::new(),
-        ports => format!(
-            " Your user can reach servers of yours on port {} that listen on 0.0.0.0.",
-            ports.join(", ")
-        ),
-    };
-    let git = match git.is_private() {
-        Some(true) => {
-            " `.git` is a git directory of your own; your commits appear in your user's repository by themselves."
-        }
-        Some(false) => " `.git` is read-only, so you cannot commit.",
-        None => "",
-    };
-    format!(
-        "You run inside a locked-down container: no root, no capabilities, a read-only system. You can write the \
-         repository, your home directory and /tmp; only the repository, the agent's settings, logins and transcripts, \
-         and the caches of packages outlast the session. The user's other files, the container engine and `sudo` are not \
-         there.{git} {network}{ports}"
-    )
-}
-
-fn command(inputs: &Inputs<'_>) -> Vec<String> {
-    let Inputs { program, reach, facts, config, git, .. } = inputs;
-    let args = &program.words;
-    if matches!(program.purpose, Purpose::Shell | Purpose::Proof) {
-        return args.clone();
-    }
-    let mut words = vec!["pi".to_owned()];
-    if program.purpose == Purpose::Login {
-        words.extend(agent::login::LOGIN_WORDS.map(str::to_owned));
-        return words;
-    }
-    if agent::runs_a_model(args, &config.images.agent_version) {
-        // The flag replaces the user's own file, so that is passed along, unless the user's flags do the same.
-        let own = facts.layout.read.iter().any(|entry| entry.name == "APPEND_SYSTEM.md");
-        if own && !args.iter().any(|arg| arg == "--append-system-prompt") {
-            words.push("--append-system-prompt".to_owned());
-            words.push(format!("{}/APPEND_SYSTEM.md", inside::AGENT_DIR));
-        }
-        words.push("--append-system-prompt".to_owned());
-        words.push(briefing(reach, &config.publish, git));
-    }
-    words.extend(args.iter().cloned());
-    if program.reads_the_repository() {
-        words.push(agent::WITHOUT_PROJECT.to_owned());
-    }
-    words
 }

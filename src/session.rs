@@ -5,6 +5,7 @@ mod browser;
 mod cache;
 mod came_over;
 mod commits;
+pub(crate) mod copy;
 mod hidden;
 mod left;
 mod login;
@@ -58,6 +59,9 @@ use crate::{
 /// How long one call of a teardown may take.
 const TEARDOWN: Duration = Duration::from_secs(30);
 
+/// Makes something ready for an agent from the image with this id.
+type MakeReady<'a> = &'a dyn Fn(&str) -> anyhow::Result<()>;
+
 /// The effects that a session needs besides docker's.
 pub(crate) struct Needs<'a> {
     pub(crate) host: &'a Host,
@@ -67,6 +71,8 @@ pub(crate) struct Needs<'a> {
     pub(crate) plan: &'a dyn Fn(&Choices) -> anyhow::Result<Plan>,
     /// Lays out the agent's own directories, once the session has a place and this name.
     pub(crate) lay_out: &'a dyn Fn(&str) -> anyhow::Result<LaidOut>,
+    /// Makes the copy ready for an agent from this image, in a session that works on one.
+    pub(crate) copy: Option<MakeReady<'a>>,
     /// What takes over the agent's commits, where it can make some.
     pub(crate) git: Option<&'a Git>,
     /// Makes the agent's image exist and names it.
@@ -142,6 +148,13 @@ fn live(
     prepare::prepare(&first)?;
     back_up(&teardown.login, &claim.dir)?;
     teardown.watcher = Some(Watcher::start(&claim.dir, docker)?);
+    if let Some(copy) = needs.copy {
+        // The container that fills it is of the same image.
+        choices.agent_image = (needs.agent_image)()?;
+        signals.check()?;
+        copy(&choices.agent_image)?;
+        signals.check()?;
+    }
     let plan = up::up(needs, choices, claim)?;
     if let (Some(network), Some(sidecar), Some(address), Some(rules)) =
         (&plan.network, &plan.sidecar, plan.sidecar_address, &plan.rules)

@@ -1,14 +1,18 @@
 //! The launcher's own verbs, one module each.
 
 pub(crate) mod allow;
+pub(crate) mod apply;
 mod attempts;
 pub(crate) mod blocked;
 pub(crate) mod build;
 pub(crate) mod check;
 pub(crate) mod clean;
 pub(crate) mod completions;
+mod copy;
 pub(crate) mod demo;
+pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod drop;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod man;

@@ -11,7 +11,7 @@
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 
-// A script is a list of turns. A turn says something, calls one tool of the agent, or both; the agent answers a call
+// A script is a list of turns. A turn says something, calls one tool of the agent or several, or both; the agent answers a call
 // with the tool's result and so asks for the next turn. A prompt of the user starts the script anew. Where a turn
 // depends on what was said before, it is a function of {prompt, results, host}: the user's words, the results of the
 // tools since then, and the address under which the agent reached this server.
@@ -50,6 +50,15 @@ const scripts = {
     ({ results }) => ({ say: results.at(-1) }),
   ],
 
+  // The user's words are a list of [name, instructions], each for a subagent. A subagent does what `bash` does.
+  spawn: [
+    ({ prompt }) =>
+      prompt.startsWith("Your task")
+        ? scripts.bash[0]({ prompt })
+        : { calls: JSON.parse(prompt).map(([task, instructions]) => ["spawn_subagent", { task, instructions }]) },
+    ({ results }) => ({ say: results.join("\n====\n") }),
+  ],
+
   echo: [({ prompt }) => ({ say: prompt })],
 
   // Ten minutes of talk, for tests that interrupt it.
@@ -86,7 +95,7 @@ function text({ content }) {
   return typeof content === "string" ? content : content.map((part) => part.text ?? "").join("");
 }
 
-async function stream(response, model, { number, say, call, pause = 0 }) {
+async function stream(response, model, { number, say, call, calls = call ? [call] : [], pause = 0 }) {
   const send = (choices, more) =>
     response.write(`data: ${JSON.stringify({ id: `turn-${number}`, object: "chat.completion.chunk", created: 0, model, choices, ...more })}\n\n`);
   const delta = (delta, finish_reason = null) => send([{ index: 0, delta, finish_reason }]);
@@ -97,16 +106,15 @@ async function stream(response, model, { number, say, call, pause = 0 }) {
     delta({ role: "assistant", content: word });
     if (pause) await new Promise((resume) => setTimeout(resume, pause));
   }
-  if (call) {
-    const [name, args] = call;
-    const id = `call_${number}_${name}`;
-    delta({ tool_calls: [{ index: 0, id, type: "function", function: { name, arguments: "" } }] });
+  for (const [index, [name, args]] of calls.entries()) {
+    const id = `call_${number}_${index}_${name}`;
+    delta({ tool_calls: [{ index, id, type: "function", function: { name, arguments: "" } }] });
     // In pieces, as real models send them.
     for (const piece of JSON.stringify(args).match(/[^]{1,200}/g)) {
-      delta({ tool_calls: [{ index: 0, function: { arguments: piece } }] });
+      delta({ tool_calls: [{ index, function: { arguments: piece } }] });
     }
   }
-  delta({}, call ? "tool_calls" : "stop");
+  delta({}, calls.length ? "tool_calls" : "stop");
   send([], { usage: { prompt_tokens: 1, completion_tokens: 1, total_tokens: 2 } });
   response.end("data: [DONE]\n\n");
 }
@@ -132,7 +140,7 @@ const server = createServer(async (request, response) => {
     last = JSON.parse((await request.setEncoding("utf8").toArray()).join(""));
     const turn = nextTurn(last, request.headers.host);
     if (!turn) return reply(response, 404, { error: { message: `no script for ${last.model}` } });
-    console.log(`turn ${last.model} ${turn.number} ${turn.call?.[0] ?? "text"}`);
+    console.log(`turn ${last.model} ${turn.number} ${turn.call?.[0] ?? turn.calls?.[0]?.[0] ?? "text"}`);
     await stream(response, last.model, turn);
   } catch (error) {
     console.error(error);

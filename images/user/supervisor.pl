@@ -7,6 +7,7 @@ use Errno qw(ENOENT ENOSPC ENOTDIR);
 # Linux numbers that no small module has.
 my $TIOCSPGRP = 0x5410;
 my $WUNTRACED = 2;
+my $O_PATH = 0x200000;
 # For writing, and only as a new file.
 my $O_CREATE_NEW = 0x1 | 0x40 | 0x80;
 
@@ -96,8 +97,7 @@ sub tell_what_is_left {
 # process of the container in its hands, the agent could outlive the session. A domain has to forbid something else as
 # well: here it is to link and rename across directories, which is allowed again everywhere.
 sub confine {
-    # The kernel knows no Landlock, or does not use it, or the engine does not let its calls through.
-    my $version = syscall($LANDLOCK_CREATE_RULESET, 0, 0, $CREATE_RULESET_VERSION);
+    my $version = landlock_version();
     # The first version forbids such links and renames without a way to allow them.
     if ($version < 2) {
         my $yama = slurp('/proc/sys/kernel/yama/ptrace_scope') // 0;
@@ -105,18 +105,33 @@ sub confine {
             . "can take over the first processes of its own container\n" unless $yama =~ /^[1-9]/;
         return;
     }
+    my $failed = restrict($version, $ACCESS_FS_REFER, ['/', $ACCESS_FS_REFER]);
+    refuse("it could not be kept from its supervisor ($failed)") if defined $failed;
+}
+
+# The version of Landlock: 0 or less if the kernel does not know it, or does not use it, or the engine does not let its
+# calls through.
+sub landlock_version { return syscall($LANDLOCK_CREATE_RULESET, 0, 0, $CREATE_RULESET_VERSION) }
+
+# Takes this process into a domain in which it has these rights at no path but those that the rules name, each a path with
+# its rights. Returns what failed.
+sub restrict {
+    my ($version, $handled, @rules) = @_;
     # Old kernels take a structure of this size only.
-    my $attributes = pack('Q', $ACCESS_FS_REFER);
+    my $attributes = pack('Q', $handled);
     # Without network rules; the signals that it can send end at the domain's border, or it could stop its supervisor.
     $attributes .= pack('QQ', 0, $SCOPE_SIGNAL) if $version >= 6;
     my $ruleset = syscall($LANDLOCK_CREATE_RULESET, $attributes, length $attributes, 0);
-    $ruleset >= 0 or refuse("it could not be kept from its supervisor (Landlock's rules): $!");
-    open(my $root, '<', '/') or refuse("`/` cannot be opened: $!");
-    my $beneath = pack('Ql', $ACCESS_FS_REFER, fileno $root);
-    syscall($LANDLOCK_ADD_RULE, $ruleset, $RULE_PATH_BENEATH, $beneath, 0) == 0
-        or refuse("it could not be kept from its supervisor (Landlock's rule for `/`): $!");
-    syscall($LANDLOCK_RESTRICT_SELF, $ruleset, 0) == 0
-        or refuse("it could not be kept from its supervisor (Landlock): $!");
+    $ruleset >= 0 or return "Landlock's rules: $!";
+    for (@rules) {
+        my ($path, $rights) = @$_;
+        sysopen(my $place, $path, $O_PATH) or return "`$path` cannot be opened: $!";
+        my $beneath = pack('Ql', $rights, fileno $place);
+        syscall($LANDLOCK_ADD_RULE, $ruleset, $RULE_PATH_BENEATH, $beneath, 0) == 0
+            or return "Landlock's rule for `$path`: $!";
+    }
+    syscall($LANDLOCK_RESTRICT_SELF, $ruleset, 0) == 0 or return "Landlock: $!";
+    return undef;
 }
 
 # A group of its own, in the foreground: what the terminal sends reaches the agent once, not twice by way of us.

@@ -12,6 +12,7 @@ use toml::{Spanned, de::DeTable};
 use super::{
     DEFAULTS, GitAccess, MinFree, MountSpec, OpenUrls, Pattern, Pull, WipeAuth,
     place::{A_SETTING, Place, line_of},
+    subagents::{Switch, switch},
     value::{
         PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, room, runtime,
         size, variable,
@@ -59,9 +60,13 @@ pub(super) struct Layer {
     #[serde(default, deserialize_with = "choice")]
     pub(super) open_urls: Option<OpenUrls>,
     pub(super) hide: Values,
+    pub(super) copy_ignored: Values,
     /// Older releases had this; it is refused with what to use.
     agent_dir: Option<Spanned<toml::Value>>,
     pub(super) docker: Option<String>,
+    /// `false`, or a section.
+    #[serde(default, deserialize_with = "switch")]
+    pub(super) subagents: Option<Switch>,
     #[serde(default)]
     pub(super) images: ImagesLayer,
 }
@@ -122,6 +127,7 @@ fn said(error: &toml::de::Error) -> String {
         ("expected a boolean", "expected `true` or `false`"),
         ("expected a sequence", "expected a list"),
         ("expected struct ImagesLayer", "expected a section `[images]`"),
+        ("expected struct SubagentsLayer", "expected a section `[subagents]`"),
     ]
     .iter()
     .fold(message, |message, (theirs, ours)| message.replace(theirs, ours))
@@ -137,7 +143,7 @@ fn check(layer: &Layer) -> Result<(), (Range<usize>, anyhow::Error)> {
         return Err((old.span(), error));
     }
     each(layer.persist.iter().flatten(), |name| Persist::parse(name).map(drop))?;
-    each(layer.hide.iter().flatten(), |text| Pattern::parse(text).map(drop))?;
+    each(layer.hide.iter().chain(&layer.copy_ignored).flatten(), |text| Pattern::parse(text).map(drop))?;
     let images = &layer.images;
     let given = |value: &&Spanned<String>| !value.get_ref().is_empty();
     each([&layer.allowed_domains, &images.ca_certificates].into_iter().flatten().filter(given), absolute)?;

@@ -47,7 +47,7 @@ impl Place {
                 return Some(Self::Key(found()));
             }
             match value.get_ref() {
-                DeValue::Table(table) if section.is_none() && name == IMAGES => {
+                DeValue::Table(table) if section.is_none() && SECTIONS.contains(&name.as_str()) => {
                     Self::within(table, Some(&name), span)
                 }
                 _ if value.span().contains(&span.start) => Some(Self::Value(found())),
@@ -57,21 +57,27 @@ impl Place {
     }
 }
 
-/// The only section.
-const IMAGES: &str = "images";
+/// All sections.
+const SECTIONS: [&str; 2] = ["images", "subagents"];
 
 impl Key {
     /// A hint at the key that the user may have meant by this unknown one.
     pub(super) fn nearest(&self) -> Option<String> {
         let (defaults, _) = DeTable::parse_recoverable(DEFAULTS);
-        let defaults = defaults.get_ref();
-        let images = defaults.get(IMAGES).and_then(|images| images.get_ref().as_table())?;
-        let (here, there) = if self.section.is_none() { (defaults, images) } else { (images, defaults) };
-        if there.contains_key(self.name.as_str()) {
-            return Some(match self.section {
-                None => format!("`{self}` belongs in the section `[{IMAGES}]`"),
-                Some(_) => format!("`{self}` belongs above the section `[{IMAGES}]`"),
-            });
+        let top = defaults.get_ref();
+        let table = |section: &str| top.get(section).and_then(|table| table.get_ref().as_table());
+        let here = match &self.section {
+            Some(section) => table(section)?,
+            None => top,
+        };
+        let knows =
+            |section: &&&str| table(section).is_some_and(|table| table.contains_key(self.name.as_str()));
+        match (&self.section, SECTIONS.iter().find(knows)) {
+            (Some(section), None) if top.contains_key(self.name.as_str()) => {
+                return Some(format!("`{self}` belongs above the section `[{section}]`"));
+            }
+            (_, Some(section)) => return Some(format!("`{self}` belongs in the section `[{section}]`")),
+            _ => {}
         }
         here.keys()
             .map(|key| (strsim::jaro_winkler(key.get_ref(), &self.name), key))

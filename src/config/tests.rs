@@ -23,6 +23,26 @@ fn the_defaults_are_a_file_that_parses_and_says_everything() {
     assert_eq!(config.limits, Limits { memory: Some("4g".into()), cpus: Some(2.0), pids: Some(1024) });
     assert_eq!(config.images.agent_version, "0.87.1");
     assert_eq!(config.persist, []);
+    assert_eq!(config.subagents, Some(Subagents { at_once: 4, queued: 8, seconds: 1800 }));
+}
+
+#[test]
+fn subagents_are_switched_off_or_bounded() {
+    let subagents = |text: &str| user(text).unwrap().subagents;
+    assert_eq!(subagents("subagents = false"), None);
+    assert_eq!(subagents("subagents = true"), subagents(""));
+    let bounded = subagents("[subagents]\nat_once = 2\ntime_limit = \"90s\"");
+    assert_eq!(bounded, Some(Subagents { at_once: 2, queued: 8, seconds: 90 }));
+    for (text, said) in [
+        ("subagents = 3", "/c.toml:1: `subagents`: invalid type: integer `3`, expected `true`, `false` or a"),
+        ("[subagents]\nat_once = 0", "/c.toml:2: `at_once`: 0 is not a number from 1 to 16"),
+        ("[subagents]\nqueued = 65", "/c.toml:2: `queued`: 65 is not a number from 0 to 64"),
+        ("[subagents]\ntime_limit = \"1d\"", "/c.toml:2: `time_limit`: `1d` is no time up to \"24h\""),
+        ("[subagents]\nmany = 1", "/c.toml:2: unknown field `many`, expected one of `at_once`"),
+    ] {
+        let text = refusal(text);
+        assert!(text.starts_with(said), "{text}");
+    }
 }
 
 #[test]
@@ -89,6 +109,14 @@ fn a_key_that_does_not_exist_names_its_neighbour_or_its_place() {
     };
     assert_eq!(hinted("langg = 1").as_deref(), Some("did you mean `lang`?"));
     assert_eq!(hinted("base = 1").as_deref(), Some("`base` belongs in the section `[images]`"));
+    assert_eq!(
+        hinted("[images]\nqueued = 1").as_deref(),
+        Some("`queued` belongs in the section `[subagents]`")
+    );
+    assert_eq!(
+        hinted("[subagents]\npids = 1").as_deref(),
+        Some("`pids` belongs above the section `[subagents]`")
+    );
     assert_eq!(hinted("unheard_of = 1"), None);
     assert_eq!(hinted("pids = -1").as_deref(), Some(place::A_SETTING));
 }

@@ -143,3 +143,15 @@ pub(super) fn session_name(text: &str) -> anyhow::Result<String> {
     }
     Ok(text.to_owned())
 }
+
+/// The name of a copy, which becomes a branch.
+pub(super) fn copy_name(text: &str) -> anyhow::Result<String> {
+    let is_odd = text.contains("..") || text.ends_with('.') || text.to_ascii_lowercase().ends_with(".lock");
+    if text.len() > 64 || !is_made_of(text, "", "._-") || is_odd {
+        bail!(Hinted::usage(
+            "a copy's name has up to 64 letters, digits, `.`, `_` and `-`, begins with a letter or digit, and can be the \
+             name of a branch"
+        ));
+    }
+    Ok(text.to_owned())
+}

@@ -159,7 +159,7 @@ impl Docker {
         (std::iter::once(self.program.clone().into()).chain(words).collect(), env.collect())
     }
 
-    fn command(&self, cmd: &Cmd) -> Command {
+    pub(super) fn command(&self, cmd: &Cmd) -> Command {
         report::trace(cmd);
         let mut command = Command::new(&self.program);
         command
@@ -349,7 +349,7 @@ fn copy(mut from: impl Read, sink: &dyn Fn(&[u8])) {
     }
 }
 
-fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
+pub(super) fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
     let (send, receive) = mpsc::channel();
     thread::spawn(move || {
         let mut bytes = Vec::new();

@@ -16,6 +16,7 @@ impl Role {
             Self::Agent => "the agent's container",
             Self::Proxy => "the proxy's container",
             Self::Model => "the model's container",
+            Self::Copy => "the container for the copy",
             Self::Git => "the container for the agent's commits",
         }
     }
@@ -25,6 +26,7 @@ impl Role {
             Self::Agent => "agent",
             Self::Proxy => "proxy",
             Self::Model => "model",
+            Self::Copy => "copy",
             Self::Git => "git",
         }
     }

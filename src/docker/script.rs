@@ -7,7 +7,7 @@ use crate::{
     config::Access,
     egress::Rendered,
     plan::{File, Mount, Needed, Needs, Plan},
-    report::quote,
+    report::{self, quote},
     secret::Value,
 };
 
@@ -26,6 +26,11 @@ pub(crate) fn script(plan: &Plan) -> String {
         }
     }
     let state = quote(&plan.state.to_string_lossy());
+    if let Some(copied) = &plan.copied {
+        for told in copied.lines() {
+            line(&format!("# {}", report::one_line(told)));
+        }
+    }
     line("down() {");
     line("  trap - EXIT; exec 9>&- || true");
     for cmd in down(&plan.record.id) {

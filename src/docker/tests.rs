@@ -53,6 +53,7 @@ impl World {
             host: &self.host,
             workspace: &self.workspace,
             facts: &self.facts,
+            copy: None,
             git: &Given::shared(&self.workspace),
             who: self.who,
             caches: Some("go"),

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use rustix::io::Errno;
 
 use super::mount::Bind;
-use crate::{agent_dir::notice::Notice, config::Hide, host::Owner, report::Hinted};
+use crate::{agent_dir::notice::Notice, config::Patterns, host::Owner, report::Hinted};
 
 /// More mounts than this would slow down the start of a container.
 const MOST: usize = 256;
@@ -29,7 +29,12 @@ pub(crate) struct Hidden {
 ///
 /// # Errors
 /// A directory that the agent could look into cannot be looked into, or too much is to be hidden.
-pub(super) fn hidden(root: &Path, hide: &Hide, who: Owner, asked: &[Bind]) -> anyhow::Result<Vec<Hidden>> {
+pub(super) fn hidden(
+    root: &Path,
+    hide: &Patterns,
+    who: Owner,
+    asked: &[Bind],
+) -> anyhow::Result<Vec<Hidden>> {
     let mut found = Vec::new();
     let mut pending = if hide.is_empty() { vec![] } else { vec![root.to_owned()] };
     while let Some(dir) = pending.pop() {
@@ -53,7 +58,7 @@ pub(super) fn hidden(root: &Path, hide: &Hide, who: Owner, asked: &[Bind]) -> an
                 continue;
             }
             let relative = path.strip_prefix(root).unwrap_or(&path).as_os_str().as_bytes();
-            if !hide.hides(relative, kind.is_dir()) {
+            if !hide.name(relative, kind.is_dir()) {
                 if kind.is_dir() {
                     pending.push(path);
                 }
@@ -168,7 +173,7 @@ mod tests {
     }
 
     fn found(root: &Path, patterns: &[&str], asked: &[Bind]) -> Vec<String> {
-        let hide = Hide::new(patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect());
+        let hide = Patterns::new(patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect());
         let who = Owner { uid: rustix::process::getuid().as_raw(), gid: 0 };
         let found = hidden(root, &hide, who, asked).unwrap();
         let shown = |hidden: Hidden| {

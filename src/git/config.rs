@@ -126,6 +126,45 @@ impl Config {
             })
     }
 
+    /// The part that goes into a copy, as a config file: there the references, the index and the work tree are laid out
+    /// anew, and nothing is borrowed or promised.
+    pub(super) fn of_copy(&self) -> String {
+        let format = self.value("extensions.objectformat").filter(|format| *format == "sha256");
+        let mut text = format!(
+            "[core]\n\trepositoryformatversion = {}\n\tbare = false\n\tlogallrefupdates = true\n",
+            u8::from(format.is_some())
+        );
+        if format.is_some() {
+            text.push_str("[extensions]\n\tobjectFormat = sha256\n");
+        }
+        for (name, value) in &self.entries {
+            let (section, middle, key) = split(name);
+            let is_laid_out = match section {
+                "extensions" | "index" | "feature" | "submodule" => true,
+                "core" => matches!(
+                    key,
+                    "repositoryformatversion"
+                        | "bare"
+                        | "worktree"
+                        | "logallrefupdates"
+                        | "sparsecheckout"
+                        | "sparsecheckoutcone"
+                        | "sharedrepository"
+                        | "untrackedcache"
+                ),
+                "remote" => matches!(key, "promisor" | "partialclonefilter"),
+                _ => false,
+            };
+            let is_local = middle.is_some()
+                && matches!(key, "url" | "pushurl")
+                && value.as_deref().is_some_and(|value| value.starts_with(['/', '.', '~']));
+            if goes_inside(name, value.as_deref()) && !is_laid_out && !is_local {
+                text.push_str(&render(name, value.as_deref()));
+            }
+        }
+        text
+    }
+
     /// The part that goes into the box, as a config file.
     pub(super) fn inside(&self) -> String {
         let mut text = String::from("# Laid out for this session; the host keeps its own.\n");

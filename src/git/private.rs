@@ -296,7 +296,7 @@ impl Parts {
 }
 
 /// The config of a repository and of its work tree, as one.
-fn config(git: &Git, repository: &Repository) -> anyhow::Result<Config> {
+pub(super) fn config(git: &Git, repository: &Repository) -> anyhow::Result<Config> {
     let config = Config::read(git, &repository.common.join("config"))?;
     if config.is_true("extensions.worktreeconfig") {
         return Ok(config.and(Config::read(git, &repository.git_dir.join("config.worktree"))?));
@@ -337,13 +337,13 @@ fn submodule(above: &Repository, path: &Path) -> Option<Repository> {
 }
 
 /// What of the files in the index matters here.
-struct Listing {
+pub(super) struct Listing {
     gitlinks: Vec<PathBuf>,
     attributes: Vec<PathBuf>,
 }
 
 impl Listing {
-    fn of(git: &Git, repository: &Repository) -> anyhow::Result<Self> {
+    pub(super) fn of(git: &Git, repository: &Repository) -> anyhow::Result<Self> {
         let list =
             git.within(repository).args(["ls-files", "--stage", "-z"]).run().with_context(|| {
                 format!("could not list the files of `{}`", repository.work_tree.display())
@@ -363,7 +363,7 @@ impl Listing {
     }
 
     /// Names of filters that the repository's attributes ask for.
-    fn drivers(&self, repository: &Repository) -> BTreeSet<String> {
+    pub(super) fn drivers(&self, repository: &Repository) -> BTreeSet<String> {
         let own = [repository.common.join("info/attributes"), repository.work_tree.join(".gitattributes")];
         let files = self.attributes.iter().take(256).map(|path| repository.work_tree.join(path)).chain(own);
         let mut drivers = BTreeSet::new();

@@ -55,6 +55,19 @@ impl Inside {
     }
 }
 
+impl Inside {
+    /// The address at which the git directory at `path` inside, which no agent has seen yet, receives objects.
+    pub(super) fn receiver(&self, path: &Path) -> OsString {
+        let settings = [
+            "-c", "core.hooksPath=/dev/null", "-c", "receive.denyCurrentBranch=ignore", "-c",
+            "receive.shallowUpdate=true", "-c", "receive.autogc=false", "receive-pack",
+        ];
+        let own =
+            std::iter::once(self.git.as_os_str()).chain(settings.map(OsStr::new)).chain([path.as_os_str()]);
+        url(self.prefix.iter().map(OsString::as_os_str).chain(own))
+    }
+}
+
 /// Where an agent's references stand.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Listed {

@@ -186,6 +186,11 @@ fn lay_out_private(
     Ok(())
 }
 
+/// Lays out such a store, for nobody but the launcher.
+pub(super) fn lay_out_store_of(part: &Part, standing: &Standing, to: &Path) -> anyhow::Result<()> {
+    lay_out_store(&Out { owner: None }, part, standing, to)
+}
+
 /// A git directory of the launcher's, into which objects are fetched before they reach the repository's own.
 fn lay_out_store(out: &Out, part: &Part, standing: &Standing, to: &Path) -> anyhow::Result<()> {
     for path in ["", "refs", "objects", "objects/info", "objects/pack"] {

@@ -9,7 +9,7 @@ use super::{Launcher, Prepared};
 use crate::{
     agent_dir::{notice::Notice, take_back::untold},
     cli::DryRun,
-    config::{GitAccess, Network},
+    config::{Access, GitAccess, Network},
     git::{
         given::{Asked, DIRECTORY, Given},
         scan::{Seen, Top},
@@ -32,6 +32,12 @@ pub(super) fn given(launcher: &Launcher, prepared: &Prepared, id: &SessionId) ->
     if matches!(program.purpose, Purpose::Demo | Purpose::Proof | Purpose::SetUp | Purpose::Login) {
         return Ok(Given::shared(workspace));
     }
+    // A copy has a git directory of its own.
+    if prepared.cloning.is_some() {
+        let given = Given::default();
+        look_for_sockets(prepared, &given)?;
+        return Ok(given);
+    }
     if config.git != GitAccess::Shared && launcher.options.dry_run == Some(DryRun::Script) {
         return Given::to_read(workspace);
     }
@@ -45,9 +51,52 @@ pub(super) fn given(launcher: &Launcher, prepared: &Prepared, id: &SessionId) ->
     if let Some(reason) = &given.reason {
         report::warn(format_args!("the agent can read this repository's history, but not commit: {reason}"));
     }
+    check_mounts(prepared, &given)?;
     tell_programs(launcher, &workspace.root, &given.programs)?;
     look_for_sockets(prepared, &given)?;
     Ok(given)
+}
+
+/// Refuses mounts by which the agent could write the repository's git directory after all, or that would take the place of
+/// what guards it.
+fn check_mounts(prepared: &Prepared, given: &Given) -> anyhow::Result<()> {
+    let Prepared { workspace, config, facts, .. } = prepared;
+    let Some(common) = workspace.git_config.as_ref().and_then(|file| file.parent()) else { return Ok(()) };
+    if config.git == GitAccess::Shared {
+        return Ok(());
+    }
+    for bind in &facts.binds {
+        if given.binds.iter().any(|own| own.target == bind.target) {
+            return Err(Hinted::usage_hinted(
+                format!(
+                    "`{}` cannot be mounted there: the session has what belongs to git at that place",
+                    bind.target.display()
+                ),
+                "name another place with `--mount SRC:DST`",
+            ));
+        }
+        if bind.access == Access::ReadOnly {
+            continue;
+        }
+        // At its own path, what is above the git directory has the session's own below it.
+        let is_covered = bind.source == bind.target && common.starts_with(&bind.source);
+        if bind.source.starts_with(common) || common.starts_with(&bind.source) && !is_covered {
+            return Err(Hinted::error(
+                format!(
+                    "`{}` cannot be writable for the agent: it is or holds this repository's git directory",
+                    bind.source.display()
+                ),
+                "what the agent writes there would run on this machine; mount it with `:ro`",
+            ));
+        }
+        if !bind.source.starts_with(&workspace.root) && bind.source.join(".git").exists() {
+            report::warn(format_args!(
+                "the agent can write `{}`, and what it writes there can run on this machine; `:ro` prevents that",
+                bind.source.join(".git").display()
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Names the programs that a repository has git run on this machine: somebody else may have written its config. Each state

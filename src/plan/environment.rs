@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ffi::OsStr};
 
 use anyhow::bail;
 
-use super::{Inputs, Mount, PROXY_PORT, Reach, mounts::expected_mounts};
+use super::{Inputs, Mount, PROXY_PORT, Reach, command::subagents, mounts::expected_mounts};
 use crate::{
     agent,
     host::Host,
@@ -60,13 +60,7 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
     for (name, path) in &facts.credentials {
         env.insert((*name).to_owned(), path.to_string_lossy().into_owned().into());
     }
-    let mut git = vec![
-        ("safe.directory".to_owned(), "*".to_owned()),
-        ("commit.gpgsign".to_owned(), "false".to_owned()),
-        ("tag.gpgsign".to_owned(), "false".to_owned()),
-        ("push.default".to_owned(), "current".to_owned()),
-        ("branch.autoSetupMerge".to_owned(), "false".to_owned()),
-    ];
+    let mut git = git_settings();
     git.extend(facts.identity.iter().cloned());
     if let Some(token) = host.env.get(OsStr::new("PI_GH_TOKEN")).filter(|token| !token.is_empty()) {
         env.insert("GH_TOKEN".to_owned(), Value::Secret(Secret::new(token.clone())));
@@ -109,6 +103,9 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
             env.insert("PI_BOX_PROBE".to_owned(), probe.join(" ").into());
         }
     }
+    if let Some(told) = subagents(inputs) {
+        env.insert("PI_BOX_SUBAGENTS".to_owned(), serde_json::to_string(&told)?.into());
+    }
     if program.purpose == Purpose::Login {
         env.insert(agent::login::LOGIN_PROVIDER.to_owned(), program.words.concat().into());
         if !config.publish.is_empty() {
@@ -132,6 +129,22 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
         }
     }
     Ok(env)
+}
+
+/// What git is told in every session.
+fn git_settings() -> Vec<(String, String)> {
+    [
+        ("safe.directory", "*"),
+        ("commit.gpgsign", "false"),
+        ("tag.gpgsign", "false"),
+        ("push.default", "current"),
+        ("branch.autoSetupMerge", "false"),
+        // One that cleans up while another works could take away what that one needs.
+        ("gc.auto", "0"),
+        ("maintenance.auto", "false"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
 }
 
 /// The host's own proxy, for a session that may use the host's network; one on loopback is not there for a container.

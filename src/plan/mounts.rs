@@ -12,7 +12,7 @@ use super::{Inputs, Mount, Needed, Needs, Purpose, Room, Source};
 use crate::{
     agent_dir::laid::{self, Making, Planned},
     config::Access,
-    facts::Hidden,
+    facts::{Hidden, Rules},
     files::Identity,
     host::{Owner, hex},
     inside,
@@ -97,7 +97,11 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
             program.reads_the_repository().then(|| Mount::same(&workspace.root, Access::ReadOnly));
         return repository.into_iter().chain([own_home]).chain(asked()).collect();
     }
-    let mut mounts = vec![Mount::same(&workspace.root, Access::ReadWrite), own_home];
+    let repository = match inputs.copy {
+        Some(copy) => copy.mount(&workspace.root, labels),
+        None => Mount::same(&workspace.root, Access::ReadWrite),
+    };
+    let mut mounts = vec![repository, own_home];
     mounts.extend(cache(inputs, labels));
     mounts.extend(inputs.git.binds.iter().map(|bind| Mount::bind(&bind.source, &bind.target, bind.access)));
     if let Some(skills) = &facts.skills {
@@ -105,6 +109,12 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
     }
     if let Some(acli) = &facts.acli {
         mounts.push(Mount::bind(acli, home.join(".config/acli"), Access::ReadWrite));
+    }
+    if let Rules::Own(rules) = &facts.house.rules {
+        mounts.push(Mount::bind(rules, inside::RULES, Access::ReadOnly));
+    }
+    if let Some((dir, _)) = &facts.house.extensions {
+        mounts.push(Mount::bind(dir, inside::EXTENSIONS, Access::ReadOnly));
     }
     mounts.extend(asked());
     mounts

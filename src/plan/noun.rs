@@ -21,6 +21,8 @@ pub(crate) enum Role {
     Agent,
     Proxy,
     Model,
+    /// It has a copy of a repository, and no agent.
+    Copy,
     Git,
 }
 

@@ -27,7 +27,9 @@ pub(super) fn check(plan: &Plan, docker: &Docker, host: &Host) -> anyhow::Result
                 format!("`docker volume inspect {name}` shows it, and `docker volume rm {name}` removes it"),
             ));
         }
-        note_use(host, name);
+        if labels.get("pi.role").is_some_and(|role| role == "cache") {
+            note_use(host, name);
+        }
     }
     Ok(())
 }

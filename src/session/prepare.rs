@@ -11,14 +11,19 @@ use crate::{
 
 /// Writes the files that the plan names.
 pub(super) fn prepare(plan: &Plan) -> anyhow::Result<()> {
-    for File { path, text } in &plan.files {
+    for file in &plan.files {
         // Read inside containers by users without a name; what is above is private.
-        let made = match path.parent().filter(|parent| *parent != plan.state) {
-            Some(parent) => fs::create_dir_all(parent).and_then(|()| set_mode(parent, 0o755)),
-            None => Ok(()),
-        };
-        made.and_then(|()| replace(path, text.bytes()))
-            .with_context(|| format!("could not write `{}`", path.display()))?;
+        if let Some(parent) = file.path.parent().filter(|parent| *parent != plan.state) {
+            fs::create_dir_all(parent)
+                .and_then(|()| set_mode(parent, 0o755))
+                .with_context(|| format!("could not write `{}`", file.path.display()))?;
+        }
+        write_file(file)?;
     }
     Ok(())
+}
+
+/// Writes one file, whose directory exists.
+pub(super) fn write_file(File { path, text }: &File) -> anyhow::Result<()> {
+    replace(path, text.bytes()).with_context(|| format!("could not write `{}`", path.display()))
 }

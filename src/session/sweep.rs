@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     commits::{may_have_commits, settle_dead},
+    copy::bring_in_all,
     left::look,
     login::{forget_login, mend_login},
     settings::keep_of_dead,
@@ -106,6 +107,7 @@ fn sweep(host: &Host, docker: &Docker) {
             tell(&dead, &error);
         }
     }
+    bring_in_all(docker, host);
 }
 
 fn tell(dead: &Dead, error: &anyhow::Error) {

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     config::Config,
+    copies,
     docker::{self, Docker, list_images, remove_image},
     host::{Host, Owner},
     image::{self, Image},
@@ -35,6 +36,7 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: Option<Duration>) -
     if let Some(age) = caches {
         cleaner.caches(age)?;
     }
+    cleaner.copies()?;
     if images {
         cleaner.images(&config)?;
     }
@@ -135,6 +137,30 @@ impl Cleaner<'_> {
                     session::forget(cleaner.host, name);
                     Ok(())
                 })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Names the copies, which nothing but `pi drop` removes, and removes what is left of lost ones.
+    fn copies(&mut self) -> anyhow::Result<()> {
+        let known = copies::all(self.host);
+        for (_, copy) in &known {
+            let only = if copy.pending { ", with work that is only there" } else { "" };
+            report::data(format_args!(
+                "kept the copy `{}` of `{}`{only}: `pi drop {}` in that repository removes it\n",
+                copy.name,
+                report::one_line(&copy.repository.to_string_lossy()),
+                copy.name
+            ))?;
+        }
+        for line in self.labelled("volume", "pi.role")?.lines() {
+            if let Some((name, "copy")) = line.split_once('\t').map(|(name, role)| (name, role.trim()))
+                && !known.iter().any(|(_, copy)| copy.volume == name)
+            {
+                report::data(format_args!(
+                    "kept the volume `{name}`, a copy whose record is lost: `docker volume rm {name}` removes it\n"
+                ))?;
             }
         }
         Ok(())

@@ -1,14 +1,24 @@
-//! `pi ps`: lists running sessions from their records, without asking an engine.
+//! `pi ps`: lists running sessions from their records, without asking an engine, and copies on request.
 
-use std::{path::Path, time::SystemTime};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use serde::Serialize;
 
+use super::diff::short;
 use crate::{
+    copies::{self, Copy, Held},
+    docker::Docker,
+    git::command::Git,
     host::seconds,
     launcher::Launcher,
     record::{self, Live},
     report,
+    session::copy::Reach,
+    written::Written,
 };
 
 /// A session.
@@ -25,8 +35,33 @@ struct Row<'a> {
     started: u64,
 }
 
-/// Lists the running sessions of this user on this machine.
-pub(crate) fn run(launcher: &Launcher, json: bool) -> anyhow::Result<u8> {
+/// A copy.
+#[derive(Serialize)]
+struct CopyRow {
+    name: String,
+    repository: PathBuf,
+    engine: String,
+    volume: String,
+    branch: Option<String>,
+    /// Seconds since 1970.
+    made: u64,
+    used: u64,
+    /// In KiB, when its work was brought in last.
+    size: Option<u64>,
+    /// How many commits are only in the copy, as a number with `+` where something is uncommitted; `None` where that
+    /// cannot be seen now.
+    unfetched: Option<String>,
+}
+
+/// All that runs and all copies, for programs.
+#[derive(Serialize)]
+struct Everything<'a> {
+    sessions: Vec<Row<'a>>,
+    copies: Vec<CopyRow>,
+}
+
+/// Lists the running sessions of this user on this machine, and the copies if all is asked for.
+pub(crate) fn run(launcher: &Launcher, all: bool, json: bool) -> anyhow::Result<u8> {
     let (live, _) = record::all(&launcher.host)?;
     let rows: Vec<Row<'_>> = live
         .iter()
@@ -41,17 +76,87 @@ pub(crate) fn run(launcher: &Launcher, json: bool) -> anyhow::Result<u8> {
             started: record.started,
         })
         .collect();
+    let copies = if all { copies(launcher)? } else { vec![] };
     if json {
-        return report::data(report::json(&rows)?).map(|()| 0);
-    }
-    if rows.is_empty() {
-        report::note("no session is running");
-        return Ok(0);
+        let text =
+            if all { report::json(&Everything { sessions: rows, copies })? } else { report::json(&rows)? };
+        return report::data(text).map(|()| 0);
     }
     let now = seconds(SystemTime::now());
+    if rows.is_empty() {
+        report::note("no session is running");
+    } else {
+        report::data(sessions_table(&rows, now))?;
+    }
+    if all && copies.is_empty() {
+        report::note("there is no copy");
+    } else if all {
+        report::data(copies_table(&copies, now))?;
+    }
+    Ok(0)
+}
+
+/// The copies, each with what is only in it.
+fn copies(launcher: &Launcher) -> anyhow::Result<Vec<CopyRow>> {
+    let all = copies::all(&launcher.host);
+    if all.is_empty() {
+        return Ok(vec![]);
+    }
+    let host = &launcher.host;
+    let written = Written::load(host).and_around(host);
+    let docker = Docker::find(&launcher.config()?.docker, host, &written)?;
+    let git = Git::find(host, &written);
+    let row = |(dir, copy): (PathBuf, Copy)| {
+        let unfetched = match (&git, copy.pending) {
+            (_, false) => Some("0".to_owned()),
+            (Some(git), true) => unfetched(&Reach { docker: &docker.at(&copy.engine), host, git }, &dir),
+            (None, true) => None,
+        };
+        let branch = copy.result().map(|(name, _)| short(name).to_owned());
+        let Copy { name, repository, engine, volume, made, used, size, .. } = copy;
+        CopyRow { name, repository, engine, volume, branch, made, used, size, unfetched }
+    };
+    Ok(all.into_iter().map(row).collect())
+}
+
+/// What is only in a copy that no session works on now.
+fn unfetched(reach: &Reach<'_>, dir: &Path) -> Option<String> {
+    let mut held = Held::take(dir).ok().flatten()?;
+    reach.count(&mut held).ok()
+}
+
+fn copies_table(rows: &[CopyRow], now: u64) -> String {
+    let head = ["COPY", "AGE", "SIZE", "UNFETCHED", "BRANCH", "REPOSITORY"];
+    let mut table = format!(
+        "{:<20} {:>8} {:>8} {:>9}  {:<20}  {}\n",
+        head[0], head[1], head[2], head[3], head[4], head[5]
+    );
+    for row in rows {
+        let _ = writeln!(
+            table,
+            "{:<20} {:>8} {:>8} {:>9}  {:<20}  {}",
+            row.name,
+            age(now.saturating_sub(row.made)),
+            row.size.map_or("?".to_owned(), size),
+            row.unfetched.as_deref().unwrap_or("?"),
+            row.branch.as_deref().unwrap_or("-"),
+            report::one_line(&row.repository.to_string_lossy())
+        );
+    }
+    table
+}
+
+fn size(kib: u64) -> String {
+    match kib {
+        0..1024 => format!("{kib}K"),
+        1024..1_048_576 => format!("{}M", kib / 1024),
+        _ => format!("{}G", kib / 1_048_576),
+    }
+}
+
+fn sessions_table(rows: &[Row<'_>], now: u64) -> String {
     let mut table = format!("{:<20} {:<16} {:<8} {:>8}  {}\n", "NAME", "ID", "NETWORK", "AGE", "REPOSITORY");
     for row in rows {
-        use std::fmt::Write as _;
         let _ = writeln!(
             table,
             "{:<20} {:<16} {:<8} {:>8}  {}",
@@ -62,7 +167,7 @@ pub(crate) fn run(launcher: &Launcher, json: bool) -> anyhow::Result<u8> {
             report::one_line(&row.repository.to_string_lossy())
         );
     }
-    report::data(table).map(|()| 0)
+    table
 }
 
 fn age(seconds: u64) -> String {

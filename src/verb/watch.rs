@@ -34,7 +34,11 @@ pub(crate) fn run(launcher: &Launcher, dir: &Path) -> anyhow::Result<u8> {
         match session::take_down(&dead, &docker, host) {
             Err(error) if begun.elapsed() > PATIENCE => return Err(error),
             Err(_) => {}
-            Ok(()) => return Ok(0),
+            Ok(()) => {
+                drop(dead);
+                session::copy::bring_in_all(&docker, host);
+                return Ok(0);
+            }
         }
         drop(dead);
         thread::sleep(pause);

@@ -3,6 +3,7 @@
 
 mod attempts;
 mod over;
+mod told;
 
 use std::fs;
 

@@ -3,6 +3,7 @@
 
 mod attacks;
 mod cli;
+mod copies;
 mod engine;
 mod git;
 mod login;
@@ -10,4 +11,5 @@ mod network;
 mod planted;
 mod session;
 mod storm;
+mod subagents;
 mod world;

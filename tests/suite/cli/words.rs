@@ -3,13 +3,14 @@
 use super::misuse;
 use crate::world::World;
 
-/// What the agent's container is told to run, the briefing left out.
+/// What the agent's container is told to run, the briefing, the house rules and our extension left out.
 fn command(words: &[&str]) -> Vec<String> {
     let world = World::fake();
     let plan = world.plan(words);
     let words = plan["agent"]["command"].as_array().unwrap().iter();
     let mut words: Vec<String> = words.map(|word| word.as_str().unwrap().to_owned()).collect();
-    if words.get(1).is_some_and(|word| word == "--append-system-prompt") {
+    let ours = |word: &String| word == "--append-system-prompt" || word == "--extension";
+    while words.get(1).is_some_and(ours) {
         words.drain(1..3);
     }
     words

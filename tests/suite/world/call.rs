@@ -177,6 +177,13 @@ impl Running {
         String::from_utf8_lossy(&fs::read(&self.err).unwrap()).into_owned()
     }
 
+    /// Closes its stdin, which is a pipe, and waits for its end.
+    #[track_caller]
+    pub(crate) fn release(mut self) -> Outcome {
+        drop(self.child.stdin.take());
+        self.wait()
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub(crate) fn wait(mut self) -> Outcome {

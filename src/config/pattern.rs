@@ -1,4 +1,4 @@
-//! The patterns of `hide`, which name files that no session may see.
+//! Patterns that name files of repositories: those of `hide` and of `copy_ignored`.
 
 use anyhow::bail;
 
@@ -6,10 +6,10 @@ use crate::report::Hinted;
 
 /// Patterns in their order, as in a `.gitignore`: the last one that matches decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Hide(Vec<Pattern>);
+pub(crate) struct Patterns(Vec<Pattern>);
 
 /// `.env*` matches names anywhere, `config/*.key` paths from the repository's root, `private/` directories only, and
-/// `!.env.example` takes back what an earlier pattern hides.
+/// `!.env.example` takes back what an earlier pattern names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pattern {
     /// The names of a path, with `*` and `?`; `**` is any number of directories.
@@ -28,7 +28,7 @@ impl Pattern {
         let rest = text.strip_prefix('!').unwrap_or(text);
         if rest.starts_with('~') {
             bail!(Hinted::error(
-                format!("`{shown}` is a path of your home, and `hide` names files of repositories"),
+                format!("`{shown}` is a path of your home, and patterns name files of repositories"),
                 "write a name such as `.env*`, or a path from the repository's root such as `config/*.key`",
             ));
         }
@@ -50,7 +50,7 @@ impl Pattern {
     }
 }
 
-impl Hide {
+impl Patterns {
     pub(crate) fn new(patterns: Vec<Pattern>) -> Self {
         Self(patterns)
     }
@@ -59,11 +59,17 @@ impl Hide {
         self.0.is_empty()
     }
 
-    /// Whether a file or directory is hidden. `path` begins at the repository's root.
-    pub(crate) fn hides(&self, path: &[u8], is_directory: bool) -> bool {
+    /// Whether they name a file or directory. `path` begins at the repository's root.
+    pub(crate) fn name(&self, path: &[u8], is_directory: bool) -> bool {
         let path: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
         let last = self.0.iter().rev().find(|pattern| pattern.matches(&path, is_directory));
         last.is_some_and(|pattern| !pattern.takes_back)
+    }
+
+    /// Whether they name a file, or a directory above it.
+    pub(crate) fn cover(&self, path: &[u8]) -> bool {
+        let above = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at]);
+        !self.is_empty() && (self.name(path, false) || above.into_iter().any(|dir| self.name(dir, true)))
     }
 }
 
@@ -106,8 +112,8 @@ fn name_matches(pattern: &[u8], name: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn hide(patterns: &[&str]) -> Hide {
-        Hide::new(patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect())
+    fn hide(patterns: &[&str]) -> Patterns {
+        Patterns::new(patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect())
     }
 
     #[test]
@@ -116,20 +122,31 @@ mod tests {
         for path in
             [".env", ".env.local", "a/b/.env", "top.key", "config/x.pem", "config/a/b/x.pem", ".envrc"]
         {
-            assert!(env.hides(path.as_bytes(), false), "{path}");
+            assert!(env.name(path.as_bytes(), false), "{path}");
         }
         for path in [".env.example", "a/.env.example", "a/top.key", "x.pem", "private", "env", "x.env"] {
-            assert!(!env.hides(path.as_bytes(), false), "{path}");
+            assert!(!env.name(path.as_bytes(), false), "{path}");
         }
-        assert!(env.hides(b"a/private", true));
-        assert!(env.hides(b"a/.env.\xff", false), "a name that is not UTF-8");
-        assert!(!hide(&[]).hides(b".env", false));
+        assert!(env.name(b"a/private", true));
+        assert!(env.name(b"a/.env.\xff", false), "a name that is not UTF-8");
+        assert!(!hide(&[]).name(b".env", false));
         let odd = hide(&["a*b*c", "?x", "**/deep/*"]);
         for path in ["abc", "abbc", "aXbXbXc", "1x", "deep/a", "a/deep/b"] {
-            assert!(odd.hides(path.as_bytes(), false), "{path}");
+            assert!(odd.name(path.as_bytes(), false), "{path}");
         }
         for path in ["ab", "abcd", "x", "deep", "deep/a/b", "11x"] {
-            assert!(!odd.hides(path.as_bytes(), false), "{path}");
+            assert!(!odd.name(path.as_bytes(), false), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_directory_covers_what_is_below_it() {
+        let patterns = hide(&["private/", "*.key"]);
+        for path in ["private/a", "a/private/b/c", "x.key", "x.key/y"] {
+            assert!(patterns.cover(path.as_bytes()), "{path}");
+        }
+        for path in ["private", "a/b"] {
+            assert!(!patterns.cover(path.as_bytes()), "{path}");
         }
     }
 

@@ -1,0 +1,89 @@
+//! The container in which a copy is filled and its work comes out: git and the copy's volume, nothing else.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Attachment, Container, MACHINE_LABELS, Mount, OPEN_FILES, Privileges, Role, Room, SECCOMP, Source,
+    Streams, environment::no_proxies, noun::File, state_hash,
+};
+use crate::{
+    config::{Access, Limits},
+    copies::Copy,
+    host::Host,
+    inside,
+};
+
+/// Where the copy is in that container. The image gives a new volume this directory's owner.
+pub(crate) const COPY: &str = inside::CACHE;
+
+/// How an agent's session has a copy in place of the repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Copied {
+    pub(crate) name: String,
+    pub(crate) volume: String,
+    /// For people who ask what would be done.
+    pub(crate) tale: String,
+}
+
+impl Copied {
+    /// The copy at the repository's own place.
+    pub(super) fn mount(&self, root: &Path, labels: &BTreeMap<String, String>) -> Mount {
+        let mut labels = labels.clone();
+        labels.remove("pi.session");
+        volume(&self.volume, &self.name, labels, root)
+    }
+}
+
+fn volume(name: &str, copy: &str, mut labels: BTreeMap<String, String>, target: &Path) -> Mount {
+    labels.insert("pi.role".to_owned(), "copy".to_owned());
+    labels.insert("pi.copy".to_owned(), copy.to_owned());
+    let source = Source::Volume { name: name.to_owned(), labels };
+    Mount { source, target: target.to_owned(), access: Access::ReadWrite }
+}
+
+/// The file that must exist for the container.
+pub(crate) fn copier_file(dir: &Path) -> File {
+    File::session(&dir.join("seccomp.json"), SECCOMP)
+}
+
+/// The container, under a name of its own. It lives as long as the launcher holds its stdin. `dir` is the copy's directory.
+pub(crate) fn copier(copy: &Copy, name: String, dir: &Path, host: &Host) -> Container {
+    let of = [
+        host.uid.to_string(),
+        host.machine.clone(),
+        state_hash(host),
+        copy.repository.to_string_lossy().into_owned(),
+    ];
+    let labels: BTreeMap<String, String> =
+        MACHINE_LABELS.iter().map(|key| (*key).to_owned()).zip(of).collect();
+    let mut env = no_proxies();
+    env.insert("HOME".to_owned(), "/tmp".into());
+    env.insert("TMPDIR".to_owned(), "/tmp".into());
+    if host.engine.shares_our_kernel() {
+        env.insert("PI_BOX_MOUNTS".to_owned(), format!("-:-:{COPY}").into());
+    }
+    Container {
+        name,
+        role: Role::Copy,
+        image: copy.image.clone(),
+        mounts: vec![volume(&copy.volume, &copy.name, labels.clone(), Path::new(COPY))],
+        labels,
+        user: Some(copy.owner()),
+        privileges: Privileges::None,
+        network: Attachment::None,
+        env,
+        // As much as packing a large repository takes.
+        limits: Limits { memory: Some("2g".to_owned()), cpus: Some(2.0), pids: Some(128) },
+        files: host.files.min(OPEN_FILES),
+        tmp: Room::mebibytes(64, 1000),
+        seccomp: dir.join("seccomp.json"),
+        runtime: copy.runtime.clone(),
+        streams: Streams::Pipe,
+        hosts: BTreeMap::new(),
+        workdir: Some(PathBuf::from("/")),
+        command: vec!["sh".to_owned(), "-c".to_owned(), format!("echo {}; exec cat >/dev/null", inside::UP)],
+    }
+}

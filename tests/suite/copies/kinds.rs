@@ -1,0 +1,114 @@
+//! Repositories of every kind, and branches that are in each other's way.
+
+use std::{path::Path, thread};
+
+use super::read;
+use crate::world::{World, files::write};
+
+/// Commits a file.
+fn commit(world: &World, dir: &Path, message: &str) {
+    write(dir.join(message), message);
+    world.git(dir, &["add", "."]);
+    world.git(dir, &["commit", "--quiet", "--message", message]);
+}
+
+#[test]
+fn repositories_of_every_kind_can_be_copied() {
+    let world = World::with_model();
+    let main = world.repo().to_owned();
+    commit(&world, &main, "one");
+    commit(&world, &main, "two");
+    let projects = world.home().join("projects");
+    let at = |name: &str| projects.join(name);
+    let path = |name: &str| at(name).to_str().unwrap().to_owned();
+    world.git(&main, &["worktree", "add", "--quiet", &path("tree")]);
+    world.git(
+        &main,
+        &["clone", "--quiet", "--depth=1", &format!("file://{}", main.display()), &path("shallow")],
+    );
+    world.git(&main, &["clone", "--quiet", "--shared", main.to_str().unwrap(), &path("borrower")]);
+    world.git(&main, &["clone", "--quiet", main.to_str().unwrap(), &path("detached")]);
+    world.git(&at("detached"), &["checkout", "--quiet", "--detach", "HEAD^"]);
+    world.git(&main, &["clone", "--quiet", main.to_str().unwrap(), &path("sparse")]);
+    commit(&world, &at("sparse"), "dir/inner");
+    world.git(&at("sparse"), &["sparse-checkout", "set", "none"]);
+    world.git(&main, &["init", "--quiet", &path("unborn")]);
+    world.git(&main, &["init", "--quiet", "--object-format=sha256", &path("sha256")]);
+    commit(&world, &at("sha256"), "one");
+    let kinds = ["tree", "shallow", "borrower", "detached", "sparse", "unborn", "sha256"];
+    thread::scope(|scope| {
+        for name in kinds {
+            let (world, dir) = (&world, at(name));
+            scope.spawn(move || round_trip(world, &dir, name));
+        }
+    });
+    let plain = world.root().join("plain");
+    write(plain.join("x"), "x");
+    world.pi(&["--clone", "shell", "--", "true"]).cwd(&plain).run().says(125, "so there is nothing to copy");
+    world.assert_nothing_left();
+}
+
+/// A file goes into a copy, and comes back changed.
+fn round_trip(world: &World, dir: &Path, kind: &str) {
+    write(dir.join("own"), "own\n");
+    let script = "git status --porcelain; git fsck --no-progress 2>/dev/null; echo more >>own; git log --format=%s | tail -n 1";
+    let name = format!("--clone={kind}");
+    let done = world.shell(&[&name], script).cwd(dir).run();
+    let first = match kind {
+        "unborn" => "",
+        "shallow" => "two\n",
+        _ => "one\n",
+    };
+    assert_eq!((done.code, done.out), (Some(0), format!("?? own\n{first}")), "{kind}: {}", done.err);
+    let branch = format!("pi/{kind}");
+    assert!(done.err.contains(&format!("the branch `{branch}`")), "{kind}: {}", done.err);
+    assert_eq!(world.git(dir, &["show", &format!("{branch}:own")]), "own\nmore\n", "{kind}");
+    let list = world.git(dir, &["ls-tree", "-r", "--name-only", &branch]);
+    assert_eq!(list.contains("dir/inner"), kind == "sparse", "{kind}: {list}");
+    world.pi(&["diff"]).cwd(dir).run().has_code(0);
+    world.pi(&["apply"]).cwd(dir).run().says(0, "1 file is as in");
+    assert_eq!(read(dir.join("own")), "own\nmore\n", "{kind}");
+    world.pi(&["drop", kind]).cwd(dir).run().has_code(0);
+}
+
+#[test]
+fn a_branch_of_the_users_is_never_moved() {
+    let world = World::with_model();
+    let repo = world.repo().to_owned();
+    commit(&world, &repo, "one");
+    let session = |script: &str| {
+        let done = world.shell(&["--clone"], script).run();
+        assert_eq!(done.code, Some(0), "{done:?}");
+        done.err
+    };
+    // The user's own branches have the names.
+    world.git(&repo, &["branch", "pi/copy/mine"]);
+    world.git(&repo, &["branch", "pi/copy-2"]);
+    let said = session(
+        "echo 1 >a; git checkout --quiet -b side; git commit --quiet --allow-empty -m side; git checkout --quiet main",
+    );
+    assert!(
+        said.contains("the branch `pi/copy-3`") && said.contains("its branch `side` is `pi/copy.side`"),
+        "{said}"
+    );
+    assert_eq!(world.git(&repo, &["log", "-1", "--format=%s", "pi/copy.side"]), "side\n");
+    // The user goes on with the branch: what comes later stands beside.
+    world.git(&repo, &["checkout", "--quiet", "pi/copy-3"]);
+    commit(&world, &repo, "mine");
+    let said = session("echo 2 >a");
+    assert!(said.contains("the branch `pi/copy-4`"), "{said}");
+    assert_eq!(world.git(&repo, &["log", "-1", "--format=%s", "pi/copy-3"]), "mine\n");
+    // Nobody has moved that one.
+    assert!(session("echo 3 >a").contains("the branch `pi/copy-4`"));
+    assert_eq!(world.git(&repo, &["show", "pi/copy-4:a"]), "3\n");
+    // A rebase that is left half-done stays as it is.
+    let said = session(
+        "echo x >b; git add b; git commit --quiet -m b; git checkout --quiet -b other HEAD^; echo y >b; git add b; \
+         git commit --quiet -m other; git rebase main >/dev/null 2>&1; git status | grep -q rebas; echo z >c",
+    );
+    assert!(said.contains("the branch `pi/copy-"), "{said}");
+    let done = world.shell(&["--clone"], "git rebase --abort && git log -1 --format=%s").run();
+    assert_eq!((done.code, done.out.as_str()), (Some(0), "other\n"), "{done:?}");
+    world.run_pi(&["drop", "copy"]).has_code(0);
+    world.assert_nothing_left();
+}

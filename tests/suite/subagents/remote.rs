@@ -1,0 +1,139 @@
+//! Subagents that finish: what becomes of their work.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use super::{assert_clean, branches, directory, reports, tasks, trees, words, world};
+use crate::world::{
+    World,
+    files::write,
+    model::{docker, source},
+};
+
+/// The remote of a repository, in a container of this test's own.
+struct Remote {
+    name: String,
+    address: String,
+    _held: Child,
+}
+
+impl Remote {
+    fn start(world: &World, socket: &str) -> Self {
+        fs::set_permissions(Path::new(socket), fs::Permissions::from_mode(0o777)).unwrap();
+        let name = format!("pi-e2e-remote-{}", std::process::id());
+        let mut held = Command::new("docker")
+            .args(["run", "--rm", "--interactive", "--init", "--network=bridge", "--label=pi.e2e=remote"])
+            .args(["--entrypoint=node", "--name", &name, "--mount"])
+            .arg(format!("type=bind,source={},target=/remote,readonly", source("tests/subagents").display()))
+            .args(["--mount", &format!("type=bind,source={socket},target=/socket")])
+            .args([&world.image(&[]), "/remote/remote.mjs"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut first = String::new();
+        BufReader::new(held.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        assert_eq!(first, "listening\n");
+        let format = "{{.NetworkSettings.Networks.bridge.IPAddress}}";
+        let address = docker(&["inspect", "--format", format, &name]);
+        Self { name, address, _held: held }
+    }
+
+    fn ask(&self, words: &[&str]) -> String {
+        docker(&[&["exec", &self.name, "curl", "-fsS"], words].concat())
+    }
+}
+
+#[test]
+fn two_at_once_are_pushed_and_get_their_pull_requests() {
+    let world = world("");
+    let socket = directory(&world, "socket");
+    let remote = Remote::start(&world, &socket);
+    world.git(world.repo(), &["remote", "add", "origin", "git@github.com:owner/repo.git"]);
+    // What leads to the stand-ins, in files of the agent's home.
+    let gitconfig = world.root().join("gitconfig");
+    let url = format!("http://{}:8080/git/", remote.address);
+    write(&gitconfig, format!("[url \"{url}\"]\n\tinsteadOf = git@github.com:\n"));
+    let gh = world.root().join("gh.yml");
+    write(&gh, "version: 1\nhttp_unix_socket: /socket/gh\n");
+    let mounts = [
+        format!("{}:/home/pi/.gitconfig:ro", gitconfig.display()),
+        format!("{}:/home/pi/.config/gh/config.yml:ro", gh.display()),
+        format!("{socket}:/socket:ro"),
+    ];
+    // Each waits until the other works.
+    let script = |own: &str, other: &str| {
+        format!(
+            "echo {own} >{own}.txt; git add .; git commit --quiet -m 'Add {own}'; n=0; \
+             until [ -e ../{other}/{other}.txt ]; do sleep 0.05; n=$((n+1)); [ $n -lt 400 ] || exit 1; done; \
+             echo saw {other}; sleep 0.2"
+        )
+    };
+    let (one, two) = (script("one", "two"), script("two", "one"));
+    let tasks = tasks(&[("one", &one), ("two", &two)]);
+    let mounts: Vec<&str> = mounts.iter().flat_map(|mount| ["--mount", mount.as_str()]).collect();
+    let said = world.pi(&[&mounts[..], &words(&tasks)].concat()).env("PI_GH_TOKEN", "token").run();
+    assert_eq!(said.code, Some(0), "{said:#?}");
+    let reports = reports(&said.out);
+    for (report, own, other) in [(reports[0], "one", "two"), (reports[1], "two", "one")] {
+        assert!(report.starts_with(&format!("The subagent `{own}` has finished.\n")), "{said:#?}");
+        for expected in [
+            "Pull request: https://github.com/owner/repo/pull/",
+            &format!("Branch: subagent/{own}, pushed to origin\n"),
+            &format!(" Add {own}\nFiles:\n  A {own}.txt\n"),
+            &format!("It says:\nsaw {other}"),
+        ] {
+            assert!(report.contains(expected), "no {expected:?}: {said:#?}");
+        }
+    }
+    let pushed = remote.ask(&["http://localhost:8080/branches"]);
+    assert_eq!(pushed, "subagent/one Add one\nsubagent/two Add two");
+    let pulls = remote.ask(&["--unix-socket", "/socket/gh", "http://localhost/pulls"]);
+    let mut pulls: Vec<serde_json::Value> = serde_json::from_str(&pulls).unwrap();
+    pulls.sort_by_key(|pull| pull["head"].to_string());
+    for (pull, own) in pulls.iter().zip(["one", "two"]) {
+        assert_eq!((&pull["title"], &pull["base"]), (&format!("Add {own}").into(), &"main".into()), "{pull}");
+        assert_eq!(pull["head"], format!("subagent/{own}"));
+    }
+    assert_eq!(pulls.len(), 2);
+    // Nothing but their branches is left.
+    assert_eq!(branches(&world), "main: first\nsubagent/one: Add one, first\nsubagent/two: Add two, first\n");
+    assert_eq!(trees(&world), [""; 0]);
+    assert!(!world.repo().join(".worktrees").exists());
+    assert_clean(&world);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_name_is_checked_and_a_taken_one_gets_a_number() {
+    let world = world("");
+    world.git(world.repo(), &["branch", "subagent/Same"]);
+    let tasks = tasks(&[("same", "true"), ("../up", "true"), ("-x", "true"), ("", "true")]);
+    let said = world.pi(&words(&tasks)).good();
+    let reports = reports(&said);
+    assert!(reports[0].starts_with("The subagent `same-2` (`same` was taken) has finished."), "{said}");
+    for report in &reports[1..] {
+        assert!(report.starts_with("`task` is no name"), "{said}");
+    }
+    assert_eq!(branches(&world), "main: first\nsubagent/Same: first\nsubagent/same-2: first\n");
+    assert!(!world.repo().join(".worktrees").exists());
+    assert_clean(&world);
+}
+
+#[test]
+fn without_the_setting_there_are_none() {
+    let world = world("subagents = false\n");
+    let said = world.pi(&words(&tasks(&[("one", "true")]))).good();
+    assert!(said.contains("spawn_subagent not found"), "{said}");
+    let world = self::world("");
+    let plan = world.plan(&["-ne", "-p", "x"]);
+    let command = plan["agent"]["command"].to_string();
+    assert!(!command.contains("--extension"), "{command}");
+    let plan = world.plan(&["shell", "--", "true"]);
+    assert!(plan["agent"]["env"].get("PI_BOX_SUBAGENTS").is_none(), "{plan}");
+}
