@@ -21,7 +21,7 @@ use std::{
 
 pub(crate) use self::{entry::Entry, name::is_open_to_all, target::Target};
 use self::{
-    entry::Origin,
+    entry::{Origin, Rule},
     name::{Host, printable, suffixes},
 };
 
@@ -29,7 +29,10 @@ use self::{
 pub(crate) const HOST_NAME: &str = "host.docker.internal";
 
 /// With more rules than this tinyproxy becomes slow: it tries one after the other.
-const MANY: usize = 2000;
+const MANY: usize = 10_000;
+
+/// tinyproxy reads 511 bytes a line; the tail of a longer one would be a rule of its own.
+const LONGEST_RULE: usize = 500;
 
 /// The default allowlist, for users without one.
 pub(crate) const DEFAULT: &str = include_str!("../assets/allowed_domains.txt");
@@ -179,11 +182,13 @@ impl Allowlist {
 
     /// The proxy's filter file, without entries that another one covers.
     pub(crate) fn filter(&self) -> String {
-        let mut rules: BTreeSet<String> = self.merged().into_iter().flat_map(Entry::rules).collect();
-        if self.learns {
-            rules.insert(learn::RULE.to_owned());
+        let mut groups: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+        for Rule { before, host, behind } in self.merged().into_iter().flat_map(Entry::rules) {
+            groups.entry((before, behind)).or_default().insert(host);
         }
-        rules.into_iter().map(|rule| rule + "\n").collect()
+        let learning = if self.learns { format!("{}\n", learn::RULE) } else { String::new() };
+        groups.iter().map(|((before, behind), hosts)| joined(before, hosts, behind)).collect::<String>()
+            + &learning
     }
 
     /// The same list with every public name besides.
@@ -225,6 +230,32 @@ impl Allowlist {
         }
         merged
     }
+}
+
+/// As few lines as hold a rule for each host: the proxy tries one line after the other, and each costs it memory.
+fn joined(before: &str, hosts: &BTreeSet<String>, behind: &str) -> String {
+    let mut lines = String::new();
+    let mut line: Vec<&str> = vec![];
+    let mut room = LONGEST_RULE;
+    let mut end = |line: &mut Vec<&str>| {
+        let hosts = line.join("|");
+        let hosts = if line.len() > 1 { format!("({hosts})") } else { hosts };
+        lines.push_str(&format!("{before}{hosts}{behind}\n"));
+        line.clear();
+    };
+    for host in hosts {
+        if host.len() + 1 > room && !line.is_empty() {
+            end(&mut line);
+            room = LONGEST_RULE;
+        }
+        if line.is_empty() {
+            room = room.saturating_sub(before.len() + behind.len() + 2);
+        }
+        line.push(host);
+        room = room.saturating_sub(host.len() + 1);
+    }
+    end(&mut line);
+    lines
 }
 
 /// The lines of a file with their numbers, without line ends and without a byte order mark.

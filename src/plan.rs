@@ -232,6 +232,7 @@ impl Inputs<'_> {
             hosts,
             // Old and new rules at once, and the broker's certificates.
             tmp: Room::mebibytes(16, 1000),
+            limits: Limits { memory: Some("384m".to_owned()), ..plain.limits },
             mounts: if self.relays().is_empty() {
                 vec![]
             } else {

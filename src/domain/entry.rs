@@ -107,20 +107,28 @@ impl Entry {
             && (self.lan || !other.lan)
     }
 
-    /// Anchored extended regular expressions for the proxy.
-    pub(super) fn rules(&self) -> Vec<String> {
-        let host = match &self.host {
-            Host::Name(name) => escaped(name),
-            Host::AndBelow(name) => format!(r"([-a-z0-9_]+\.)*{}", escaped(name)),
-            Host::Address(address) => escaped(&bracketed(*address)),
+    /// Its rules for the proxy.
+    pub(super) fn rules(&self) -> Vec<Rule> {
+        let below = if matches!(self.host, Host::AndBelow(_)) { r"([-a-z0-9_]+\.)*" } else { "" };
+        let (host, top) = match &self.host {
+            Host::Name(name) | Host::AndBelow(name) => match name.rsplit_once('.') {
+                Some((host, top)) => (escaped(host), format!(r"\.{top}")),
+                None => (escaped(name), String::new()),
+            },
+            Host::Address(address) => (escaped(&bracketed(*address)), String::new()),
         };
         let port = self.port;
-        let mut rules = vec![format!("^{host}:{port}$")];
+        let rule = |scheme: &str, after: &str| Rule {
+            before: format!("^{scheme}{below}"),
+            host: host.clone(),
+            behind: format!("{top}{after}"),
+        };
+        let mut rules = vec![rule("", &format!(":{port}$"))];
         if port == 80 {
-            rules.push(format!("^http://{host}(:80)?/"));
+            rules.push(rule("http://", "(:80)?/"));
         } else if self.lan {
             // Servers in a local network, such as model servers, mostly speak plain HTTP on a port of their own.
-            rules.push(format!("^http://{host}:{port}/"));
+            rules.push(rule("http://", &format!(":{port}/")));
         }
         rules
     }
@@ -132,6 +140,15 @@ impl Entry {
             Host::Address(_) => "",
         }
     }
+}
+
+/// An anchored extended regular expression for the proxy, in three parts. Rules that differ in the host alone can be one.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rule {
+    pub(super) before: String,
+    /// Without its last label.
+    pub(super) host: String,
+    pub(super) behind: String,
 }
 
 /// The entry as a user would write it.

@@ -187,11 +187,11 @@ fn an_empty_list_and_an_endless_one_are_told() {
     assert_eq!(empty.warnings(), ["the allowlist is empty: everything will be refused"]);
     assert_eq!(empty.filter(), "");
     let lines = |count: usize| (0..count).map(|n| format!("h{n}.example\n")).collect::<Vec<_>>().concat();
-    assert_eq!(file(&lines(2000)).unwrap().warnings(), [] as [&str; 0]);
-    let many = file(&lines(2001)).unwrap();
-    assert!(many.warnings()[0].starts_with("the allowlist has 2001 entries"), "{:?}", many.warnings());
-    let covered = file(&(lines(5000) + "*.some.example\n".repeat(3000).as_str())).unwrap();
-    assert!(covered.warnings()[0].starts_with("the allowlist has 5001 entries"), "{:?}", covered.warnings());
+    assert_eq!(file(&lines(10_000)).unwrap().warnings(), [] as [&str; 0]);
+    let many = file(&lines(10_001)).unwrap();
+    assert!(many.warnings()[0].starts_with("the allowlist has 10001 entries"), "{:?}", many.warnings());
+    let covered = file(&(lines(15_000) + "*.some.example\n".repeat(3000).as_str())).unwrap();
+    assert!(covered.warnings()[0].starts_with("the allowlist has 15001 entries"), "{:?}", covered.warnings());
 }
 
 #[test]
@@ -255,10 +255,10 @@ fn covered_entries_are_merged_in_the_filter_but_a_check_names_the_line() {
     assert_eq!(
         list.filter().lines().collect::<Vec<_>>(),
         [
+            r"^x\.example\.com:8080$",
             r"^([-a-z0-9_]+\.)*example\.com:443$",
             r"^([-a-z0-9_]+\.)*example\.com:80$",
             r"^http://([-a-z0-9_]+\.)*example\.com(:80)?/",
-            r"^x\.example\.com:8080$",
         ]
     );
     assert_eq!(list.matching("A.b.Example.com", 443).unwrap().origin().to_string(), "list:1");
@@ -279,6 +279,26 @@ fn a_rule_fits_the_buffer_of_the_proxy_and_holds_nothing_that_would_end_it() {
             assert!(rule.starts_with('^') && (rule.ends_with('$') || rule.ends_with('/')), "{rule}");
             assert!(rule.bytes().all(|b| b.is_ascii_graphic() && b != b'#'), "{rule}");
         }
+    }
+}
+
+#[test]
+fn hosts_share_rules_until_a_line_is_full() {
+    let list = file("b.example.com\n*.c.org\na.com\nd.org\n*.e.org\n").unwrap();
+    let rules = [r"^(a|b\.example)\.com:443$", r"^d\.org:443$", r"^([-a-z0-9_]+\.)*(c|e)\.org:443$"];
+    assert_eq!(list.filter().lines().collect::<Vec<_>>(), rules);
+
+    let name = |n: usize| format!("host{n}.{}.com", "x".repeat(n % 60 + 1));
+    let text: String = (0..1000).map(|n| name(n) + "\n").collect();
+    let list = file(&text).unwrap();
+    let filter = list.filter();
+    assert!(filter.lines().count() < 120 && filter.lines().all(|rule| rule.len() <= 500), "{filter}");
+    let filter = compiled(&filter);
+    for n in 0..1000 {
+        assert!(filter.is_match(&format!("{}:443", name(n))) && !filter.is_match(&format!("{}:80", name(n))));
+        assert!(
+            !filter.is_match(&format!("x{}:443", name(n))) && !filter.is_match(&format!("{}m:443", name(n)))
+        );
     }
 }
 

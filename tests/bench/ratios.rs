@@ -1,151 +1,139 @@
 //! What the launcher costs, as ratios measured in one run: whole processes, taking turns, medians after a warm-up.
 //!
-//! `cargo bench`, or `PI_BENCH_RUNS=31 cargo bench` for steadier figures. Needs what `tests/setup` makes ready.
+//! `cargo bench` prints a table in Markdown; `PI_BENCH_RUNS=31 cargo bench` makes its figures steadier, and
+//! `cargo bench -- agent memory` measures only what these words name. Needs what `tests/setup` makes ready.
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::{Duration, Instant},
+mod inside;
+mod memory;
+mod time;
+mod world;
+
+use std::{env, fs, process::Command};
+
+use crate::{
+    time::{Timed, alternate, at_once, median},
+    world::{World, shell},
 };
 
-const PI: &str = env!("CARGO_BIN_EXE_pi");
+/// A group of rows, and what measures it.
+type Group = (&'static str, fn(&World, usize));
+
+const GROUPS: [Group; 6] = [
+    ("sessions", sessions),
+    ("agent", inside::agent),
+    ("launcher", launcher),
+    ("together", together),
+    ("memory", memory::rows),
+    ("rules", inside::rules),
+];
 
 fn main() {
+    let words: Vec<String> = env::args().skip(1).collect();
     // `cargo test --benches` only asks whether it starts.
-    if !env::args().any(|arg| arg == "--bench") {
+    if !words.iter().any(|word| word == "--bench") {
         return;
     }
+    let runs = env::var("PI_BENCH_RUNS").ok().map_or(21, |text| text.parse().unwrap());
+    let wanted = |group: &str| {
+        let mut named = words.iter().filter(|word| !word.starts_with('-')).peekable();
+        named.peek().is_none() || named.any(|word| word == group)
+    };
     let world = World::new();
-    let runs: usize = env::var("PI_BENCH_RUNS").ok().map_or(15, |text| text.parse().unwrap());
-    println!("medians of {runs} runs, A and B taking turns\n");
-    println!("{:<58} {:>9} {:>9} {:>7}", "A against B", "A", "B", "A/B");
+    println!("Medians of {runs} runs, taking turns. {}.\n", world.machine());
+    println!("| measure | against | | | ratio |");
+    println!("|---|---|--:|--:|--:|");
+    for (name, measure) in GROUPS {
+        if wanted(name) {
+            measure(&world, runs);
+        }
+    }
+}
+
+/// A row of two figures and their ratio.
+fn row(what: &str, against: &str, [a, b]: [f64; 2], unit: &str) {
+    println!("| {what} | {against} | {a:.0} {unit} | {b:.0} {unit} | {:.2} |", a / b);
+}
+
+/// A row of one figure.
+fn figure(what: &str, value: &str) {
+    println!("| {what} | – | {value} | | |");
+}
+
+const VERSION: [&str; 2] = ["--", "--version"];
+
+const PROXY: [&str; 3] = ["--proxy", "--", "--version"];
+
+fn sessions(world: &World, runs: usize) {
+    let bare = world.bare_run(&VERSION);
+    let commands: [&dyn Fn() -> Command; 5] = [
+        &|| world.pi(&VERSION),
+        &|| world.with_a_key(&VERSION),
+        &|| shell(&bare),
+        &|| world.pi(&PROXY),
+        &|| shell(&world.script(&PROXY)),
+    ];
+    let [plain, keyed, bare, proxy, script] = alternate(runs, commands);
+    let whole = |times: &Vec<Timed>| median(times.iter().map(|time| time.whole));
+    let exit = |times: &Vec<Timed>| median(times.iter().map(|time| time.exit));
+    let barest = "the barest `docker run --rm`, same image, flags and mounts";
+    let steps = "its own dry run as a script, one step after the other";
+    row("`pi -- --version`", barest, [whole(&plain), whole(&bare)], "ms");
+    row("the same with a key", barest, [whole(&keyed), whole(&bare)], "ms");
+    row("`pi --proxy -- --version`", steps, [whole(&proxy), whole(&script)], "ms");
+    row("the same", barest, [whole(&proxy), whole(&bare)], "ms");
+    row("agent's last word to the prompt, `pi`", barest, [exit(&plain), exit(&bare)], "ms");
+    row("the same, `pi --proxy`", steps, [exit(&proxy), exit(&script)], "ms");
+}
+
+fn launcher(world: &World, runs: usize) {
+    world.write_list(10_000);
+    for n in 0..100_000 {
+        let dir = world.repo().join(format!("many/{}", n / 1000));
+        if n % 1000 == 0 {
+            fs::create_dir_all(&dir).unwrap();
+        }
+        fs::write(dir.join(n.to_string()), "").unwrap();
+    }
+    let few = world.another_repository();
     let docker = &|| {
         let mut docker = Command::new("docker");
         docker.arg("--version");
         docker
     };
-    let row = |what: &str, a: &dyn Fn() -> Command, b: &dyn Fn() -> Command| {
-        let (a, b) = alternate(runs, a, b);
-        println!("{what:<58} {:>6.0} ms {:>6.0} ms {:>7.2}", ms(a), ms(b), a.as_secs_f64() / b.as_secs_f64());
-    };
-    let open = world.bare_run();
-    row(
-        "pi -- --version, against a bare docker run of the same",
-        &|| world.pi(&["--", "--version"]),
-        &|| shell(&open),
-    );
-    row(
-        "pi --proxy -- --version, against its dry run as a script",
-        &|| world.pi(&["--proxy", "--", "--version"]),
-        &|| shell(&world.script(&["--proxy", "--", "--version"])),
-    );
-    row("pi --version, against docker --version", &|| world.pi(&["--version"]), docker);
-    row("pi --dry-run, against docker --version", &|| world.pi(&["--dry-run"]), docker);
-    row("pi ps (an idle sweep), against docker --version", &|| world.pi(&["ps"]), docker);
-}
-
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
-}
-
-fn shell(script: &str) -> Command {
-    let mut sh = Command::new("sh");
-    sh.arg("-c").arg(script);
-    sh
-}
-
-/// Medians of two commands that take turns, so that a machine which slows down slows both.
-fn alternate(runs: usize, a: &dyn Fn() -> Command, b: &dyn Fn() -> Command) -> (Duration, Duration) {
-    let time = |make: &dyn Fn() -> Command| {
-        let mut command = make();
-        let begun = Instant::now();
-        let output = command.stdin(Stdio::null()).output().unwrap();
-        let took = begun.elapsed();
-        assert!(output.status.success(), "{command:?}: {output:?}");
-        took
-    };
-    let mut times = (vec![], vec![]);
-    for run in 0..=runs {
-        let (one, other) = (time(a), time(b));
-        if run > 0 {
-            times.0.push(one);
-            times.1.push(other);
-        }
-    }
-    let median = |times: &mut Vec<Duration>| {
-        times.sort_unstable();
-        times[times.len() / 2]
-    };
-    (median(&mut times.0), median(&mut times.1))
-}
-
-/// A home and a repository of nobody's.
-struct World {
-    dir: tempfile::TempDir,
-    config: PathBuf,
-}
-
-impl World {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("repo/.git")).unwrap();
-        let config = std::env::var_os("XDG_CONFIG_HOME")
-            .map_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".config"), PathBuf::from);
-        let world = Self { dir, config: config.join("pi/setup.toml") };
-        let built = world.pi(&["build"]).output().unwrap();
-        assert!(built.status.success(), "run `tests/setup` first: {built:?}");
-        // Directories that a first session makes are not part of what is measured.
-        for args in [&["--", "--version"] as &[&str], &["--proxy", "--", "--version"]] {
-            assert!(world.pi(args).output().unwrap().status.success());
-        }
-        world
-    }
-
-    fn pi(&self, args: &[&str]) -> Command {
-        let mut pi = Command::new(PI);
-        pi.arg("--config").arg(&self.config).arg("--quiet").args(args);
-        pi.current_dir(self.dir.path().join("repo")).env("HOME", self.dir.path());
+    let in_few = |words: &[&str]| {
+        let mut pi = world.pi(words);
+        pi.current_dir(&few);
         pi
+    };
+    let commands: [&dyn Fn() -> Command; 7] = [
+        docker,
+        &|| in_few(&["--version"]),
+        &|| in_few(&["--dry-run"]),
+        &|| in_few(&["ps"]),
+        &|| in_few(&["check", "api.anthropic.com"]),
+        &|| world.pi(&["--allowed-domains", "list", "check", "host7.example7.com"]),
+        &|| world.pi(&["--dry-run"]),
+    ];
+    let names = [
+        "`pi --version`", "`pi --dry-run`", "`pi ps`", "`pi check`", "`pi check`, 10 000 entries",
+        "`pi --dry-run`, 100 000 files",
+    ];
+    let [docker, rest @ ..] =
+        alternate(runs, commands).map(|times| median(times.iter().map(|time| time.whole)));
+    for (name, time) in names.iter().zip::<[f64; 6]>(rest) {
+        row(name, "`docker --version`", [time, docker], "ms");
     }
-
-    /// The session as a script, one command after the other.
-    fn script(&self, args: &[&str]) -> String {
-        let args: Vec<&str> = std::iter::once("--dry-run").chain(args.iter().copied()).collect();
-        String::from_utf8(self.pi(&args).stdin(Stdio::null()).output().unwrap().stdout).unwrap()
-    }
-
-    /// `docker run --rm` with the same image, flags and mounts.
-    fn bare_run(&self) -> String {
-        let script = self.script(&["--", "--version"]);
-        let create = script.lines().find(|line| line.starts_with("docker create")).unwrap();
-        let profile = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/seccomp.json");
-        let words: Vec<&str> = create.trim_end_matches(">/dev/null").split(' ').collect();
-        let mut run = String::new();
-        let mut words = words.into_iter();
-        while let Some(word) = words.next() {
-            match word {
-                "create" => run.push_str("run "),
-                "--name" => drop(words.next()),
-                _ if word.starts_with("--security-opt=seccomp=") => {
-                    run += "--security-opt=seccomp=";
-                    run += &profile.display().to_string();
-                    run.push(' ');
-                }
-                _ => {
-                    run.push_str(word);
-                    run.push(' ');
-                }
-            }
-        }
-        run
-    }
+    fs::remove_dir_all(world.repo().join("many")).unwrap();
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = self.pi(&["clean", "--caches"]).output();
+fn together(world: &World, runs: usize) {
+    for words in [&VERSION as &[&str], &PROXY] {
+        let [alone] = alternate(runs, [&|| world.pi(words) as Command]);
+        let alone = median(alone.iter().map(|time| time.whole)) * 20.0;
+        let at_once = median((0..3).map(|_| at_once(20, &|| world.pi(words))));
+        let what = if words.len() == 2 { "20 `pi` at once" } else { "20 `pi --proxy` at once" };
+        row(what, "20 one after the other", [at_once, alone], "ms");
     }
 }

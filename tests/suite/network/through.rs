@@ -132,7 +132,7 @@ fn the_proxy_passes_the_listed_and_nothing_else() {
             script.sidecar_runs(&entry);
             match conf {
                 Some((from, to)) => script.replace(from, to),
-                None => script.replace("^allowed\\.test:443$", "allowed.test"),
+                None => script.replace("^(allowed|nx\\.allowed)\\.test:443$", "allowed.test"),
             }
         });
         await_answer(&session, "head CONNECT allowed.test:443 HTTP/1.1", |answer| answer.starts_with("200"));

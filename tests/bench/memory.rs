@@ -1,0 +1,102 @@
+//! The private memory of a session whose agent does nothing.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    process::Stdio,
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    figure,
+    world::{World, docker},
+};
+
+pub(crate) fn rows(world: &World, _: usize) {
+    for (name, words) in [("`pi`", &[] as &[&str]), ("`pi --proxy`", &["--proxy"])] {
+        let kib = of_a_session(world, words);
+        figure(
+            &format!("private memory of an idle session, {name}"),
+            &format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024),
+        );
+    }
+}
+
+/// In KiB, of everything but the agent itself: the launcher and its watcher, docker's clients, the engine's shims, and what
+/// runs in the containers.
+fn of_a_session(world: &World, words: &[&str]) -> u64 {
+    let words = [words, &["shell", "--", "sh", "-c", "echo up; cat"]].concat();
+    let mut session = world
+        .pi(&words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    BufReader::new(session.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert_eq!(first, "up\n");
+    thread::sleep(Duration::from_secs(2));
+    let parents = parents();
+    let launcher = session.id();
+    let mut all = below(&parents, launcher);
+    let clients: Vec<String> = all.iter().map(|pid| words_of(*pid)).collect();
+    for name in clients.iter().filter_map(|words| words.split('\0').find(|word| word.starts_with("pi-"))) {
+        let Ok(init) = docker(&["inspect", "--format={{.State.Pid}}", name]).parse::<u32>() else { continue };
+        all.push(parents[&init]);
+        all.extend(below(&parents, init));
+    }
+    // Whatever the gate started is the agent's.
+    let gates: Vec<u32> =
+        all.iter().copied().filter(|pid| words_of(*pid).contains("/usr/local/lib/pi/entry")).collect();
+    let agents: Vec<u32> =
+        gates.iter().flat_map(|gate| below(&parents, *gate)).filter(|pid| !gates.contains(pid)).collect();
+    all.retain(|pid| !agents.contains(pid));
+    all.sort_unstable();
+    all.dedup();
+    let sum = all.iter().map(|pid| private(*pid)).sum();
+    session.stdin.take().unwrap().flush().unwrap();
+    assert!(session.wait().unwrap().success());
+    sum
+}
+
+/// The parent of every process.
+fn parents() -> BTreeMap<u32, u32> {
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    processes
+        .filter_map(|pid: u32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+            Some((pid, parent))
+        })
+        .collect()
+}
+
+/// A process and its descendants.
+fn below(parents: &BTreeMap<u32, u32>, top: u32) -> Vec<u32> {
+    let mut found = vec![top];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(parents.iter().filter(|(_, its)| **its == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found
+}
+
+fn words_of(pid: u32) -> String {
+    fs::read(format!("/proc/{pid}/cmdline"))
+        .map(|words| String::from_utf8_lossy(&words).into_owned())
+        .unwrap_or_default()
+}
+
+/// In KiB.
+fn private(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    text.lines()
+        .filter(|line| line.starts_with("Private_"))
+        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .sum()
+}
