@@ -5,7 +5,7 @@ use warnings;
 # No rules are longer. They lie in memory and on a small /tmp.
 my $LONGEST_FILE = 2 << 20;
 my $LONGEST_WORD = 64;
-my %NAMES = map { $_ => 1 } qw(lan closed published tinyproxy.conf filter);
+my %NAMES = map { $_ => 1 } qw(lan closed published broker.lan tinyproxy.conf filter broker.cfg keys.map ca.pem);
 
 sub say_line { print STDOUT "pi-proxy: $_[0]\n" }
 

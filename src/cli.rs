@@ -64,9 +64,16 @@ pub(crate) struct Options {
     /// Allow the agent to reach HOST (can be repeated); implies --proxy
     #[arg(long, value_name = "HOST[:PORT]", conflicts_with = "no_network")]
     pub(crate) allow: Vec<String>,
-    /// Give the agent no network at all
+    /// Give the agent no network but its model
+    ///
+    /// With `--no-keys`, not even that.
     #[arg(long)]
     pub(crate) no_network: bool,
+    /// Give the agent no keys and no logins of model providers
+    ///
+    /// By default they stay outside, and the agent uses them through the session's broker. Config key: `keys`.
+    #[arg(long)]
+    pub(crate) no_keys: bool,
     /// Let the agent work on a copy; its work becomes the branch `pi/NAME`
     ///
     /// The repository is not mounted. The copy stays for later sessions of the same NAME, until `pi drop`. Default: the

@@ -8,7 +8,10 @@ mod space;
 mod subagents;
 mod value;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
@@ -67,6 +70,7 @@ pub(crate) struct Config {
     pub(crate) min_free: MinFree,
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
+    pub(crate) keys: Keys,
     /// `None` where the agent may start none.
     pub(crate) subagents: Option<Subagents>,
     pub(crate) git: GitAccess,
@@ -94,6 +98,23 @@ pub(crate) enum Network {
     None,
     /// The scripted model of `pi demo`.
     Demo,
+}
+
+/// Where the keys and logins of model providers are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Keys {
+    /// The session has none.
+    None,
+    /// Inside, as variables and files of the agent.
+    Env,
+    /// With the broker, but for these providers' keys, which are inside.
+    Broker { inside: BTreeSet<String> },
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self::Broker { inside: BTreeSet::new() }
+    }
 }
 
 /// How sessions have the repository's git directory.
@@ -198,6 +219,7 @@ impl Config {
             env: vec![],
             lan: vec![],
             persist: vec![],
+            keys: Keys::None,
             hide: Some(Patterns::default()),
             clone: None,
             subagents: None,
@@ -270,6 +292,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
             None => Some(text(user.runtime, base.runtime)).filter(|name| !name.is_empty()),
         },
         persist: persist(user.persist),
+        keys: if options.no_keys { Keys::None } else { user.keys.or(base.keys).unwrap_or_default() },
         subagents: subagents::resolve(user.subagents, base.subagents),
         git: user.git.or(base.git).unwrap_or(GitAccess::Private),
         wipe_auth: user.wipe_auth.or(base.wipe_auth).unwrap_or(WipeAuth::Never),

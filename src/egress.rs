@@ -1,5 +1,7 @@
 //! The restricted network's configuration: the sources of the allowlist, and the sidecar's files.
 
+mod told;
+
 use std::{
     fs,
     io::{self, Write as _},
@@ -10,6 +12,7 @@ use std::{
 use anyhow::Context as _;
 use serde::Serialize;
 
+pub(crate) use self::told::{Brokered, Told};
 use crate::{
     config::Config,
     domain::{self, Allowlist, Problems, Source, upstream::Upstream},
@@ -39,40 +42,22 @@ pub(crate) struct Sources {
     pub(crate) text: Option<String>,
 }
 
-/// What the sidecar is told.
+/// What the sidecar is told of an allowlist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Rendered {
     /// A secret if it has the address of the host's own proxy, which may hold a password.
     pub(crate) conf: Value,
     pub(crate) filter: String,
     pub(crate) lan: String,
-    /// This machine's own addresses, public ones too: no name may lead to them.
-    pub(crate) closed: String,
-    /// The agent's ports that are published, `ADDRESS PORT` a line. The plan knows the address.
-    pub(crate) published: String,
 }
 
 /// The sidecar takes no longer file, in bytes.
 const LONGEST_FILE: usize = 2 << 20;
 
 impl Rendered {
-    /// The files from which routes are laid, once.
-    fn routes(&self) -> [(&'static str, &[u8]); 3] {
-        [
-            ("lan", self.lan.as_bytes()),
-            ("closed", self.closed.as_bytes()),
-            ("published", self.published.as_bytes()),
-        ]
-    }
-
     /// The files that change with the rules.
     fn rules(&self) -> [(&'static str, &[u8]); 2] {
         [("tinyproxy.conf", self.conf.bytes()), ("filter", self.filter.as_bytes())]
-    }
-
-    /// Everything, as a new sidecar reads it from its stdin.
-    pub(crate) fn first_words(&self) -> Vec<u8> {
-        [words(&self.routes(), "routes"), self.new_rules()].concat()
     }
 
     /// The rules, as a running sidecar reads them.
@@ -222,16 +207,13 @@ pub(crate) fn render(list: &Allowlist, host: &Host) -> anyhow::Result<Rendered> 
     let lan = list.lan() + &upstream.as_ref().map(Upstream::lan).unwrap_or_default();
     let conf = domain::upstream::conf(TEMPLATE, list, upstream.as_ref());
     let conf = if upstream.is_some() { Value::Secret(Secret::new(conf.into())) } else { Value::Plain(conf) };
-    let closed =
-        host.addresses.iter().fold(String::new(), |lines, address| lines + &address.to_string() + "\n");
-    let rendered = Rendered { closed, conf, filter: list.filter(), lan, published: String::new() };
-    for (name, text) in rendered.routes().iter().chain(&rendered.rules()) {
-        if text.len() > LONGEST_FILE {
-            return Err(Hinted::error(
-                format!("the allowlist is too long: the proxy takes no `{name}` of more than 2 MiB"),
-                "name whole zones, such as `*.example.com`, instead of every host",
-            ));
-        }
+    let rendered = Rendered { conf, filter: list.filter(), lan };
+    if rendered.rules().iter().any(|(_, text)| text.len() > LONGEST_FILE) || rendered.lan.len() > LONGEST_FILE
+    {
+        return Err(Hinted::error(
+            "the allowlist is too long: the proxy takes no more than 2 MiB of it",
+            "name whole zones, such as `*.example.com`, instead of every host",
+        ));
     }
     Ok(rendered)
 }

@@ -17,7 +17,8 @@ use anyhow::Context as _;
 use crate::{
     agent,
     agent_dir::{
-        layout::{self, Layout},
+        entry::{LOGINS, MODELS},
+        layout::{self, Layout, OtherLogins},
         live::Live,
         settings::Scope,
         take_back,
@@ -26,8 +27,10 @@ use crate::{
     files::Identity,
     host::{EngineKind, Host, Owner},
     inside,
+    keys::{self, Commands, Keys},
     purpose::Purpose,
     report::{Finding, Hinted, quote},
+    secret::{Secret, Value},
     workspace::Workspace,
     written::{Written, real},
 };
@@ -51,6 +54,7 @@ pub(crate) struct Facts {
     pub(crate) agent_dir: PathBuf,
     /// What the session gets of it.
     pub(crate) layout: Layout,
+    pub(crate) keys: Keys,
     /// `~/.agents/skills`, where it exists.
     pub(crate) skills: Option<PathBuf>,
     /// `~/.config/acli`, where it exists.
@@ -82,6 +86,7 @@ impl Facts {
         workspace: &Workspace,
         who: Owner,
         purpose: Purpose,
+        commands: Commands,
     ) -> anyhow::Result<Self> {
         let written = Written::load(host).and(workspace.dirs()).and_around(host);
         let mut findings = Vec::new();
@@ -95,8 +100,10 @@ impl Facts {
         let binds = look.binds()?;
         look.repository(&binds)?;
         let writable = look.writable(&binds)?;
-        let (credentials, lost) = look.credentials()?;
-        let layout = look.layout(purpose)?;
+        let live = Live::look(&agent_dir)?;
+        let keys = look.keys(&live, purpose, commands)?;
+        let (credentials, lost) = look.credentials(&keys)?;
+        let layout = look.layout(&live, &keys, purpose)?;
         findings.extend(lost);
         findings.extend(selinux(&workspace.root));
         findings.extend(look.allowlist(&writable));
@@ -122,6 +129,7 @@ impl Facts {
         };
         Self {
             layout,
+            keys,
             skills,
             acli,
             binds,
@@ -248,12 +256,36 @@ impl Look<'_> {
         Ok(writable)
     }
 
+    /// The keys, and where each is.
+    fn keys(&self, live: &Live, purpose: Purpose, commands: Commands) -> anyhow::Result<Keys> {
+        let text = |name: &str| live.texts.get(name).map(String::as_str);
+        Keys::gather(&keys::Sources {
+            config: self.config,
+            host: self.host,
+            written: self.written,
+            auth: text(LOGINS),
+            models: text(MODELS),
+            purpose,
+            commands,
+        })
+    }
+
     /// What the session gets of the agent's directory.
-    fn layout(&self, purpose: Purpose) -> anyhow::Result<Layout> {
+    fn layout(&self, live: &Live, keys: &Keys, purpose: Purpose) -> anyhow::Result<Layout> {
+        let text = |text: &str| {
+            if keys.has_some_inside {
+                Value::Secret(Secret::new(text.into()))
+            } else {
+                Value::Plain(text.to_owned())
+            }
+        };
         let layout = Layout::new(&layout::Inputs {
-            live: &Live::look(self.agent_dir)?,
+            live,
             root: &self.workspace.root,
             cwd: &self.workspace.cwd,
+            models: text(&keys.agent.models),
+            logins: text(&keys.agent.auth),
+            other_logins: if keys.gives_mcp() { OtherLogins::Inside } else { OtherLogins::Outside },
             persist: &self.config.persist,
             decisions: &take_back::decisions(&real(&self.host.state_dir()))?,
             scope: match purpose {
@@ -288,10 +320,10 @@ impl Look<'_> {
     }
 
     /// Files that variables name.
-    fn credentials(&self) -> anyhow::Result<(Credentials, Vec<Finding>)> {
+    fn credentials(&self, keys: &Keys) -> anyhow::Result<(Credentials, Vec<Finding>)> {
         let mut found = Vec::new();
         let mut lost = Vec::new();
-        for &variable in agent::CREDENTIAL_PATHS {
+        for &variable in agent::CREDENTIAL_PATHS.iter().filter(|variable| keys.gives(variable)) {
             let Some(value) = self.host.var(variable) else { continue };
             match self.written.follow(&self.host.expand(value)) {
                 Err(astray) => lost.push(Finding::plain(format!(

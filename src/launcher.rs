@@ -28,6 +28,7 @@ use crate::{
         build::{Builder, Effort},
         known::Known,
     },
+    keys::Commands,
     lang::{Choice, Variant},
     plan::{Choices, Inputs, Mount, Plan, Reach},
     purpose::{Program, Purpose},
@@ -148,7 +149,8 @@ impl Launcher {
         let config = self.trusted(Config::load(&self.options, &self.host, Some(&workspace.root))?)?;
         let config = settle(config);
         let (who, as_root) = facts::who(&self.host, &workspace);
-        let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose)?;
+        let commands = if self.options.dry_run.is_some() { Commands::Skip } else { Commands::Run };
+        let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose, commands)?;
         let cloning = Cloning::of(&config, &self.host, &workspace, &program)?;
         let facts = match (&cloning, program.sees_the_repository()) {
             // Hidden files do not go into the copy.
@@ -198,12 +200,13 @@ impl Launcher {
 
     /// Tells what the session does not have of the agent's directory; most of it once on this machine.
     fn tell(&self, facts: &Facts) -> anyhow::Result<()> {
-        let notices = facts.layout.notices.clone();
+        let notices = [facts.layout.notices.clone(), facts.keys.notices.clone()].concat();
         let fresh = match self.options.dry_run {
             Some(_) => notices,
             None => untold(notices, &real(&self.host.state_dir()))?,
         };
         fresh.iter().for_each(Notice::say);
+        facts.keys.note.iter().for_each(report::note);
         Ok(())
     }
 

@@ -30,11 +30,12 @@
 //! | `docker` | docker's flags, messages and outcomes |
 //! | `plan` | everything that a session consists of, as a value |
 //! | `facts` | the parts of the host that a session gets |
+//! | `keys` | which keys are with the broker, and which inside |
 //! | `git` | the agent's own git directory, and what it leaves in a work tree |
 //! | `written`, `control` | places where agents can write; requests from verbs to a session's launcher |
 //! | `record`, `copies`, `egress` | a session's id, directory, lock and record; the same of a copy; the sources of an allowlist |
 //! | `config` | layers of settings, and one resolver |
-//! | `agent_dir`, `cli`, `workspace`, `scratch` | a session's own agent directory; the command line; the repository; scratch directories |
+//! | `agent_dir`, `broker`, `cli`, `workspace`, `scratch` | a session's own agent directory; what keeps keys outside; the command line; the repository; scratch directories |
 //! | `host`, `lang`, `purpose`, `refused`, `signals` | the machine and the process; languages; purposes of a session; refused destinations; signals |
 //! | `agent`, `domain`, `files`, `inside`, `report`, `secret`, `url` | the agent's command line and logins; the allowlist's language; files that others may exchange; paths in the sandbox; stderr and stdout; secret values; addresses for a browser |
 //!
@@ -52,6 +53,7 @@
 
 mod agent;
 mod agent_dir;
+mod broker;
 mod cli;
 mod config;
 mod control;
@@ -67,6 +69,7 @@ mod git;
 mod host;
 mod image;
 mod inside;
+mod keys;
 mod lang;
 mod launcher;
 mod plan;

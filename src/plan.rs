@@ -19,13 +19,15 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    agent_dir::{entry::LOGINS, laid::Laid},
+    agent,
+    agent_dir::laid::Laid,
+    broker::Broker,
     config::{Access, Config, Limits, Published},
-    egress::{Rendered, Sources},
+    egress::{Rendered, Sources, Told},
     facts::Facts,
     git::given::Given,
     host::{Host, Owner, hex},
-    inside,
+    inside, keys,
     purpose::{Program, Purpose},
     record::{Record, SessionId},
     workspace::Workspace,
@@ -93,25 +95,6 @@ impl Reach {
             Self::Demo => "demo",
         }
     }
-
-    fn attachment(&self, id: &SessionId, config: &Config, subnet: Subnet) -> Attachment {
-        match self {
-            Self::Open => Attachment::Bridge { publish: config.publish.clone(), dns: vec![] },
-            Self::None => Attachment::None,
-            Self::Proxy(..) | Self::Demo => {
-                Attachment::Internal { network: id.network(), address: subnet.agent() }
-            }
-        }
-    }
-
-    /// Names that the agent's container knows without a resolver.
-    fn hosts(&self, subnet: Subnet) -> BTreeMap<&'static str, Named> {
-        match self {
-            Self::Open => BTreeMap::from([(MACHINE, Named::Machine)]),
-            Self::Demo => BTreeMap::from([("model", Named::Address(subnet.model()))]),
-            Self::None | Self::Proxy(..) => BTreeMap::new(),
-        }
-    }
 }
 
 /// What may turn out otherwise while a session comes up, and then is planned anew.
@@ -139,8 +122,10 @@ pub(crate) struct Plan {
     pub(crate) sidecar: Option<Container>,
     /// The sidecar's address on the session's network.
     pub(crate) sidecar_address: Option<Ipv4Addr>,
+    /// The agent's address there, where it is on another network besides.
+    pub(crate) agent_address: Option<Ipv4Addr>,
     /// What the sidecar is told on its stdin, and nowhere else.
-    pub(crate) rules: Option<Rendered>,
+    pub(crate) told: Option<Told>,
     pub(crate) model: Option<Container>,
     /// What is copied before the agent starts, in words.
     pub(crate) copied: Option<String>,
@@ -179,6 +164,62 @@ impl Inputs<'_> {
         Subnet::choose(self.id, self.choices.attempt, self.host)
     }
 
+    /// The broker, if the program may ask for a model.
+    fn broker(&self) -> Option<&Broker> {
+        let Program { purpose, words } = self.program;
+        let asks = match purpose {
+            Purpose::Shell => true,
+            Purpose::Work => agent::runs_a_model(words, &self.config.images.agent_version),
+            Purpose::SetUp | Purpose::Login | Purpose::Demo | Purpose::Proof => false,
+        };
+        self.facts.keys.broker.as_ref().filter(|_| asks)
+    }
+
+    /// Where the agent's container is created.
+    fn attachment(&self) -> Attachment {
+        match self.reach {
+            // Another network comes to it, where there is a broker.
+            Reach::Open => Attachment::Bridge { publish: self.config.publish.clone(), dns: vec![] },
+            Reach::None if self.broker().is_none() => Attachment::None,
+            Reach::None | Reach::Proxy(..) | Reach::Demo => {
+                Attachment::Internal { network: self.id.network(), address: self.subnet().agent() }
+            }
+        }
+    }
+
+    /// Names that the agent's container knows without a resolver.
+    fn hosts(&self) -> BTreeMap<String, Named> {
+        let own = match self.reach {
+            Reach::Open => Some((MACHINE, Named::Machine)),
+            Reach::Demo => Some(("model", Named::Address(self.subnet().model()))),
+            Reach::None | Reach::Proxy(..) => None,
+        };
+        let broker = self.broker().map(|_| (keys::NAME, Named::Address(self.subnet().sidecar())));
+        own.into_iter().chain(broker).map(|(name, who)| (name.to_owned(), who)).collect()
+    }
+
+    fn sidecar(&self, plain: Container) -> Container {
+        let mut hosts = BTreeMap::from([(MACHINE.to_owned(), Named::Machine)]);
+        // The broker asks a resolver. Who asks the proxy for one of these names, with a key of his own, gets nowhere.
+        let providers = self.broker().iter().flat_map(|broker| broker.hosts()).collect::<Vec<_>>();
+        hosts.extend(providers.into_iter().map(|name| (name, Named::Address(Ipv4Addr::LOCALHOST))));
+        let publish = match self.reach {
+            Reach::Proxy(..) => self.config.publish.as_slice(),
+            Reach::Open | Reach::None | Reach::Demo => &[],
+        };
+        let publish = publish.iter().zip(PUBLISHED_FROM..);
+        let publish = publish.map(|(Published { host, .. }, agent)| Published { host: *host, agent });
+        Container {
+            privileges: Privileges::RoutesThenNone,
+            network: Attachment::Bridge { publish: publish.collect(), dns: self.config.dns.clone() },
+            hosts,
+            // Old and new rules at once, and the broker's certificates.
+            tmp: Room::mebibytes(16, 1000),
+            command: vec![PROXY_PORT.to_string()],
+            ..plain
+        }
+    }
+
     /// Who the agent is, where it is not who we are.
     fn other_owner(&self) -> Option<Owner> {
         (self.host.uid == 0 && self.who.uid != 0).then_some(self.who)
@@ -197,41 +238,32 @@ impl Plan {
         let subnet = inputs.subnet();
         let mut files = vec![File::session(&seccomp, SECCOMP)];
         let agent = agent_container(&inputs, &labels, &seccomp)?;
-        let network = matches!(reach, Reach::Proxy(..) | Reach::Demo).then(|| Network {
+        let has_broker = inputs.broker().is_some();
+        let network = (has_broker || matches!(reach, Reach::Proxy(..) | Reach::Demo)).then(|| Network {
             name: id.network(),
             subnet: subnet.cidr(),
             labels: labels.clone(),
         });
         let companion = |name, role, image: &str| companion(name, role, image, &labels, &seccomp, &inputs);
-        let (mut sidecar, mut rules, mut model) = (None, None, None);
-        match reach {
-            Reach::Open | Reach::None => {}
-            Reach::Proxy(rendered, _) => {
-                let published = published(&inputs.config.publish, subnet.agent());
-                rules = Some(Rendered { published, ..(**rendered).clone() });
-                let publish = inputs.config.publish.iter().zip(PUBLISHED_FROM..);
-                let publish = publish.map(|(Published { host, .. }, agent)| Published { host: *host, agent });
-                sidecar = Some(Container {
-                    privileges: Privileges::RoutesThenNone,
-                    network: Attachment::Bridge {
-                        publish: publish.collect(),
-                        dns: inputs.config.dns.clone(),
-                    },
-                    hosts: BTreeMap::from([(MACHINE, Named::Machine)]),
-                    // Old and new rules at once.
-                    tmp: Room::mebibytes(8, 1000),
-                    command: vec![PROXY_PORT.to_string()],
-                    ..companion(id.sidecar(), Role::Proxy, &choices.sidecar_image)
-                });
-            }
-            Reach::Demo => {
-                let demo = state.join("demo");
-                files.push(File::session(&demo.join("model.mjs"), MODEL));
-                files.push(File::session(&demo.join("check.sh"), CHECK));
-                let plain = companion(id.model(), Role::Model, &choices.agent_image);
-                model = Some(demo_model(plain, demo, &inputs));
-            }
-        }
+        let rules = match reach {
+            Reach::Proxy(rendered, _) => Some((**rendered).clone()),
+            Reach::Open | Reach::None | Reach::Demo => None,
+        };
+        let sidecar = (has_broker || rules.is_some())
+            .then(|| inputs.sidecar(companion(id.sidecar(), Role::Proxy, &choices.sidecar_image)));
+        let brokered = inputs.broker().and_then(|_| inputs.facts.keys.brokered(subnet.sidecar()));
+        let published = match reach {
+            Reach::Proxy(..) => published(&inputs.config.publish, subnet.agent()),
+            Reach::Open | Reach::None | Reach::Demo => String::new(),
+        };
+        let told = sidecar.as_ref().map(|_| Told::new(rules, published, brokered, host)).transpose()?;
+        let model = matches!(reach, Reach::Demo).then(|| {
+            let demo = state.join("demo");
+            files.push(File::session(&demo.join("model.mjs"), MODEL));
+            files.push(File::session(&demo.join("check.sh"), CHECK));
+            demo_model(companion(id.model(), Role::Model, &choices.agent_image), demo, &inputs)
+        });
+        let agent_address = (has_broker && matches!(reach, Reach::Open)).then(|| subnet.agent());
         let sidecar_address = sidecar.is_some().then(|| subnet.sidecar());
         let state = state.to_owned();
         Ok(Self {
@@ -242,7 +274,8 @@ impl Plan {
             network,
             sidecar,
             sidecar_address,
-            rules,
+            agent_address,
+            told,
             model,
             copied: inputs.copy.map(|copy| copy.tale.clone()),
             git: Hatch::of(&inputs, &labels),
@@ -266,7 +299,7 @@ fn record(inputs: &Inputs<'_>) -> Record {
             Reach::Proxy(_, sources) => Some(sources.file.clone()),
             _ => None,
         },
-        login: facts.agent_dir.join(LOGINS),
+        agent_dir: facts.agent_dir.clone(),
     }
 }
 
@@ -275,7 +308,7 @@ fn agent_container(
     labels: &BTreeMap<String, String>,
     seccomp: &Path,
 ) -> anyhow::Result<Container> {
-    let Inputs { id, choices, config, host, workspace, who, program, reach, .. } = inputs;
+    let Inputs { id, choices, config, host, workspace, who, program, .. } = inputs;
     let mut mounts = agent_mounts(inputs);
     mounts.extend(workspace_mounts(inputs, labels));
     let mut mounts = unique(mounts);
@@ -287,7 +320,7 @@ fn agent_container(
         labels: labels.clone(),
         user: Some(*who),
         privileges: Privileges::None,
-        network: reach.attachment(id, config, inputs.subnet()),
+        network: inputs.attachment(),
         env: environment(inputs, &mounts)?,
         mounts,
         limits: config.limits.clone(),
@@ -300,7 +333,7 @@ fn agent_container(
             Purpose::Demo | Purpose::Proof => Streams::Silent,
             _ => Streams::of(host.terminal.stdin, host.terminal.stdout),
         },
-        hosts: reach.hosts(inputs.subnet()),
+        hosts: inputs.hosts(),
         workdir: Some(match program.purpose {
             Purpose::SetUp if !program.reads_the_repository() => PathBuf::from(inside::HOME),
             Purpose::Login => PathBuf::from("/tmp"),

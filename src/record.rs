@@ -55,8 +55,9 @@ pub(crate) struct Record {
     pub(crate) started: u64,
     /// The allowlist's file, if the network is restricted.
     pub(crate) allowlist: Option<PathBuf>,
-    /// The login file, whose backup lies beside the record.
-    pub(crate) login: PathBuf,
+    /// The agent's directory on the host, in which an interrupted change of packages leaves something.
+    #[serde(default)]
+    pub(crate) agent_dir: PathBuf,
 }
 
 impl Record {
@@ -72,7 +73,7 @@ impl Record {
             network: "proxy".to_owned(),
             started: 0,
             allowlist: None,
-            login: "/l".into(),
+            agent_dir: "/l".into(),
         }
     }
 
@@ -260,7 +261,7 @@ fn entries(host: &Host) -> impl Iterator<Item = (SessionId, PathBuf)> {
 }
 
 /// The sessions that have a directory here, dead or alive.
-pub(crate) fn entries_of(dir: &Path) -> impl Iterator<Item = (SessionId, PathBuf)> + use<> {
+fn entries_of(dir: &Path) -> impl Iterator<Item = (SessionId, PathBuf)> + use<> {
     let list = fs::read_dir(dir).into_iter().flatten().flatten();
     list.filter_map(|entry| Some((SessionId::parse(entry.file_name().to_str()?)?, entry.path())))
 }

@@ -1,5 +1,6 @@
 //! The life of a session: claim, up, attach, down.
 
+mod answers;
 mod awaited;
 mod browser;
 mod cache;
@@ -8,7 +9,6 @@ mod commits;
 pub(crate) mod copy;
 mod hidden;
 mod left;
-mod login;
 mod prepare;
 mod proxy_log;
 mod settings;
@@ -20,7 +20,13 @@ mod teardown;
 mod up;
 mod watcher;
 
-use std::{os::unix::process::ExitStatusExt as _, path::Path, sync::Arc, time::Duration};
+use std::{
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM};
 
@@ -28,7 +34,6 @@ use self::{
     awaited::{Awaited, Came},
     browser::Browser,
     commits::Commits,
-    login::back_up,
     sidecar::Sidecar,
     space::{Space, Watch},
     steer::{Phase, Steer},
@@ -98,13 +103,12 @@ pub(crate) struct Needs<'a> {
 /// Any step failed, or a signal came; everything is taken down all the same.
 pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyhow::Result<u8> {
     let with_name = |name: &str| Choices { name: name.to_owned(), ..choices.clone() };
-    let mut known = None;
+    let mut root = PathBuf::new();
     let claim = Claim::take(needs.host, id, needs.naming, |name| {
         let record = (needs.plan)(&with_name(name))?.record;
-        known = Some((record.login.clone(), record.repository.clone()));
+        root.clone_from(&record.repository);
         Ok(record)
     })?;
-    let (login, root) = known.unwrap_or_default();
     let steer = Arc::new(Steer::new(&claim.name, needs.host, needs.signals, needs.sources));
     let server = Server::start(&claim.dir, steer.clone())?;
     let docker = needs.docker.clone().holding(claim.lock.clone());
@@ -114,7 +118,6 @@ pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyho
         host: needs.host,
         id: id.clone(),
         dir: claim.dir.clone(),
-        login,
         root,
         list: needs.list.map(Path::to_owned),
         packages: None,
@@ -146,7 +149,6 @@ fn live(
     let space = Space::of(&first, needs.host, needs.min_free);
     space.check()?;
     prepare::prepare(&first)?;
-    back_up(&teardown.login, &claim.dir)?;
     teardown.watcher = Some(Watcher::start(&claim.dir, docker)?);
     if let Some(copy) = needs.copy {
         // The container that fills it is of the same image.
@@ -156,12 +158,18 @@ fn live(
         signals.check()?;
     }
     let plan = up::up(needs, choices, claim)?;
-    if let (Some(network), Some(sidecar), Some(address), Some(rules)) =
-        (&plan.network, &plan.sidecar, plan.sidecar_address, &plan.rules)
+    if let (Some(network), Some(sidecar), Some(address), Some(told)) =
+        (&plan.network, &plan.sidecar, plan.sidecar_address, &plan.told)
     {
-        docker.connect(network, &sidecar.name, address)?;
+        let agent = &plan.agent;
+        thread::scope(|scope| {
+            let agent =
+                plan.agent_address.map(|own| scope.spawn(move || docker.connect(network, agent, own)));
+            let sidecar = docker.connect(network, sidecar, address);
+            agent.map_or(Ok(()), |thread| thread.join().expect("connecting does not panic")).and(sidecar)
+        })?;
         signals.check()?;
-        let sidecar = Sidecar::start(docker, sidecar, &plan.agent.name, &claim.dir, rules)?;
+        let sidecar = Sidecar::start(docker, sidecar, &plan.agent.name, &claim.dir, told)?;
         teardown.sidecar = Some(Arc::new(sidecar));
     }
     if let Some(model) = &plan.model {
@@ -195,7 +203,8 @@ fn live(
         if let Some(clearer) = known_refusal(&said) {
             return Err(clearer);
         }
-        anyhow::bail!("the proxy could not be started, so the agent was not: {said}");
+        let what = if sidecar.restricts() { "proxy" } else { "keys' broker" };
+        anyhow::bail!("the {what} could not be started, so the agent was not: {said}");
     }
     if outcome.is_ok() && shown.status().code().is_some() {
         // The engine has removed the agent's container before its client returned.

@@ -72,7 +72,7 @@ impl Written {
         std::env::join_paths(dirs).unwrap_or_default()
     }
 
-    fn is_fit(&self, path: &Path) -> bool {
+    pub(crate) fn is_fit(&self, path: &Path) -> bool {
         self.follow(path).is_ok_and(|real| self.holds(&real).is_none())
     }
 

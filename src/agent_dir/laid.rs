@@ -10,12 +10,12 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    entry::{SETTINGS, TRANSCRIPTS, TRUST},
+    entry::{LOGINS, MODELS, OTHER_LOGINS, SETTINGS, TRANSCRIPTS, TRUST},
     fd::{Dir, Kind, Made, PRIVATE_DIR, PRIVATE_FILE},
     layout::{Copy, Kept, Layout},
     settings::Scope,
 };
-use crate::{files::Identity, host::Owner, inside::Access, report::Hinted};
+use crate::{files::Identity, host::Owner, inside::Access, report::Hinted, secret::Value};
 
 /// In the session's directory.
 pub(crate) const DIRECTORY: &str = "agent";
@@ -34,7 +34,7 @@ const LEFT_INSIDE: &str = ".pi-left";
 pub(crate) const IN_MEMORY: [&str; 2] = ["", TRANSCRIPTS];
 
 /// The copies of which something can come back, or is told.
-pub(crate) const RETURNING: [&str; 2] = [SETTINGS, TRUST];
+pub(crate) const RETURNING: [&str; 3] = [SETTINGS, TRUST, LOGINS];
 
 /// Where a layout goes.
 #[derive(Debug, Clone, Copy)]
@@ -75,17 +75,23 @@ pub(crate) enum Making {
     Directory,
     /// A file, with what this one has where it exists.
     File(Option<PathBuf>),
+    /// A file with this in it.
+    Text(Value),
 }
 
 /// The same as [`lay`] without doing it, for whoever shows or remembers it.
 pub(crate) fn planned(layout: &Layout, session: &Path, live: &Path) -> Vec<Planned> {
     let at = session.join(DIRECTORY);
     let write = Access::ReadWrite;
-    let copy = |Copy { name, access, .. }: &Copy| Planned {
+    let copy = |Copy { name, access, text }: &Copy| Planned {
         source: at.join(name),
         target: name.into(),
         access: *access,
-        made: Making::File(Some(live.join(name))),
+        made: if [LOGINS, MODELS].contains(name) {
+            Making::Text(text.clone())
+        } else {
+            Making::File(Some(live.join(name)))
+        },
     };
     let read = layout.read.iter().map(|read| Planned {
         source: live.join(&read.name),
@@ -96,7 +102,7 @@ pub(crate) fn planned(layout: &Layout, session: &Path, live: &Path) -> Vec<Plann
     let kept = layout.kept.iter().map(|kept| {
         let is_file = match kept {
             Kept::Transcripts(_) => false,
-            Kept::Login(_) => true,
+            Kept::OtherLogins => true,
             Kept::Entry(persist) => !persist.is_directory_by_name(),
         };
         let made = if is_file { Making::File(None) } else { Making::Directory };
@@ -188,11 +194,11 @@ pub(crate) fn lay(layout: &Layout, place: Place<'_>) -> anyhow::Result<Vec<Laid>
 fn write_note(layout: &Layout, place: Place<'_>, own: &Dir) -> anyhow::Result<()> {
     let transcripts = layout.kept.iter().find_map(|kept| match kept {
         Kept::Transcripts(name) => Some(name.clone()),
-        Kept::Login(_) | Kept::Entry(_) => None,
+        Kept::OtherLogins | Kept::Entry(_) => None,
     });
     let names = layout.kept.iter().filter_map(|kept| match kept {
         Kept::Entry(persist) => Some(persist.name().to_owned()),
-        Kept::Transcripts(_) | Kept::Login(_) => None,
+        Kept::Transcripts(_) | Kept::OtherLogins => None,
     });
     let note = Note {
         live: place.live.into(),
@@ -240,7 +246,7 @@ fn keep(kept: &Kept, live: &Dir, source: &Path, owner: Option<Owner>) -> anyhow:
             tidy(&dir).with_context(|| could(source))?;
             Ok(dir.identity()?)
         }
-        Kept::Login(name) => entry(name, Kind::File, live, owner).with_context(|| could(source)),
+        Kept::OtherLogins => entry(OTHER_LOGINS, Kind::File, live, owner).with_context(|| could(source)),
         Kept::Entry(persist) => {
             let kind = if persist.is_directory_by_name() { Kind::Directory } else { Kind::File };
             entry(persist.name(), kind, live, owner).with_context(|| could(source))

@@ -18,7 +18,11 @@ use super::{
     settings::{self, Scope},
     trust::{self, Decisions},
 };
-use crate::{files::Identity, inside::Access, secret::Secret};
+use crate::{
+    files::Identity,
+    inside::Access,
+    secret::{Secret, Value},
+};
 
 /// Everything that decides about a layout.
 #[derive(Debug)]
@@ -27,10 +31,22 @@ pub(crate) struct Inputs<'a> {
     pub(crate) root: &'a Path,
     /// Where the agent works, as it sees it inside.
     pub(crate) cwd: &'a Path,
+    /// The agent's `models.json` and `auth.json` of this session.
+    pub(crate) models: Value,
+    pub(crate) logins: Value,
+    /// Whether the session gets the logins of MCP servers.
+    pub(crate) other_logins: OtherLogins,
     pub(crate) persist: &'a [Persist],
     /// What former sessions have decided about trust.
     pub(crate) decisions: &'a Decisions,
     pub(crate) scope: Scope,
+}
+
+/// Whether a session gets the logins of MCP servers, which no broker can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OtherLogins {
+    Outside,
+    Inside,
 }
 
 /// The agent's directory of one session.
@@ -52,7 +68,7 @@ pub(crate) struct Layout {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Copy {
     pub(crate) name: &'static str,
-    pub(crate) text: Secret,
+    pub(crate) text: Value,
     pub(crate) access: Access,
 }
 
@@ -68,14 +84,14 @@ pub(crate) struct Read {
 pub(crate) enum Kept {
     Transcripts(OsString),
     /// The file itself: a token that the agent renews must be the one that the next session has.
-    Login(&'static str),
+    OtherLogins,
     /// A file or a directory, whichever is there; else what its name looks like.
     Entry(Persist),
 }
 
 impl Layout {
     pub(crate) fn new(inputs: &Inputs<'_>) -> Self {
-        let Inputs { live, root, cwd, persist, decisions, scope } = inputs;
+        let Inputs { live, root, cwd, models, logins, other_logins, persist, decisions, scope } = inputs;
         if *scope == Scope::Login {
             return Self::login();
         }
@@ -100,15 +116,16 @@ impl Layout {
             );
         }
         let host = trust::parse(live.text(TRUST)).unwrap_or_default();
-        let copy = |name, text: &str, access| Copy { name, text: Secret::new(text.into()), access };
+        let secret = |text: &str| Value::Secret(Secret::new(text.into()));
+        let copy = |name, text: &str, access| Copy { name, text: secret(text), access };
         let writable = Copy::writable;
         // Two that are always there: an agent that made them itself would leave nothing to take back.
         let settings = if settings.is_empty() { "{}" } else { &settings };
         let trust = trust::text(&trust::for_session(&host, decisions, root));
         let mut copies = vec![writable(SETTINGS, settings), writable(TRUST, &trust)];
-        for name in [MODELS, KEYS] {
-            copies.extend(live.texts.get(name).map(|text| copy(name, text, Access::ReadOnly)));
-        }
+        copies.push(Copy { name: LOGINS, text: logins.clone(), access: Access::ReadWrite });
+        copies.push(Copy { name: MODELS, text: models.clone(), access: Access::ReadOnly });
+        copies.extend(live.texts.get(KEYS).map(|text| copy(KEYS, text, Access::ReadOnly)));
         let mut layout = Self { scope: *scope, copies, read: vec![], kept: vec![], staged: vec![], notices };
         for (name, found) in &live.entries {
             if !persist.iter().any(|entry| entry.name() == name) {
@@ -117,7 +134,7 @@ impl Layout {
         }
         match scope {
             Scope::SetUp => layout.staged.extend(PACKAGES),
-            Scope::Session => layout.keep(cwd, persist, live),
+            Scope::Session => layout.keep(cwd, persist, *other_logins, live),
             Scope::Login => {}
         }
         layout
@@ -146,7 +163,7 @@ impl Layout {
         match (role, kind) {
             // Staged, and so mounted from there.
             (Role::Package, _) if self.scope == Scope::SetUp => {}
-            (Role::Copied, Kind::Link) => self.notices.push(
+            (Role::Copied | Role::Login, Kind::Link) => self.notices.push(
                 Notice::new(
                     format!("`{shown}` is a link, so sessions have none of it and keep nothing in it"),
                     "put the file itself there",
@@ -176,10 +193,17 @@ impl Layout {
         }
     }
 
-    fn keep(&mut self, cwd: &Path, persist: &[Persist], live: &Live) {
-        self.kept.push(Kept::Login(LOGINS));
-        if live.entries.contains_key(OTHER_LOGINS) {
-            self.kept.push(Kept::Login(OTHER_LOGINS));
+    fn keep(&mut self, cwd: &Path, persist: &[Persist], other_logins: OtherLogins, live: &Live) {
+        match other_logins {
+            _ if !live.entries.contains_key(OTHER_LOGINS) => {}
+            OtherLogins::Inside => self.kept.push(Kept::OtherLogins),
+            OtherLogins::Outside => self.notices.push(
+                Notice::new(
+                    format!("sessions do not have `{}`", in_agent_dir(&live.path, OTHER_LOGINS)),
+                    "`keys = { mcp = \"env\" }` in the config lets them use these logins of MCP servers",
+                )
+                .once(OTHER_LOGINS),
+            ),
         }
         let transcripts = transcripts_of(cwd);
         if fits(&transcripts) {
@@ -196,7 +220,7 @@ impl Layout {
 
 impl Copy {
     fn writable(name: &'static str, text: &str) -> Self {
-        Self { name, text: Secret::new(text.into()), access: Access::ReadWrite }
+        Self { name, text: Value::Secret(Secret::new(text.into())), access: Access::ReadWrite }
     }
 }
 
@@ -205,7 +229,7 @@ impl Kept {
     pub(crate) fn path(&self) -> PathBuf {
         match self {
             Self::Transcripts(name) => Path::new(TRANSCRIPTS).join(name),
-            Self::Login(name) => (*name).into(),
+            Self::OtherLogins => OTHER_LOGINS.into(),
             Self::Entry(persist) => persist.name().into(),
         }
     }

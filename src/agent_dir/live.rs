@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use super::{
-    entry::{KEYS, MODELS, SETTINGS, TRUST},
+    entry::{KEYS, LOGINS, MODELS, SETTINGS, TRUST},
     fd::{Dir, Kind},
     notice::Notice,
 };
@@ -71,7 +71,7 @@ impl Live {
                 live.entries.insert(name.to_owned(), Found { kind, identity });
             }
         }
-        for name in [SETTINGS, TRUST, MODELS, KEYS] {
+        for name in [SETTINGS, TRUST, MODELS, KEYS, LOGINS] {
             live.read(&dir, name);
         }
         Ok(live)

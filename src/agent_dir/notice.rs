@@ -29,10 +29,13 @@ impl Notice {
     }
 
     pub(crate) fn say(&self) {
+        if self.good { report::note(&self.text) } else { self.finding().warn() }
+    }
+
+    pub(crate) fn finding(&self) -> Finding {
         match &self.hint {
-            _ if self.good => report::note(&self.text),
-            Some(hint) => Finding::hinted(&self.text, hint).warn(),
-            None => Finding::plain(&self.text).warn(),
+            Some(hint) => Finding::hinted(&self.text, hint),
+            None => Finding::plain(&self.text),
         }
     }
 

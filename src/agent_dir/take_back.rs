@@ -8,11 +8,13 @@ use std::{fs::File, io, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use rustix::fs::Mode;
+use serde_json::{Map, Value};
 
 use super::{
-    entry::{Persist, Role, SETTINGS, TRUST},
+    entry::{LOGINS, Persist, Role, SETTINGS, TRUST},
     fd::{Dir, Kind, Made, PRIVATE_DIR, PRIVATE_FILE, TEXT},
     laid::{self, Note, Own},
+    live::LARGEST,
     lock::AgentLock,
     login,
     notice::{self, Notice, shown},
@@ -48,6 +50,7 @@ pub(crate) fn take_back(
         (Scope::Session, _) => {
             notices.extend(said(settings_back(&note, &own)));
             notices.extend(said(trust_back(&note, &own, state)));
+            notices.extend(said(logins_told(&own)));
             notices.extend(left_told(&note, &own));
             notices.extend(said(tidied(&note)));
         }
@@ -170,6 +173,26 @@ fn trust_back(note: &Note, own: &Own, state: &Path) -> anyhow::Result<Vec<Notice
         }
     }
     Ok(notices)
+}
+
+/// Names the logins that were made in the session: the file with them was the session's own.
+fn logins_told(own: &Own) -> anyhow::Result<Vec<Notice>> {
+    let (before, after) =
+        own.texts(LOGINS, LARGEST).context("could not look at the logins of the session")?;
+    if before == after {
+        return Ok(vec![]);
+    }
+    let read = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
+    let (before, after) = (read(&before), read(&after));
+    let new = after.iter().filter(|(id, entry)| before.get(*id) != Some(*entry)).map(|(id, _)| id);
+    let told = new.take(MANY).map(|id| {
+        let id = shown(id);
+        Notice::new(
+            format!("the login for `{id}` that was made in the session is gone with it"),
+            format!("`pi login {id}` makes one that stays"),
+        )
+    });
+    Ok(told.collect())
 }
 
 /// How many names are told of.

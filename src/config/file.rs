@@ -1,6 +1,6 @@
 //! Reads and checks a settings file.
 
-use std::{io::ErrorKind, net::IpAddr, ops::Range, path::Path};
+use std::{collections::BTreeSet, io::ErrorKind, net::IpAddr, ops::Range, path::Path};
 
 use anyhow::{Context as _, anyhow, bail};
 use serde::{
@@ -10,7 +10,7 @@ use serde::{
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    DEFAULTS, GitAccess, MinFree, MountSpec, OpenUrls, Pattern, Pull, WipeAuth,
+    DEFAULTS, GitAccess, Keys, MinFree, MountSpec, OpenUrls, Pattern, Pull, WipeAuth,
     place::{A_SETTING, Place, line_of},
     subagents::{Switch, switch},
     value::{
@@ -53,6 +53,8 @@ pub(super) struct Layer {
     pub(super) pids: Option<Spanned<u32>>,
     pub(super) runtime: Option<Spanned<String>>,
     pub(super) persist: Values,
+    #[serde(default, deserialize_with = "keys")]
+    pub(super) keys: Option<Keys>,
     #[serde(default, deserialize_with = "choice")]
     pub(super) git: Option<GitAccess>,
     #[serde(default, deserialize_with = "wipe_auth")]
@@ -228,6 +230,29 @@ struct Project {
 fn choice<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     let word: StringDeserializer<D::Error> = String::deserialize(from)?.into_deserializer();
     T::deserialize(word).map(Some)
+}
+
+fn keys<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Keys>, D::Error> {
+    let is_inside = |value: &toml::Value| match value.as_str() {
+        Some("broker") => Ok(false),
+        Some("env") => Ok(true),
+        _ => {
+            Err(serde::de::Error::custom("expected \"broker\" or \"env\", or one of them for each provider"))
+        }
+    };
+    match toml::Value::deserialize(from)? {
+        toml::Value::Table(table) => {
+            let mut inside = BTreeSet::new();
+            for (provider, value) in table {
+                if is_inside(&value)? {
+                    inside.insert(provider);
+                }
+            }
+            Ok(Some(Keys::Broker { inside }))
+        }
+        value if is_inside(&value)? => Ok(Some(Keys::Env)),
+        _ => Ok(Some(Keys::default())),
+    }
 }
 
 fn memory<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {

@@ -96,7 +96,7 @@ impl Docker {
     pub(crate) fn connect(
         &self,
         network: &Network,
-        container: &str,
+        container: &Container,
         address: std::net::Ipv4Addr,
     ) -> anyhow::Result<()> {
         self.run(&render::connect(network, container, address)).map(drop)

@@ -214,11 +214,12 @@ pub(super) fn create_network(network: &Network) -> Cmd {
 }
 
 /// Connects a container to a second network.
-pub(super) fn connect(network: &Network, container: &str, address: Ipv4Addr) -> Cmd {
-    Cmd::new("connect the proxy to the session's network", &["network", "connect"])
+pub(super) fn connect(network: &Network, container: &Container, address: Ipv4Addr) -> Cmd {
+    let purpose = format!("connect {} to the session's network", container.role.purpose());
+    Cmd::new(purpose, &["network", "connect"])
         .pair("--ip", address.to_string())
         .arg(&network.name)
-        .arg(container)
+        .arg(&container.name)
 }
 
 /// Memory with a limit to its files and perhaps an owner, which `--mount` cannot say.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{down, render};
 use crate::{
     config::Access,
-    egress::Rendered,
+    egress::{Brokered, Rendered, Told},
     plan::{File, Mount, Needed, Needs, Plan},
     report::{self, quote},
     secret::Value,
@@ -62,39 +62,59 @@ pub(crate) fn script(plan: &Plan) -> String {
     if let Some(sidecar) = &plan.sidecar {
         line(&format!("{} >/dev/null", render::create(sidecar)));
         if let (Some(network), Some(address)) = (&plan.network, plan.sidecar_address) {
-            line(&render::connect(network, &sidecar.name, address).to_string());
+            line(&render::connect(network, sidecar, address).to_string());
         }
         line(&format!("mkfifo {state}/stdin"));
         line(&format!("{} <{state}/stdin >{state}/proxy.log 2>&1 &", render::attach(sidecar)));
         line(&format!("exec 9>{state}/stdin"));
     }
-    if let Some(rules) = &plan.rules {
-        line(&told(rules));
+    if let Some(all) = &plan.told {
+        line(&told(all));
     }
     if let Some(model) = &plan.model {
         line(&format!("{} >/dev/null", render::create(model)));
         line(&format!("{} >/dev/null", render::start(model)));
     }
     line(&format!("{} >/dev/null", render::create(&plan.agent)));
+    if let (Some(network), Some(address)) = (&plan.network, plan.agent_address) {
+        line(&render::connect(network, &plan.agent, address).to_string());
+    }
     line("code=0");
     line(&format!("{} 9>&- || code=$?", render::attach(&plan.agent)));
     line("exit $code");
     text
 }
 
-/// Tells the sidecar, on descriptor 9, what the launcher would.
-fn told(rules: &Rendered) -> String {
-    let Rendered { conf, filter, lan, closed, published } = rules;
+/// Tells the sidecar, on descriptor 9, what the launcher would; without the keys.
+fn told(Told { closed, published, rules, broker }: &Told) -> String {
     let mut text = String::from(
         "file() {\n  text=$(cat; echo .); text=${text%.}\n  \
          printf 'file %s %d\\n%s' \"$1\" \"$(printf %s \"$text\" | wc -c)\" \"$text\"\n}\n{\n",
     );
-    for (name, content) in [("lan", lan), ("closed", closed), ("published", published)] {
+    let mut file = |name: &str, content: &str| {
         let _ = writeln!(text, "file {name} {}", here(content));
+    };
+    file("closed", closed);
+    file("published", published);
+    if let Some(Rendered { lan, .. }) = rules {
+        file("lan", lan);
+    }
+    if let Some(Brokered { lan, .. }) = broker {
+        file("broker.lan", lan);
     }
     text.push_str("echo routes\n");
-    let _ = writeln!(text, "file tinyproxy.conf {}", here(shown(conf)));
-    let _ = writeln!(text, "file filter {}", here(filter));
+    let mut file = |name: &str, content: &str| {
+        let _ = writeln!(text, "file {name} {}", here(content));
+    };
+    if let Some(Rendered { conf, filter, lan: _ }) = rules {
+        file("tinyproxy.conf", shown(conf));
+        file("filter", filter);
+    }
+    if let Some(Brokered { config, authorities, keys: _, lan: _ }) = broker {
+        file("broker.cfg", config);
+        file("keys.map", "# Left out.\n");
+        file("ca.pem", authorities);
+    }
     text.push_str("echo apply\n} >&9");
     text
 }
@@ -136,6 +156,12 @@ fn needed_script(Needed { path, kind, owner }: &Needed) -> String {
         Needs::Copy(of) => {
             let of = quote(&of.to_string_lossy());
             format!("mkdir -p {dir} && {{ cat {of} 2>/dev/null || {empty}; }} >{path}{chown}")
+        }
+        Needs::Text(Value::Secret(_)) => format!("mkdir -p {dir} && {empty} >{path}{chown} # it holds a key"),
+        Needs::Text(Value::Plain(text)) => {
+            // What follows a here-document has a line of its own.
+            let chown = chown.strip_prefix(" && ").map(|chown| format!("\n{chown}")).unwrap_or_default();
+            format!("mkdir -p {dir} && cat >{path} {}{chown}", here(text))
         }
     }
 }

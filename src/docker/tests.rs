@@ -87,7 +87,7 @@ fn commands(plan: &Plan) -> Vec<Cmd> {
     let mut all = creates(plan);
     if let Some(network) = &plan.network {
         all.push(render::create_network(network));
-        all.push(render::connect(network, "x", std::net::Ipv4Addr::LOCALHOST));
+        all.push(render::connect(network, &plan.agent, std::net::Ipv4Addr::LOCALHOST));
     }
     for container in containers(plan) {
         all.extend([render::attach(container), render::start(container)]);
@@ -116,8 +116,6 @@ fn reach() -> impl Strategy<Value = Reach> {
             },
             filter: "^example\\.com:443$\n".into(),
             lan: String::new(),
-            closed: String::new(),
-            published: String::new(),
         };
         Reach::Proxy(Box::new(rendered), Sources::default())
     });
@@ -181,7 +179,7 @@ fn facts() -> impl Strategy<Value = Facts> {
             agent_dir,
             layout: Layout {
                 read: entries.into_iter().map(read).collect(),
-                kept: vec![Kept::Login("auth.json"), Kept::Transcripts("--r--".into())],
+                kept: vec![Kept::OtherLogins, Kept::Transcripts("--r--".into())],
                 ..Layout::default()
             },
             skills: skills.clone(),

@@ -96,7 +96,7 @@ pub(super) fn subagents(inputs: &Inputs<'_>) -> Option<Told> {
 fn briefing(reach: &Reach, published: &[Published], git: &Given, copy: Option<&Copied>) -> String {
     let network = match reach {
         Reach::Open => "The network is open.",
-        Reach::None => "There is no network.",
+        Reach::None => "There is no network but your model.",
         Reach::Demo => "There is no network but the model.",
         Reach::Proxy(..) => {
             "The network is restricted to an allowlist, through the HTTP proxy that the environment names; any other \

@@ -8,7 +8,7 @@ use super::{Inputs, Mount, PROXY_PORT, Reach, command::subagents, mounts::expect
 use crate::{
     agent,
     host::Host,
-    inside,
+    inside, keys,
     purpose::Purpose,
     report::Hinted,
     secret::{Secret, Value},
@@ -36,13 +36,17 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
     let Inputs { config, host, facts, reach, program, .. } = inputs;
     let subnet = inputs.subnet();
     let mut env = match reach {
-        Reach::Open => proxies(|name| host_proxy(host, name)),
+        Reach::Open => proxies(|name| match (name, host_proxy(host, name)) {
+            // The agent would ask the proxy for the broker.
+            ("NO_PROXY", value) if inputs.broker().is_some() => with_broker(&value),
+            (_, value) => value,
+        }),
         Reach::None | Reach::Demo => no_proxies(),
         Reach::Proxy(..) => {
             let ours = format!("http://{}:{PROXY_PORT}", subnet.sidecar());
             proxies(|name| match name {
                 "HTTP_PROXY" | "HTTPS_PROXY" => Value::from(ours.as_str()),
-                "NO_PROXY" => Value::from("localhost,127.0.0.1,::1"),
+                "NO_PROXY" => with_broker(&Value::from("localhost,127.0.0.1,::1")),
                 _ => Value::from(""),
             })
         }
@@ -52,11 +56,12 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
             env.insert((*name).to_owned(), value.into());
         }
     }
-    for name in agent::SECRETS {
+    for name in agent::SECRETS.iter().filter(|name| facts.keys.gives(name)) {
         if let Some(value) = host.env.get(OsStr::new(name)).filter(|value| !value.is_empty()) {
             env.insert((*name).to_owned(), Value::Secret(Secret::new(value.clone())));
         }
     }
+    env.extend(facts.keys.agent.env.iter().map(|(name, value)| (name.clone(), value.as_str().into())));
     for (name, path) in &facts.credentials {
         env.insert((*name).to_owned(), path.to_string_lossy().into_owned().into());
     }
@@ -90,19 +95,7 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
             env.insert("EDITOR".to_owned(), "nano".into());
         }
     }
-    match reach {
-        Reach::Open => {}
-        Reach::None | Reach::Demo => {
-            env.insert("PI_OFFLINE".to_owned(), "1".into());
-        }
-        Reach::Proxy(..) => {
-            env.insert("PI_BOX_PROXY".to_owned(), format!("{}:{PROXY_PORT}", subnet.sidecar()).into());
-            let own = host.addresses.iter().filter(|address| address.is_ipv4());
-            let mut probe: Vec<String> = own.map(ToString::to_string).take(16).collect();
-            probe.push(subnet.host(1).to_string());
-            env.insert("PI_BOX_PROBE".to_owned(), probe.join(" ").into());
-        }
-    }
+    env.extend(way_out(inputs));
     if let Some(told) = subagents(inputs) {
         env.insert("PI_BOX_SUBAGENTS".to_owned(), serde_json::to_string(&told)?.into());
     }
@@ -129,6 +122,46 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
         }
     }
     Ok(env)
+}
+
+/// What the agent and the gate have to know of the ways out.
+fn way_out(inputs: &Inputs<'_>) -> BTreeMap<String, Value> {
+    let Inputs { host, reach, .. } = inputs;
+    let subnet = inputs.subnet();
+    let mut env = BTreeMap::new();
+    match reach {
+        Reach::Open => {}
+        Reach::None | Reach::Demo => {
+            env.insert("PI_OFFLINE".to_owned(), "1".into());
+        }
+        Reach::Proxy(..) => {
+            env.insert("PI_BOX_PROXY".to_owned(), format!("{}:{PROXY_PORT}", subnet.sidecar()).into());
+        }
+    }
+    if inputs.broker().is_some() {
+        env.insert("PI_BOX_BROKER".to_owned(), format!("{}:{}", subnet.sidecar(), keys::PORT).into());
+    }
+    let is_behind = matches!(reach, Reach::Proxy(..)) || inputs.broker().is_some();
+    if is_behind && !matches!(reach, Reach::Open) {
+        let own = host.addresses.iter().filter(|address| address.is_ipv4());
+        let mut probe: Vec<String> = own.map(ToString::to_string).take(16).collect();
+        probe.push(subnet.host(1).to_string());
+        env.insert("PI_BOX_PROBE".to_owned(), probe.join(" ").into());
+    }
+    env
+}
+
+/// The value of `NO_PROXY` with the broker.
+fn with_broker(value: &Value) -> Value {
+    match value {
+        Value::Plain(text) if text.is_empty() => keys::NAME.into(),
+        Value::Plain(text) => format!("{text},{}", keys::NAME).into(),
+        Value::Secret(secret) => {
+            let mut text = secret.expose().to_owned();
+            text.push(format!(",{}", keys::NAME));
+            Value::Secret(Secret::new(text))
+        }
+    }
 }
 
 /// What git is told in every session.

@@ -63,6 +63,7 @@ pub(super) fn needed(inputs: &Inputs<'_>) -> Vec<Needed> {
             Making::Directory => Needs::Directory,
             Making::File(None) => Needs::File,
             Making::File(Some(of)) => Needs::Copy(of),
+            Making::Text(text) => Needs::Text(text),
         };
         Some(Needed { path, kind, owner: inputs.other_owner() })
     };
@@ -194,7 +195,7 @@ pub(super) fn expected_mounts(inputs: &Inputs<'_>, mounts: &[Mount]) -> String {
     let planned = planned.into_iter().map(|one| match one.made {
         Making::There(identity) => (one.source, Some(identity)),
         // A dry run cannot know what its script will have made.
-        Making::Directory | Making::File(_) => (one.source, None),
+        Making::Directory | Making::File(_) | Making::Text(_) => (one.source, None),
     });
     let own: BTreeMap<PathBuf, Option<Identity>> = laid.chain(planned).collect();
     let found = mounts.iter().filter_map(|mount| {

@@ -158,7 +158,7 @@ pub(crate) struct Container {
     pub(crate) seccomp: PathBuf,
     pub(crate) runtime: Option<String>,
     pub(crate) streams: Streams,
-    pub(crate) hosts: BTreeMap<&'static str, Named>,
+    pub(crate) hosts: BTreeMap<String, Named>,
     pub(crate) workdir: Option<PathBuf>,
     pub(crate) command: Vec<String>,
 }
@@ -187,6 +187,8 @@ pub(crate) enum Needs {
     File,
     /// A file of the session's own, as this one is, where it exists.
     Copy(PathBuf),
+    /// A file of the session's own with this in it.
+    Text(Value),
 }
 
 /// A file of the session's own, readable by its containers.

@@ -72,7 +72,7 @@ pub(super) fn keep(dir: &Path, host: &Host, packages: Option<Stage>) {
 /// Takes back what a dead session has set. Packages that it was changing are as they were before.
 pub(super) fn keep_of_dead(record: Option<&Record>, dir: &Path, host: &Host) {
     keep(dir, host, None);
-    let swept = record.and_then(|record| record.login.parent()).and_then(|live| Dir::open(live).ok());
+    let swept = record.and_then(|record| Dir::open(&record.agent_dir).ok());
     if let Some(Err(error)) = swept.map(|live| staged::sweep(&live)) {
         report::warn(format_args!("could not remove what an interrupted change of packages left: {error:#}"));
     }

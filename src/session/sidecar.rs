@@ -16,9 +16,19 @@ use std::{
 use anyhow::{Context as _, bail};
 use shared_child::SharedChild;
 
-use super::proxy_log::{PROXY_LOG, ProxyLog};
+use super::{
+    answers::Answers,
+    proxy_log::{PROXY_LOG, ProxyLog},
+};
 use crate::{
-    docker::Docker, egress::Rendered, files::replace, host::Host, plan::Container, refused::Refused, report,
+    docker::Docker,
+    egress::{Brokered, Rendered, Told},
+    files::replace,
+    host::Host,
+    plan::Container,
+    refused::Refused,
+    report::{self, Finding},
+    secret::Secret,
 };
 
 /// How long the sidecar may take to try new rules.
@@ -42,6 +52,8 @@ pub(super) struct Sidecar {
     reader: Mutex<Option<thread::JoinHandle<()>>>,
     link: Arc<Link>,
     dir: PathBuf,
+    /// Whether it keeps the agent to an allowlist.
+    restricts: bool,
 }
 
 impl Sidecar {
@@ -51,14 +63,15 @@ impl Sidecar {
         sidecar: &Container,
         agent: &str,
         dir: &Path,
-        rules: &Rendered,
+        told: &Told,
     ) -> anyhow::Result<Self> {
         let child = docker.start_held(sidecar)?;
         let stdin = child.take_stdin().context("the proxy has no input")?;
         let stdout = child.take_stdout().context("the proxy has no output")?;
         let stderr = child.take_stderr().context("the proxy has no error output")?;
         let log = ProxyLog::create(dir)?;
-        let link = Arc::new(Link::open(stdin, rules.first_words(), log));
+        let restricts = told.rules.is_some();
+        let link = Arc::new(Link::open(stdin, told.first_words(), log));
         let complaints = link.clone();
         thread::spawn(move || complaints.take_complaints(stderr));
         let (heard, docker, agent) = (link.clone(), docker.clone(), agent.to_owned());
@@ -67,14 +80,18 @@ impl Sidecar {
             match heard.end() {
                 Ending::Expected => {}
                 Ending::AfterReady => {
-                    report::warn("the proxy has ended: nothing can leave this session any more");
+                    report::warn(if restricts {
+                        "the proxy has ended: nothing can leave this session any more"
+                    } else {
+                        "the keys' broker has ended: the agent can reach no model any more"
+                    });
                 }
                 // The agent has not started and never will: its gate waits for a proxy that is not coming.
                 Ending::BeforeReady => docker.halt_now(&agent),
             }
         });
         let reader = Mutex::new(Some(reader));
-        Ok(Self { child, reader, link, dir: dir.to_owned() })
+        Ok(Self { child, reader, link, dir: dir.to_owned(), restricts })
     }
 
     /// Gives the sidecar new rules and waits until they are in effect. Several callers take turns; one that comes before
@@ -84,6 +101,22 @@ impl Sidecar {
     /// It did not take them and keeps the old ones, it has ended, or it does not answer in time.
     pub(super) fn change(&self, rendered: &Rendered) -> anyhow::Result<()> {
         self.link.change(rendered)
+    }
+
+    /// Gives the broker other keys for the same providers, and waits until they are in effect.
+    ///
+    /// # Errors
+    /// It keeps the old ones, it has ended, or it does not answer in time.
+    #[expect(dead_code, reason = "nobody renews a login yet")]
+    pub(super) fn change_keys(&self, keys: &Secret) -> anyhow::Result<()> {
+        self.link.tell(Brokered::new_keys(keys))?.map_err(|why| {
+            anyhow::anyhow!("the broker did not take the new keys, the old ones are in effect: {why}")
+        })
+    }
+
+    /// Whether it keeps the agent to an allowlist.
+    pub(super) fn restricts(&self) -> bool {
+        self.restricts
     }
 
     /// What was refused so far.
@@ -122,9 +155,12 @@ impl Sidecar {
         if let Some(reader) = lock(&self.reader).take() {
             let _ = reader.join();
         }
+        lock(&self.link.answers).findings().iter().for_each(Finding::warn);
         let refused = self.refused();
         let path = host.last_refused();
-        if let Err(error) = replace(&path, refused.save().as_bytes()) {
+        if self.restricts
+            && let Err(error) = replace(&path, refused.save().as_bytes())
+        {
             report::warn(format_args!("could not write `{}`: {error}", path.display()));
         }
         // A help, not a promise.
@@ -142,6 +178,7 @@ struct Link {
     heard: Mutex<Heard>,
     news: Condvar,
     refused: Mutex<Refused>,
+    answers: Mutex<Answers>,
     log: Mutex<ProxyLog>,
 }
 
@@ -176,11 +213,19 @@ impl Link {
             heard: Mutex::new(Heard { sent: 1, ..Heard::default() }),
             news: Condvar::new(),
             refused: Mutex::default(),
+            answers: Mutex::default(),
             log: Mutex::new(log),
         }
     }
 
     fn change(&self, rendered: &Rendered) -> anyhow::Result<()> {
+        self.tell(rendered.new_rules())?.map_err(|why| {
+            anyhow::anyhow!("the proxy did not take the new rules, the old ones are in effect: {why}")
+        })
+    }
+
+    /// Tells it something, and waits for the verdict.
+    fn tell(&self, bytes: Vec<u8>) -> anyhow::Result<Result<(), String>> {
         let _turn = lock(&self.turn);
         let deadline = Instant::now() + PATIENCE;
         // A late answer to the one before must not be taken for the answer to this one.
@@ -189,11 +234,8 @@ impl Link {
         heard.sent += 1;
         drop(heard);
         let words = lock(&self.words).clone();
-        words.context(ENDED)?.try_send(rendered.new_rules()).ok().context(ENDED)?;
-        let verdict = self.answered(deadline)?.verdict.take().context(ENDED)?;
-        verdict.map_err(|why| {
-            anyhow::anyhow!("the proxy did not take the new rules, the old ones are in effect: {why}")
-        })
+        words.context(ENDED)?.try_send(bytes).ok().context(ENDED)?;
+        self.answered(deadline)?.verdict.take().context(ENDED)
     }
 
     /// Waits until there is an answer to everything that was sent.
@@ -226,6 +268,7 @@ impl Link {
             if let Some(word) = line.strip_prefix(b"pi-proxy: ") {
                 self.heed(String::from_utf8_lossy(word).trim_end());
             } else {
+                lock(&self.answers).line(&line);
                 lock(&self.refused).line(&line, SystemTime::now());
             }
         }
@@ -242,12 +285,15 @@ impl Link {
             }
             // The agent's container has ended, and the launcher is about to hear it.
             None if word == "over" => heard.expected = true,
-            None if word == "rules changed" => heard.answer(Ok(())),
-            Some(("rules kept", why)) => heard.answer(Err(report::one_line(why))),
+            None if word == "rules changed" || word == "keys changed" => heard.answer(Ok(())),
+            Some(("rules kept" | "keys kept", why)) => heard.answer(Err(report::one_line(why))),
             Some(("error", text)) => heard.complain(text),
             Some(("warning", text)) => warning = Some(text.to_owned()),
             Some(("restarted", why)) => {
                 warning = Some(format!("the proxy was restarted, its connections are lost: {why}"));
+            }
+            Some(("broker restarted", why)) => {
+                warning = Some(format!("the keys' broker was restarted, requests under way are lost: {why}"));
             }
             Some(("dropped", why)) => warning = Some(format!("the proxy closed connections: {why}")),
             _ => {}

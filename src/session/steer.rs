@@ -76,7 +76,8 @@ impl Steer {
     }
 
     fn restricted(&self) -> anyhow::Result<Arc<Sidecar>> {
-        self.running()?.with_context(|| format!("the session `{}` has no restricted network", self.name))
+        let sidecar = self.running()?.filter(|sidecar| sidecar.restricts());
+        sidecar.with_context(|| format!("the session `{}` has no restricted network", self.name))
     }
 
     fn allow(&self, entries: &[String]) -> anyhow::Result<Answer> {
@@ -124,7 +125,7 @@ impl Serve for Steer {
     }
 
     fn send_log(&self, follow: bool, to: &mut dyn Write) -> io::Result<()> {
-        let Ok(sidecar) = self.restricted() else { return Ok(()) };
+        let Ok(Some(sidecar)) = self.running() else { return Ok(()) };
         let (so_far, more) = sidecar.read_log();
         to.write_all(&so_far)?;
         if !follow {

@@ -10,7 +10,6 @@ use super::{
     commits::{may_have_commits, settle_dead},
     copy::bring_in_all,
     left::look,
-    login::{forget_login, mend_login},
     settings::keep_of_dead,
     teardown::take_down_by_id,
 };
@@ -34,8 +33,6 @@ pub(crate) fn take_down(dead: &Dead, docker: &Docker, host: &Host) -> anyhow::Re
     }
     let docker = docker.at(engine).within(Duration::from_secs(30));
     take_down_by_id(&docker, &dead.id)?;
-    // Its agent may have lived until now.
-    mend(dead, host);
     keep_of_dead(dead.record.as_ref(), &dead.dir, host);
     if let Some(record) = &dead.record {
         look(&dead.dir, &record.repository);
@@ -46,18 +43,11 @@ pub(crate) fn take_down(dead: &Dead, docker: &Docker, host: &Host) -> anyhow::Re
     Ok(())
 }
 
-fn mend(dead: &Dead, host: &Host) {
-    if let Some(record) = &dead.record {
-        mend_login(&record.login, &dead.dir, host);
-    }
-}
-
 /// Takes over what killed sessions of this repository have left, before another one begins with what it finds there.
 pub(crate) fn bring_in(repository: &Path, docker: &Docker, host: &Host) {
     let Ok((_, dead)) = record::all(host) else { return };
     let is_of = |dead: &Dead| dead.record.as_ref().is_some_and(|record| record.repository == repository);
     for dead in dead.into_iter().filter(|dead| is_of(dead) && may_have_commits(&dead.dir)) {
-        mend(&dead, host);
         if let Err(error) = take_down(&dead, docker, host) {
             tell(&dead, &error);
         }
@@ -93,17 +83,8 @@ fn sweep(host: &Host, docker: &Docker) {
         Ok((_, dead)) => dead,
         Err(error) => return report::warn(format_args!("could not look for dead sessions: {error:#}")),
     };
-    // First of all, and at once for all of them: the session that begins beside this reads the login in a moment, and an
-    // engine may take long.
-    for dead in &dead {
-        mend(dead, host);
-    }
     for dead in dead {
         if let Err(error) = take_down(&dead, docker, host) {
-            let engine = dead.record.as_ref().map(|record| Engine::at(&record.engine, host.uid));
-            if engine.is_some_and(|engine| !engine.socket().exists()) {
-                forget_login(&dead.dir);
-            }
             tell(&dead, &error);
         }
     }

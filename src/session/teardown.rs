@@ -6,7 +6,6 @@ use super::{
     TEARDOWN,
     commits::{Commits, Following},
     left::look,
-    login::mend_login,
     settings::keep,
     sidecar::Sidecar,
     watcher::Watcher,
@@ -39,7 +38,6 @@ pub(super) struct Teardown<'a> {
     pub(super) host: &'a Host,
     pub(super) id: SessionId,
     pub(super) dir: PathBuf,
-    pub(super) login: PathBuf,
     /// The work tree.
     pub(super) root: PathBuf,
     /// The allowlist, where another than the usual one was named.
@@ -75,7 +73,6 @@ impl Teardown<'_> {
         if let Some(sidecar) = sidecar {
             say_at_exit(&sidecar.finish(self.host), self.list.as_deref());
         }
-        mend_login(&self.login, &self.dir, self.host);
         if left.is_ok() {
             keep(&self.dir, self.host, self.packages.take());
             look(&self.dir, &self.root);

@@ -6,6 +6,7 @@ mod cli;
 mod copies;
 mod engine;
 mod git;
+mod keys;
 mod login;
 mod network;
 mod planted;

@@ -6,7 +6,6 @@ mod calls;
 mod clients;
 mod dead;
 mod killed;
-mod login;
 mod signals;
 mod starting;
 

@@ -18,6 +18,9 @@ fn layout(live: &Live, persist: &[Persist], scope: Scope) -> Layout {
         live,
         root: Path::new("/code/a"),
         cwd: Path::new("/code/a/sub"),
+        models: Value::Secret(Secret::new("hunter2".into())),
+        logins: Value::from("{}"),
+        other_logins: OtherLogins::Inside,
         persist,
         decisions: &Decisions::new(),
         scope,
@@ -48,16 +51,12 @@ fn a_session_gets_code_and_text_to_read_and_its_own_transcripts_to_write() {
     assert_eq!(names, ["AGENTS.md", "extensions", "npm"]);
     assert_eq!(
         session.kept,
-        [
-            Kept::Login(LOGINS),
-            Kept::Login(OTHER_LOGINS),
-            Kept::Transcripts("--code-a-sub--".into()),
-            Kept::Entry(persist[0].clone())
-        ]
+        [Kept::OtherLogins, Kept::Transcripts("--code-a-sub--".into()), Kept::Entry(persist[0].clone())]
     );
     let copies: Vec<_> = session.copies.iter().map(|copy| (copy.name, copy.access)).collect();
-    let writable = [SETTINGS, TRUST].map(|name| (name, Access::ReadWrite));
-    assert_eq!(copies, writable);
+    let writable = [SETTINGS, TRUST, LOGINS].map(|name| (name, Access::ReadWrite));
+    assert_eq!(copies[..3], writable);
+    assert_eq!(copies[3..], [(MODELS, Access::ReadOnly)]);
     let told: Vec<&str> = session.notices.iter().filter_map(|notice| notice.once.as_deref()).collect();
     assert_eq!(told, ["unknown secrets.json", "link themes"]);
     let set_up = layout(&live, &persist, Scope::SetUp);
@@ -69,7 +68,6 @@ fn a_session_gets_code_and_text_to_read_and_its_own_transcripts_to_write() {
 fn no_secret_is_seen_in_a_layout_that_is_shown() {
     let mut live = live(&[("settings.json", Kind::File), ("models.json", Kind::File)]);
     live.texts.insert(SETTINGS.to_owned(), r#"{"apiKeys":{"a":"hunter2"}}"#.to_owned());
-    live.texts.insert(MODELS.to_owned(), "hunter2".to_owned());
     let layout = layout(&live, &[], Scope::Session);
     assert!(!format!("{layout:?}").contains("hunter2"));
     let of = |name| layout.copies.iter().find(|copy| copy.name == name).unwrap();

@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     agent_dir::{
         laid::{Laid, Place, lay},
-        layout::{Inputs, Layout},
+        layout::{Inputs, Layout, OtherLogins},
         live::Live,
     },
     files::Identity,
@@ -57,6 +57,9 @@ impl World {
             live: &live,
             root: Path::new("/code/a"),
             cwd: Path::new("/code/a"),
+            models: "{}".into(),
+            logins: "{\"a\":1}".into(),
+            other_logins: OtherLogins::Outside,
             persist: &persist,
             decisions: &decisions,
             scope,
@@ -93,6 +96,7 @@ fn every_mount_is_what_its_descriptor_was() {
             ("auth.json", write),
             ("extensions", read),
             ("memory", write),
+            ("models.json", read),
             ("sessions/--code-a--", write),
             ("settings.json", write),
             ("todo.json", write),
@@ -100,9 +104,18 @@ fn every_mount_is_what_its_descriptor_was() {
         ]
     );
     assert!(laid.iter().all(|laid| !world.at("live").starts_with(&laid.source)));
-    assert_eq!(world.read("live/auth.json"), "{}\n");
+    assert!(!world.at("live/auth.json").exists());
     let mode = fs::metadata(world.at("live/sessions/--code-a--")).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o700);
+}
+
+#[test]
+fn a_login_that_was_made_inside_is_told() {
+    let world = World::new();
+    world.lay(&[], Scope::Session).unwrap();
+    world.inside("auth.json", r#"{"a":1,"xai":{"type":"oauth"}}"#);
+    assert_eq!(world.end(), ["the login for `xai` that was made in the session is gone with it"]);
+    assert!(!world.at("live/auth.json").exists());
 }
 
 #[test]
@@ -294,6 +307,9 @@ fn many_sessions_that_end_at_once_lose_nothing_of_each_other() {
                     live: &live,
                     root: Path::new("/code/a"),
                     cwd: Path::new("/code/a"),
+                    models: "{}".into(),
+                    logins: "{\"a\":1}".into(),
+                    other_logins: OtherLogins::Outside,
                     persist: &[],
                     decisions: &trust::Decisions::new(),
                     scope: Scope::Session,

@@ -15,6 +15,7 @@ fn a_secret_is_seen_by_docker_alone() {
     for words in [&["--env", "MINE", "-p", "x"][..], &["--proxy", "--env", "MINE", "-p", "x"]] {
         let world = World::fake();
         write(world.home().join(".agents/proxy_allowed_domains.txt"), "example.com\n");
+        world.configure("keys = \"env\"\n");
         let secretly = |first: &[&str]| {
             let mut pi = world.pi(&[first, words].concat());
             for name in SECRETS {

@@ -158,12 +158,15 @@ fn what_the_user_installs_lasts_and_what_a_session_installs_does_not() {
     assert!(tried.err.contains("what the session put into `~/.pi/agent/prompts` was not kept"), "{tried:?}");
     assert_eq!(fs::read_to_string(&settings).unwrap(), after);
     assert_eq!(fs::read_to_string(agent.join("extensions/old.ts")).unwrap(), extension);
-    assert_eq!(fs::read_to_string(agent.join("auth.json")).unwrap(), "{\"a\":{}}\n");
+    assert!(
+        tried.err.contains("the login for `a` that was made in the session is gone with it"),
+        "{tried:?}"
+    );
     let names: BTreeSet<String> = fs::read_dir(&agent)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    let expected = ["auth.json", "extensions", "models.json", "sessions", "settings.json"];
+    let expected = ["extensions", "models.json", "sessions", "settings.json"];
     assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), expected);
 }
 
@@ -250,11 +253,10 @@ fn a_link_that_was_planted_in_the_agents_directory_is_not_followed() {
     for (name, to) in [
         ("sessions", &outside),
         (transcripts.as_str(), &outside),
-        ("auth.json", &outside.join("file")),
         ("mcp-auth.json", &outside.join("file")),
         ("memory", &outside),
     ] {
-        world.configure("persist = [\"memory\"]\n");
+        world.configure("persist = [\"memory\"]\nkeys = { mcp = \"env\" }\n");
         let link = world.agent_dir().join(name);
         fs::create_dir_all(link.parent().unwrap()).unwrap();
         own(&world.agent_dir(), world.owner());
@@ -271,10 +273,13 @@ fn a_link_that_was_planted_in_the_agents_directory_is_not_followed() {
     // What can be done without is, and that is told once.
     symlink(&outside, world.agent_dir().join("extensions")).unwrap();
     symlink(outside.join("file"), world.agent_dir().join("settings.json")).unwrap();
+    symlink(outside.join("file"), world.agent_dir().join("auth.json")).unwrap();
     let told = world.shell(&[], "ls ~/.pi/agent/extensions 2>&1; true").run();
     assert!(told.code == Some(0) && told.out.contains("No such file"), "{told:?}");
     assert!(
-        told.err.contains("extensions` is a link") && told.err.contains("settings.json` is a link"),
+        ["extensions", "settings.json", "auth.json"]
+            .iter()
+            .all(|name| told.err.contains(&format!("{name}` is a link"))),
         "{told:?}"
     );
     world.shell(&[], "true").good();
@@ -301,9 +306,9 @@ fn what_is_exchanged_after_the_launchers_look_is_refused() {
     let live = world.agent_dir();
     let own_transcripts =
         format!("sessions/--{}--", world.repo().display().to_string()[1..].replace('/', "-"));
-    for name in [own_transcripts.as_str(), "sessions", "auth.json", "prompts"] {
+    for name in [own_transcripts.as_str(), "sessions", "prompts"] {
         let place = live.join(name);
-        let to = if name == "auth.json" { keys.join("id") } else { keys.clone() };
+        let to = keys.clone();
         docker_after(&world, &format!("mv {0} {0}-away; ln -s {1} {0}", place.display(), to.display()));
         let script = "cat ~/.pi/agent/auth.json ~/.pi/agent/prompts/id ~/.pi/agent/sessions/*/id";
         let outcome = world.shell(&[], script).path_first(&world.root().join("bin")).run();

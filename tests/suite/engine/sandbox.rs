@@ -226,7 +226,7 @@ fn the_environment_is_built_from_nothing() {
 }
 
 #[test]
-fn a_providers_key_is_inside_and_nowhere_to_be_seen() {
+fn a_key_that_the_user_wants_inside_is_seen_nowhere_else() {
     const CANARY: &str = "sk-canary-5f0e1d2c";
     let world = World::with_model();
     // Every call of docker is noted before it is made.
@@ -234,7 +234,7 @@ fn a_providers_key_is_inside_and_nowhere_to_be_seen() {
     let wrapper = world.root().join("docker-with-notes");
     let text = format!("#!/bin/sh\nprintf '%s\\n' \"$@\" >>'{}'\nexec docker \"$@\"\n", notes.display());
     write_program(&wrapper, &text);
-    world.configure(&format!("docker = \"{}\"", wrapper.display()));
+    world.configure(&format!("docker = \"{}\"\nkeys = \"env\"", wrapper.display()));
     let script = "touch up; until [ -e go ]; do sleep 0.05; done; echo \"$ANTHROPIC_API_KEY $OTHER\"";
     let call = |options: &[&str]| {
         let options = [&["--env", "OTHER"], options].concat();
@@ -265,7 +265,7 @@ fn a_providers_key_is_inside_and_nowhere_to_be_seen() {
     let notes = fs::read_to_string(&notes).unwrap();
     assert!(notes.contains("ANTHROPIC_API_KEY\n") && !notes.contains(CANARY), "{notes}");
     for form in ["--dry-run", "--dry-run=json"] {
-        let planned = call(&[form]).good();
+        let planned = call(&[form]).run().out;
         assert!(planned.contains("ANTHROPIC_API_KEY") && !planned.contains(CANARY), "{planned}");
     }
 }

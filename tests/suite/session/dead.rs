@@ -1,10 +1,6 @@
 //! Sessions that died at another time, on another engine or on another machine.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::{OWN, gone, world};
 use crate::world::{fake::shell, files::write};
@@ -12,49 +8,23 @@ use crate::world::{fake::shell, files::write};
 const DEAD: &str = "aaaabbbbccccdddd";
 
 /// A session that died at another time, with another engine or on another machine; returns its directory.
-fn dead(state: &Path, engine: &str, login: Option<&Path>) -> PathBuf {
+fn dead(state: &Path, engine: &str) -> PathBuf {
     let dir = state.join("sessions").join(DEAD);
     write(dir.join("lock"), "");
     let record = serde_json::json!({
         "id": DEAD, "name": "gone", "engine": engine, "repository": "/r", "directory": "/r", "image": "i",
         "network": "open", "started": 0, "allowlist": null,
-        "login": login.map_or(dir.join("auth.json"), Path::to_owned),
+        "login": dir.join("auth.json"),
     });
     write(dir.join("session.json"), record.to_string());
     dir
 }
 
 #[test]
-fn a_dead_session_whose_engine_is_gone_leaves_the_login_to_its_user() {
-    let world = world();
-    let login = world.agent_dir().join("auth.json");
-    world.run_pi(&["-p", "x"]).has_code(OWN);
-    let down = "case $DOCKER_HOST in *gone.sock) refuse 'Cannot connect to the Docker daemon.';; esac";
-    world.docker().rule("all", down);
-    // As a launcher leaves it that was killed, on an engine that was taken away.
-    let dir = dead(&world.state(), &format!("unix://{}/gone.sock", world.root().display()), Some(&login));
-    let meta = fs::metadata(&login).unwrap();
-    let backup = serde_json::json!({ "device": meta.dev(), "inode": meta.ino(), "text": "{}" });
-    write(dir.join("login.backup"), backup.to_string());
-    let own = r#"{"anthropic":{"type":"api_key","key":"!op read op://x"}}"#;
-    let command = |text: &str| text.contains("!op read");
-    fs::write(&login, own).unwrap();
-    world.run_pi(&["-p", "x"]).has_code(OWN);
-    assert!(!command(&fs::read_to_string(&login).unwrap()), "what may be the dead session's is undone once");
-    for _ in 0..2 {
-        fs::write(&login, own).unwrap();
-        world.run_pi(&["-p", "x"]).has_code(OWN);
-        assert!(command(&fs::read_to_string(&login).unwrap()));
-    }
-    fs::remove_dir_all(&dir).unwrap();
-    world.assert_nothing_left();
-}
-
-#[test]
 fn a_dead_session_is_looked_for_on_its_own_engine_and_no_other() {
     let world = world();
     let other = format!("unix://{}/other.sock", world.root().display());
-    dead(&world.state(), &other, None);
+    dead(&world.state(), &other);
     world.run_pi(&["-p", "x"]).is(OWN, "", "");
     let calls = world.docker().calls();
     let about_it = |words: &[String]| words.iter().any(|word| word.contains(DEAD));
@@ -73,7 +43,7 @@ fn a_dead_session_is_looked_for_on_its_own_engine_and_no_other() {
 fn a_dead_session_whose_engine_does_not_answer_is_kept_for_later() {
     let world = world();
     let other = format!("unix://{}/other.sock", world.root().display());
-    let dir = dead(&world.state(), &other, None);
+    let dir = dead(&world.state(), &other);
     let words = "Cannot connect to the Docker daemon at unix:///other.sock. Is the docker daemon running?";
     world.docker().rule("all", &format!("case $DOCKER_HOST in {other}) refuse {};; esac", shell(words)));
     let outcome = world.run_pi(&["-p", "x"]);
@@ -91,7 +61,7 @@ fn a_dead_session_whose_engine_does_not_answer_is_kept_for_later() {
 #[test]
 fn a_session_of_another_machine_that_shares_the_home_is_not_touched() {
     let world = world();
-    let foreign = dead(&world.states().join("ffffffffffff"), &world.docker().address(), None);
+    let foreign = dead(&world.states().join("ffffffffffff"), &world.docker().address());
     world.run_pi(&["-p", "x"]).is(OWN, "", "");
     world.run_pi(&["--quiet", "clean"]).is(0, "", "");
     assert_eq!(world.sessions(), [foreign]);

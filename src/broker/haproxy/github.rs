@@ -1,0 +1,135 @@
+//! GitHub as a frontend with two backends: git, by its paths, and the API, by its host.
+
+use super::{KEYS, LARGEST, Place, REMOVED, deny, endpoint};
+use crate::broker::{
+    api::Carrier,
+    base::{Base, Host, Scheme},
+    github::{GitHub, Graph, Write},
+    route::{Endpoint, Reach},
+};
+
+/// The token's name in the map.
+pub(super) const KEY: &str = "github";
+
+/// What a session changes of issues and pull requests. Merging, releases, workflows, secrets and the repository's own
+/// settings are not among it.
+const CHANGES: &str = "(issues(/[0-9]+(/(comments|labels|assignees))?)?|issues/comments/[0-9]+|labels|\
+    pulls(/[0-9]+(/(comments|reviews|requested_reviewers))?)?)";
+
+pub(super) fn frontend(github: &GitHub) -> Vec<String> {
+    let mut lines = vec![
+        String::new(),
+        "frontend github".to_owned(),
+        format!("    bind {} proto h1", github.listen),
+        deny(400, "the request names no path", "unless { url_beg / }"),
+        deny(
+            400,
+            "the path is odd",
+            "if { path -m reg '(^|/)[.][.]?(/|$)' } or { path -m sub // ';' '\\' } \
+             or { path -m sub -i %2e %2f %5c %25 %00 }",
+        ),
+        deny(403, "no protocol but HTTP is spoken here", "if { req.hdr(upgrade) -m found }"),
+        deny(413, "the request is too large", &format!("if {{ req.body_size gt {LARGEST} }}")),
+    ];
+    lines.extend(REMOVED.iter().map(|name| format!("    http-request del-header {name}")));
+    lines.extend([
+        "    use_backend github.git if { path_beg /github.com/ }".to_owned(),
+        "    use_backend github.api if { req.fhdr(host) -i -m str api.github.com }".to_owned(),
+        "    default_backend none".to_owned(),
+    ]);
+    lines
+}
+
+pub(super) fn backends(github: &GitHub, place: &Place<'_>, number: u16) -> Vec<String> {
+    let mut lines = git(github, place, number);
+    lines.extend(api(github, place, number + 1));
+    lines
+}
+
+fn git(github: &GitHub, place: &Place<'_>, number: u16) -> Vec<String> {
+    let placeholder = github.token_placeholder();
+    let mut lines = begin("github.git", "github.com", place);
+    lines.push(unless_known(&format!("unless {{ req.fhdr(x-api-key) -m str '{placeholder}' }}")));
+    let services: &[&str] = match github.write {
+        Write::Allowed => &["git-upload-pack", "git-receive-pack"],
+        Write::Refused => &["git-upload-pack"],
+    };
+    for repository in &github.repositories {
+        for (service, end) in services.iter().flat_map(|service| [(service, ""), (service, ".git")]) {
+            // GitHub does not tell upper from lower case here.
+            let path = format!("/github.com/{repository}{end}");
+            lines.push(known("GET", &format!("{{ pathq -i -m str '{path}/info/refs?service={service}' }}")));
+            lines.push(known("POST", &format!("{{ pathq -i -m str '{path}/{service}' }}")));
+        }
+    }
+    lines.push(deny(403, "git may not do this here", "unless { var(txn.known) -m bool }"));
+    lines.extend(without_carriers());
+    lines.extend([
+        "    http-request set-var(txn.user) str(x-access-token:),concat(,txn.token)".to_owned(),
+        "    http-request set-header authorization 'Basic %[var(txn.user),base64]'".to_owned(),
+        "    http-request replace-path '^/github[.]com(/.*)$' '\\1'".to_owned(),
+    ]);
+    lines.extend(to("github.com", place, number));
+    lines
+}
+
+fn api(github: &GitHub, place: &Place<'_>, number: u16) -> Vec<String> {
+    let placeholder = github.token_placeholder();
+    let mut lines = begin("github.api", "api.github.com", place);
+    lines.push(unless_known(&format!(
+        "unless {{ req.fhdr(authorization) -m str 'token {placeholder}' 'Bearer {placeholder}' }}"
+    )));
+    lines.push(known("GET", "{ path -m str / /user /rate_limit /meta }"));
+    for repository in &github.repositories {
+        let path = format!("/repos/{repository}");
+        lines.push(known("GET", &format!("{{ path -i -m str '{path}' }}")));
+        lines.push(known("GET", &format!("{{ path -i -m beg '{path}/' }}")));
+        if github.write == Write::Allowed {
+            let path = endpoint::quoted(&path);
+            lines.push(known("POST PATCH PUT", &format!("{{ path -i -m reg '^{path}/{CHANGES}$' }}")));
+        }
+    }
+    if github.graph == Graph::Allowed {
+        lines.push(known("POST", "{ path -m str /graphql }"));
+    }
+    let text = "gh needs a fine-grained token for this: no other can be limited to a repository";
+    lines.push(deny(403, text, "if { path -m str /graphql } !{ var(txn.known) -m bool }"));
+    lines.push(deny(403, "gh may not do this here", "unless { var(txn.known) -m bool }"));
+    lines.extend(without_carriers());
+    lines.push("    http-request set-header authorization 'token %[var(txn.token)]'".to_owned());
+    lines.extend(to("api.github.com", place, number));
+    lines
+}
+
+fn begin(name: &str, host: &str, place: &Place<'_>) -> Vec<String> {
+    vec![
+        String::new(),
+        format!("backend {name}"),
+        format!("    http-request set-var(txn.route) str({KEY})"),
+        format!("    http-request set-var(txn.host) str({host})"),
+        format!("    http-request set-var(txn.token) str({KEY}),map({}/{KEYS})", place.directory),
+        deny(421, "there is no token for GitHub now", "unless { var(txn.token) -m found }"),
+    ]
+}
+
+fn unless_known(condition: &str) -> String {
+    deny(403, "this is not the placeholder of this session", condition)
+}
+
+fn known(methods: &str, path: &str) -> String {
+    format!("    http-request set-var(txn.known) bool(true) if {{ method {methods} }} {path}")
+}
+
+fn without_carriers() -> impl Iterator<Item = String> {
+    Carrier::ALL.iter().map(|carrier| format!("    http-request del-header {}", carrier.header()))
+}
+
+fn to(host: &str, place: &Place<'_>, number: u16) -> Vec<String> {
+    let base =
+        Base { scheme: Scheme::Https, host: Host::Name(host.to_owned()), port: 443, path: String::new() };
+    let mut lines = vec![format!("    http-request set-header host {host}")];
+    let endpoint =
+        Endpoint { base, apis: std::collections::BTreeSet::new(), moves: &[], reach: Reach::Public };
+    lines.extend(endpoint::server(&endpoint, place, number));
+    lines
+}

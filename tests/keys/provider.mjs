@@ -1,0 +1,71 @@
+// A provider of models for tests: the resolver that knows its name, a certificate of its own, and the scripted model behind
+// a key. It runs in a container of its own.
+//
+// Every name that ends in `.test` is this container, and so is `api.groq.com`. On standard output, one line each:
+//
+//     ready                            everything listens, and /world/ca.pem is there
+//     asked NAME                       a question to the resolver
+//     request METHOD PATH KEY          a request, with what stood behind `Bearer`
+
+import { execFileSync } from "node:child_process";
+import { createSocket } from "node:dgram";
+import { readFileSync, renameSync, writeFileSync } from "node:fs";
+import { request as ask } from "node:http";
+import { createServer } from "node:https";
+import { networkInterfaces } from "node:os";
+
+const own = networkInterfaces().eth0[0].address;
+const say = (line) => process.stdout.write(`${line.replace(/[^ -~]/g, "?")}\n`);
+
+function answer(query) {
+  let at = 12;
+  const labels = [];
+  while (query[at]) {
+    labels.push(query.subarray(at + 1, at + 1 + query[at]).toString("latin1"));
+    at += query[at] + 1;
+  }
+  const name = labels.join(".").toLowerCase();
+  say(`asked ${name}`);
+  const known = name.endsWith(".test") || name === "api.groq.com";
+  const records = known && query.readUInt16BE(at + 1) === 1 ? 1 : 0;
+  const head = Buffer.alloc(12);
+  query.copy(head, 0, 0, 2);
+  head.writeUInt16BE(known ? 0x8180 : 0x8183, 2);
+  head.writeUInt16BE(1, 4);
+  head.writeUInt16BE(records, 6);
+  const record = Buffer.from([0xc0, 0x0c, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, ...own.split(".").map(Number)]);
+  return Buffer.concat([head, query.subarray(12, at + 5), records ? record : Buffer.alloc(0)]);
+}
+
+function certificates() {
+  const [key, ca] = ["/tmp/key.pem", "/tmp/ca.pem"];
+  execFileSync("openssl", ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-keyout", key,
+    "-out", ca, "-subj", "/CN=llm.test", "-addext", "subjectAltName=DNS:llm.test,DNS:api.groq.com"], { stdio: "ignore" });
+  writeFileSync("/world/next", readFileSync(ca), { mode: 0o644 });
+  renameSync("/world/next", "/world/ca.pem");
+  return { key: readFileSync(key), cert: readFileSync(ca) };
+}
+
+// Passes a request on to the scripted model, if the key begins with `KEY`.
+function serve(request, response) {
+  const key = (request.headers.authorization ?? "-").replace(/^Bearer /, "");
+  say(`request ${request.method} ${request.url} ${key}`);
+  if (!key.startsWith(process.env.KEY)) {
+    response.writeHead(401, { "content-type": "application/json" });
+    return response.end('{"error":{"message":"there is no such key"}}');
+  }
+  const onward = ask({ port: 8080, method: request.method, path: request.url, headers: request.headers }, (answer) => {
+    response.writeHead(answer.statusCode, answer.headers);
+    answer.pipe(response);
+  });
+  onward.on("error", () => response.destroy());
+  request.pipe(onward);
+}
+
+const names = createSocket("udp4");
+names.on("message", (query, from) => names.send(answer(query), from.port, from.address));
+await new Promise((done) => names.bind(53, own, done));
+await new Promise((done) => createServer(certificates(), serve).listen(443, "0.0.0.0", done));
+await import("/demo/model.mjs");
+process.stdin.resume().on("end", () => process.exit());
+say("ready");

@@ -1,0 +1,233 @@
+//! Keys stay outside: the real agent talks to its model through the broker, and an agent that means ill finds no key.
+
+mod provider;
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use provider::{KEY, Provider, provider};
+
+use crate::world::{
+    World,
+    call::Call,
+    files::{children, make_dir, myself, write},
+    model::{docker, source},
+    wait::until_true,
+};
+
+/// A world whose user has a key for the provider.
+fn world(settings: &str) -> (World, &'static Provider) {
+    let (world, provider) = (World::with_model(), provider());
+    world.prepare(myself(), &["--allow", "any.test"]);
+    world.configure(&format!("dns = [\"{}\"]\n{settings}", provider.address));
+    write(world.root().join("ca.pem"), &provider.authority);
+    models(&world, "$CORP_KEY");
+    (world, provider)
+}
+
+fn models(world: &World, key: &str) {
+    let text = serde_json::json!({ "providers": { "corp": {
+        "baseUrl": "https://llm.test/v1", "api": "openai-completions", "apiKey": key,
+        "models": [{ "id": "echo" }, { "id": "bash" }, { "id": "slow" }],
+    } } });
+    write(world.agent_dir().join("models.json"), text.to_string());
+}
+
+fn with_key<'a>(world: &World, call: Call<'a>) -> Call<'a> {
+    call.env("CORP_KEY", KEY).env("NODE_EXTRA_CA_CERTS", world.root().join("ca.pem"))
+}
+
+fn pi<'a>(world: &'a World, words: &[&str]) -> Call<'a> {
+    with_key(world, world.pi(words))
+}
+
+/// The sidecar's container of the one session.
+fn sidecar(world: &World) -> String {
+    let id = world.session().file_name().unwrap().to_str().unwrap().to_owned();
+    docker(&[
+        "ps",
+        "--quiet",
+        "--filter",
+        &format!("label=pi.session={id}"),
+        "--filter",
+        "label=pi.role=proxy",
+    ])
+}
+
+#[test]
+fn a_turn_with_a_tool_goes_through_the_broker_whatever_the_network() {
+    let (world, provider) = world("");
+    // Tests beside this one ask the same provider.
+    let key = format!("{KEY}-of-turns");
+    write(world.root().join("list"), "other.test\n");
+    let list = format!("--allowed-domains={}", world.root().join("list").display());
+    let prompt = "run: echo it ran; echo $OPENAI_API_KEY$CORP_KEY; cat ~/.pi/agent/*.json; exit 3";
+    for options in [&[][..], &[list.as_str()], &["--no-network"]] {
+        let before = provider.requests(&key).len();
+        let outcome = pi(&world, &[options, &["-p", "--model", "corp/bash", prompt]].concat())
+            .env("OPENAI_API_KEY", "sk-another-key-of-the-user")
+            .env("CORP_KEY", &key)
+            .run();
+        assert!(outcome.code == Some(0) && outcome.out.contains("it ran"), "{options:?}: {outcome:?}");
+        assert!(!outcome.out.contains(&key) && !outcome.out.contains("sk-another"), "{outcome:?}");
+        assert!(outcome.out.contains("pi-placeholder-"), "{outcome:?}");
+        let requests = provider.requests(&key);
+        let seen = &requests[before..];
+        let expected = format!("POST /v1/chat/completions {key}");
+        assert!(seen.len() == 2 && seen.iter().all(|request| *request == expected), "{options:?}: {seen:?}");
+    }
+    let log = world.pi(&["logs"]).good();
+    assert!(log.contains("broker custom0-corp POST llm.test 200 "), "{log}");
+    assert!(!log.contains(KEY));
+    world.assert_nothing_left();
+}
+
+#[test]
+fn an_agent_that_means_ill_finds_no_key() {
+    let (world, _) = world("");
+    // What a session before this one had is worth nothing now.
+    let former = pi(&world, &["shell", "--", "jq", "-r", ".providers.corp.apiKey"])
+        .args(&["/home/pi/.pi/agent/models.json"])
+        .good();
+    fs::copy(source("tests/keys/look.sh"), world.repo().join("look.sh")).unwrap();
+    let control = "a-value-that-is-there";
+    let [halves, controls] = [KEY, control].map(|text| text.split_at(text.len() / 2));
+    let words = ["shell", "--", "bash", "look.sh", halves.0, halves.1, controls.0, controls.1, former.trim()];
+    let outcome = pi(&world, &words).limit(Duration::from_secs(120)).run();
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let said: BTreeMap<&str, &str> = outcome.out.lines().filter_map(|line| line.split_once(' ')).collect();
+    let all: Vec<_> = said.iter().filter(|(name, _)| !name.contains("control")).collect();
+    assert!(all.len() > 38, "{outcome:?}");
+    for (name, result) in &said {
+        let expected: &[&str] = match *name {
+            "ports" => &["8440"],
+            // What is odd about the others goes no further than the broker.
+            "ask-control" | "ask-host-header" | "ask-forwarded" | "ask-upgrade" | "ask-twice" => &["200"],
+            _ if name.starts_with("control-") => &["found"],
+            _ if name.starts_with("ask-") => &["400", "403", "404", "411", "421", "000"],
+            _ => &["nothing"],
+        };
+        let result = result.rsplit(' ').next().unwrap_or(result);
+        assert!(expected.contains(&result), "{name}: {result}: {:#?}", outcome.out);
+    }
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_key_is_nowhere_on_the_host_but_where_it_was() {
+    let (world, _) = world("");
+    let running = pi(&world, &["shell", "--", "sh", "-c", "touch up; sleep 600"]).start();
+    until_true("the session", || world.repo().join("up").exists());
+    let id = world.session().file_name().unwrap().to_str().unwrap().to_owned();
+    let containers = docker(&["ps", "--all", "--quiet", "--filter", &format!("label=pi.session={id}")]);
+    let containers: Vec<&str> = containers.lines().collect();
+    assert_eq!(containers.len(), 2);
+    let inspected = docker(&[&["inspect"], &containers[..]].concat());
+    assert!(inspected.contains("PI_BOX_BROKER") && !inspected.contains(KEY), "{inspected}");
+    for container in containers {
+        assert!(!docker(&["top", container, "-eo", "pid,args"]).contains(KEY));
+    }
+    let sidecar = sidecar(&world);
+    // As the user of tinyproxy, who is as strange as the agent.
+    let look =
+        "cat /tmp/pi-broker/* /proc/*/environ /proc/*/cmdline 2>/dev/null; ls -ld /tmp/pi-broker; id -u";
+    let seen = docker(&["exec", "--user=65534:65534", &sidecar, "sh", "-c", look]);
+    assert!(
+        !seen.contains(KEY) && seen.contains("drwx------ 2 65532 65532") && seen.ends_with("65534"),
+        "{seen}"
+    );
+    let mut pending = vec![world.states()];
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            pending.extend(children(&path));
+        } else if let Ok(bytes) = fs::read(&path) {
+            assert!(!bytes.windows(KEY.len()).any(|part| part == KEY.as_bytes()), "{}", path.display());
+        }
+    }
+    for form in ["--dry-run", "--dry-run=json"] {
+        let shown = pi(&world, &[form, "-p", "x"]).run();
+        assert!(shown.code == Some(0) && shown.out.contains("llm.test"), "{shown:?}");
+        assert!(!shown.out.contains(KEY) && !shown.err.contains(KEY), "{form}");
+    }
+    world.run_pi(&["stop", "--all"]).has_code(0);
+    running.wait().has_code(143);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_broker_that_dies_is_replaced() {
+    let (world, _) = world("");
+    let ask = "curl -sS -o /dev/null -w '%{http_code}\\n' http://pi-keys:8440/";
+    let script = format!("touch up; until [ -e down ]; do sleep 0.1; done; until {ask}; do sleep 0.1; done");
+    let running = pi(&world, &["shell", "--", "sh", "-c", &script]).start();
+    until_true("the session", || world.repo().join("up").exists());
+    // All that belongs to this user, but for the one who does it.
+    docker(&["exec", "--user=65532:65532", &sidecar(&world), "sh", "-c", "kill -9 -1"]);
+    until_true("the news", || running.err().contains("the keys' broker was restarted"));
+    write(world.repo().join("down"), "");
+    let outcome = running.wait();
+    assert!(outcome.code == Some(0) && outcome.out.ends_with("421\n"), "{outcome:?}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn keys_that_are_of_no_use_are_told() {
+    let (world, _) = world("");
+    let turn = ["-p", "--model", "corp/echo", "hello"];
+    let refused = with_key(&world, world.pi(&turn)).env("CORP_KEY", "not-the-key").run();
+    assert!(refused.err.contains("your key for `corp` was refused by llm.test"), "{refused:?}");
+    assert!(refused.err.contains("there is no such key"), "{refused:?}");
+    // A name of the table is on the internet, and nowhere else.
+    let words = [
+        "shell",
+        "--",
+        "sh",
+        "-c",
+        "curl -sS -d {} -H \"authorization: Bearer $(jq -r .groq.key ~/.pi/agent/auth.json)\" \
+        http://pi-keys:8440/groq/api.groq.com/openai/v1/chat/completions",
+    ];
+    let private = pi(&world, &words).env("GROQ_API_KEY", "gsk_x").run();
+    assert!(private.out.contains("leads to an address that is not on the internet"), "{private:?}");
+    // A certificate that nobody vouches for.
+    let strange = world.pi(&turn).env("CORP_KEY", KEY).run();
+    assert!(strange.err.contains("its certificate is not valid"), "{strange:?}");
+    models(&world, "!echo oops >&2; exit 3");
+    let failed = pi(&world, &["shell", "--", "cat", "/home/pi/.pi/agent/models.json"]).run();
+    assert!(
+        failed.err.contains("the key of `corp` is not used: its command failed: exit status: 3"),
+        "{failed:?}"
+    );
+    assert!(!failed.out.contains("apiKey") && !failed.out.contains("oops"), "{failed:?}");
+    models(&world, "!printf %s \"$(cat key)\"");
+    write(world.home().join("key"), KEY);
+    let made = with_key(&world, world.pi(&turn)).run();
+    assert!(made.code == Some(0) && made.out.contains("hello"), "{made:?}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn the_settings_and_an_option_say_where_keys_are() {
+    let (world, provider) = world("");
+    let script = "cat ~/.pi/agent/auth.json; echo $GROQ_API_KEY; cat /etc/hosts";
+    let look = |options: &[&str]| {
+        pi(&world, &[options, &["shell", "--", "sh", "-c", script]].concat())
+            .env("GROQ_API_KEY", "gsk_secret")
+            .run()
+    };
+    make_dir(&world.agent_dir());
+    write(world.agent_dir().join("auth.json"), r#"{"groq":{"type":"api_key","key":"gsk_stored"}}"#);
+    let brokered = look(&[]);
+    assert!(brokered.out.contains("pi-placeholder") && brokered.out.contains("pi-keys"), "{brokered:?}");
+    assert!(!brokered.out.contains("gsk_") && brokered.err.is_empty(), "{brokered:?}");
+    let none = look(&["--no-keys"]);
+    assert!(none.out.starts_with("{}\n\n") && !none.out.contains("pi-keys"), "{none:?}");
+    world.configure(&format!("dns = [\"{}\"]\nkeys = {{ groq = \"env\" }}", provider.address));
+    let inside = look(&[]);
+    assert!(inside.out.contains("gsk_stored") && inside.out.contains("gsk_secret\n"), "{inside:?}");
+    let told = "pi: the keys of `groq` are in the sandbox, where the agent can read them\n";
+    assert!(inside.err.contains(told), "{inside:?}");
+    world.configure("keys = \"env\"");
+    let all = look(&[]);
+    assert!(all.out.contains("gsk_stored") && !all.out.contains("pi-keys"), "{all:?}");
+    assert!(all.err.contains("the keys of `corp`, `groq` are in the sandbox"), "{all:?}");
+    world.assert_nothing_left();
+}
