@@ -80,6 +80,36 @@ impl Docker {
         Err(Failure::Refused { code: status.code(), stderr: text(said(stderr)) }.explain(&cmd.purpose))
     }
 
+    /// Passes on what a command prints, within `patience`. Says whether the command ended well.
+    ///
+    /// # Errors
+    /// It cannot be started, or `to` does not take it.
+    pub(crate) fn pass_on(&self, cmd: &Cmd, patience: Duration, to: &mut dyn Write) -> anyhow::Result<bool> {
+        let mut command = self.command(cmd);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+        let child = Arc::new(
+            SharedChild::spawn(&mut command)
+                .map_err(Failure::NotStarted)
+                .map_err(|failure| failure.explain(&cmd.purpose))?,
+        );
+        let mut stdout = child.take_stdout().context("docker has no stdout")?;
+        let watch = {
+            let child = child.clone();
+            thread::spawn(move || {
+                if matches!(child.wait_timeout(patience), Ok(None)) {
+                    let _ = child.kill();
+                }
+            })
+        };
+        let copied = std::io::copy(&mut stdout, to);
+        drop(stdout);
+        let status =
+            child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose));
+        watch.join().expect("waiting does not panic");
+        copied?;
+        Ok(status?.success())
+    }
+
     /// Starts a container that prints [`UP`], and waits for that.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 pub(crate) mod apply;
 pub(crate) mod back;
 pub(crate) mod contents;
+pub(crate) mod lfs;
 mod tar;
 
 use std::path::PathBuf;

@@ -19,6 +19,7 @@ use crate::{
             back::{Back, changed, commits, forget},
             commonly_runs,
             contents::Contents,
+            lfs,
         },
         repository::Repository,
         takeover::Inside,
@@ -202,11 +203,43 @@ impl Reach<'_> {
         let mut branches = before.clone();
         let outcome = self.back(&repository, &copy, &held.dir, &inside).bring(&base, &mut branches);
         copy.branches = branches;
+        let outcome = outcome.and_then(|()| self.large_files(&up, &repository, &copy));
         copy.size = size.lines().last().and_then(|size| size.trim().parse().ok());
         copy.pending = outcome.is_err();
         let is_new = copy.branches != before;
         held.save(copy)?;
         outcome.map(|()| is_new)
+    }
+
+    /// Brings in the large files that the copy's commits point to.
+    fn large_files(&self, up: &Up, repository: &Repository, copy: &Copy) -> anyhow::Result<()> {
+        let Some(base) = &copy.base else { return Ok(()) };
+        for (_, tip) in copy.branches.values() {
+            for pointer in lfs::missing(self.git, repository, base, tip)? {
+                let path = Path::new(GIT_DIR).join(pointer.path());
+                let path = path.to_string_lossy();
+                // What was never downloaded is not in the copy either.
+                let script = "if [ -f \"$1\" ]; then exec cat \"$1\"; fi; exit 3";
+                let cmd = run_inside(up.name(), "bring in a large file of the copy", script, &[&path]);
+                let mut is_there = true;
+                let kept = lfs::keep(repository, &pointer, |out| {
+                    is_there = self.docker.pass_on(&cmd, LONG, out)?;
+                    Ok(())
+                });
+                match kept {
+                    Ok(false) if is_there => {
+                        report::warn(format_args!(
+                            "the large file {} of the copy `{}` is not what its name says, so it stays there",
+                            &pointer.oid[..12],
+                            copy.name
+                        ));
+                    }
+                    Ok(_) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// How many commits a copy has that have not come over, as a number with `+` where something is uncommitted.

@@ -480,7 +480,7 @@ fn parse(list: &[u8]) -> Option<Vec<Change>> {
 }
 
 /// `OID blob SIZE`, newline, contents, newline.
-fn parse_batch(said: &[u8]) -> Option<BTreeMap<String, Vec<u8>>> {
+pub(super) fn parse_batch(said: &[u8]) -> Option<BTreeMap<String, Vec<u8>>> {
     let mut rest = said;
     let mut all = BTreeMap::new();
     while !rest.is_empty() {

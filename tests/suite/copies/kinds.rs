@@ -72,6 +72,41 @@ fn round_trip(world: &World, dir: &Path, kind: &str) {
 }
 
 #[test]
+fn large_files_come_back_with_the_commits_that_point_to_them() {
+    let world = World::with_model();
+    let repo = world.repo().to_owned();
+    write(repo.join(".gitattributes"), "*.bin filter=lfs diff=lfs merge=lfs -text\n");
+    world.git(&repo, &["add", "."]);
+    world.git(&repo, &["commit", "--quiet", "--message", "one"]);
+    write(repo.join("mine.bin"), "mine");
+    let script =
+        "echo one >a.bin; git add a.bin; git commit --quiet -m a; echo two >a.bin; echo three >b.bin";
+    world.shell(&["--clone"], script).run().says(0, "the branch `pi/copy`");
+    let object = |commit: &str, path: &str| {
+        let pointer = world.git(&repo, &["show", &format!("{commit}:{path}")]);
+        let oid = pointer.lines().find_map(|line| line.strip_prefix("oid sha256:")).unwrap().to_owned();
+        read(repo.join(format!(".git/lfs/objects/{}/{}/{oid}", &oid[..2], &oid[2..4])))
+    };
+    assert_eq!(object("pi/copy~1", "a.bin"), "one\n");
+    assert_eq!(object("pi/copy", "a.bin"), "two\n");
+    assert_eq!(object("pi/copy", "b.bin"), "three\n");
+    assert_eq!(object("pi/copy", "mine.bin"), "mine");
+    // One that is not what its name says stays where it is.
+    let script = "echo four >c.bin; git add c.bin; for f in $(find .git/lfs/objects -type f); do \
+                  grep -q four $f && chmod u+w $f && echo evil >$f; done; true";
+    world.shell(&["--clone"], script).run().says(0, "is not what its name says, so it stays there");
+    let other = world.git(&repo, &["config", "--local", "filter.x.clean", "x"]);
+    assert_eq!(other, "");
+    write(repo.join(".gitattributes"), "* filter=x\n");
+    world
+        .shell(&["--clone=other"], "true")
+        .run()
+        .says(125, "passes files through the filter `x`, which a copy does not have");
+    world.run_pi(&["drop", "copy"]).has_code(0);
+    world.assert_nothing_left();
+}
+
+#[test]
 fn a_branch_of_the_users_is_never_moved() {
     let world = World::with_model();
     let repo = world.repo().to_owned();
