@@ -141,6 +141,14 @@ pub(crate) fn changes_its_setup(args: &[String], version: &str) -> bool {
     changes && !args.iter().any(|arg| arg == "-l" || arg == "--local")
 }
 
+/// Whether `args` ask the agent to update itself, which is a part of the image.
+pub(crate) fn updates_itself(args: &[String]) -> bool {
+    let [command, words @ ..] = args else { return false };
+    let is_own = |word: &String| matches!(word.as_str(), "self" | "pi" | "--self" | "--all" | "--force");
+    let others = |word: &String| !matches!(word.as_str(), "-a" | "--approve" | "-na" | "--no-approve");
+    command == "update" && (words.iter().any(is_own) || !words.iter().any(others))
+}
+
 /// Whether `args` install or remove something from a directory. Anything else is fetched.
 pub(crate) fn names_a_path(args: &[String]) -> bool {
     const FETCHED: [&str; 6] = ["npm:", "git:", "http://", "https://", "ssh://", "builtin:"];

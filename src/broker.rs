@@ -15,13 +15,13 @@ pub(crate) mod api;
 pub(crate) mod base;
 pub(crate) mod command;
 pub(crate) mod credentials;
-#[cfg_attr(not(test), expect(dead_code, reason = "no session asks GitHub through its broker yet"))]
 pub(crate) mod github;
 pub(crate) mod haproxy;
 mod headers;
 mod json;
 pub(crate) mod placeholder;
 pub(crate) mod provider;
+pub(crate) mod relay;
 pub(crate) mod route;
 #[cfg(test)]
 mod tests;
@@ -36,9 +36,10 @@ use self::{
     credentials::{Found, Run, Sources},
     github::GitHub,
     placeholder::Placeholder,
+    relay::Relay,
     route::{Making, NoRoute, Reach, Route},
 };
-use crate::secret::Secret;
+use crate::{domain::HOST_NAME, secret::Secret};
 
 /// What a session's broker is made from.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +53,8 @@ pub(crate) struct Inputs<'a> {
     /// Providers with `keys = "env"`.
     pub(crate) inside: &'a BTreeSet<String>,
     pub(crate) github: Option<&'a GitHub>,
+    /// How the sidecar reaches servers on this machine's loopback.
+    pub(crate) loopback: Reach,
 }
 
 /// A session's broker, decided.
@@ -71,11 +74,11 @@ impl Broker {
     /// # Errors
     /// `auth.json` or `models.json` cannot be read.
     pub(crate) fn new(inputs: &Inputs<'_>, run: &mut Run<'_>) -> anyhow::Result<Self> {
-        let Inputs { address, placeholder, env, auth, models, inside, github } = *inputs;
+        let Inputs { address, placeholder, env, auth, models, inside, github, loopback } = *inputs;
         let Found { credentials, mut unserved, mut failed } =
             Found::gather(&Sources { env, auth, models, inside }, run)?;
         let configured = credentials::object("models.json", models)?.remove("providers");
-        let mut making = Making { address, placeholder, env, run };
+        let mut making = Making { address, placeholder, env, loopback, run };
         let mut routes = Vec::new();
         for (number, (id, credential)) in credentials.iter().enumerate() {
             match making.route(number, id, credential, configured.as_ref().and_then(|all| all.get(id))) {
@@ -87,21 +90,33 @@ impl Broker {
         Ok(Self { address: address.to_owned(), routes, github: github.cloned(), unserved, failed })
     }
 
-    /// The names of the providers' own hosts, for which nobody but the broker may ask.
+    /// The names of the providers' own hosts, for which nobody but the broker may ask. GitHub is not among them: packages
+    /// come from there, where the allowlist has it.
     pub(crate) fn hosts(&self) -> BTreeSet<String> {
         let endpoints = self.routes.iter().flat_map(|route| &route.endpoints);
         let public = endpoints.filter(|endpoint| endpoint.reach == Reach::Public);
-        let github = self.github.iter().flat_map(|_| ["github.com", "api.github.com"]).map(str::to_owned);
-        public.map(|endpoint| endpoint.base.host.to_string()).chain(github).collect()
+        public.map(|endpoint| endpoint.base.host.to_string()).collect()
     }
 
     /// Addresses that the user wrote down, each with its port as a line: they may be private.
     pub(crate) fn addresses_of_the_users(&self) -> String {
         let endpoints = self.routes.iter().flat_map(|route| &route.endpoints);
-        let theirs = endpoints.filter(|endpoint| endpoint.reach == Reach::Anywhere);
-        let lines: BTreeSet<String> =
-            theirs.map(|endpoint| format!("{} {}\n", endpoint.base.host, endpoint.base.port)).collect();
+        let lines: BTreeSet<String> = endpoints
+            .filter_map(|endpoint| match endpoint.reach {
+                Reach::Public | Reach::Socket => None,
+                Reach::Anywhere => Some(format!("{} {}\n", endpoint.base.host, endpoint.base.port)),
+                Reach::Machine => Some(format!("{HOST_NAME} {}\n", endpoint.base.port)),
+            })
+            .collect();
         lines.into_iter().collect()
+    }
+
+    /// Servers on the loopback to which the launcher passes requests on.
+    pub(crate) fn relays(&self) -> Vec<Relay> {
+        let endpoints = self.routes.iter().flat_map(|route| &route.endpoints);
+        let ours = endpoints.filter(|endpoint| endpoint.reach == Reach::Socket);
+        let relays: BTreeSet<Relay> = ours.map(|endpoint| Relay::to(&endpoint.base)).collect();
+        relays.into_iter().collect()
     }
 
     /// All keys, as the broker in the sidecar reads them.

@@ -1,5 +1,6 @@
 //! The command line: options of the launcher, its verbs, and words for the agent.
 
+mod models;
 mod published;
 mod split;
 
@@ -9,13 +10,17 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, builder::No
 
 use crate::{lang::Lang, report::Hinted};
 
-pub(crate) use self::published::Published;
 use self::split::Split;
+pub(crate) use self::{
+    models::{ModelsVerb, OllamaVerb},
+    published::Published,
+};
 
 /// Start the pi coding agent in a locked-down Docker container for this repository
 #[derive(Debug, Parser)]
 #[command(
     name = "pi",
+    args_override_self = true,
     disable_version_flag = true,
     disable_help_subcommand = true,
     subcommand_value_name = "VERB",
@@ -45,7 +50,10 @@ pub(crate) struct Options {
     /// `auto`, the default, looks for `go.mod`, then for `composer.json`. `php` is the newest PHP. Config key: `lang`.
     #[arg(long, value_name = "LANG")]
     pub(crate) lang: Option<Lang>,
-    /// Rebuild every image, then run
+    /// Renew the images of this session, then run
+    ///
+    /// Newest bases, packages and agent of the configured version, tag or range. `pi --build build --all` renews the
+    /// images of every variant and runs nothing. If it fails, the session has the images of before.
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) build: bool,
     /// Restrict the network to an allowlist
@@ -74,6 +82,11 @@ pub(crate) struct Options {
     /// By default they stay outside, and the agent uses them through the session's broker. Config key: `keys`.
     #[arg(long)]
     pub(crate) no_keys: bool,
+    /// Do not let the agent push to GitHub, or change issues and pull requests there
+    ///
+    /// Config key: `github_push`.
+    #[arg(long)]
+    pub(crate) no_push: bool,
     /// Let the agent work on a copy; its work becomes the branch `pi/NAME`
     ///
     /// The repository is not mounted. The copy stays for later sessions of the same NAME, until `pi drop`. Default: the
@@ -99,23 +112,23 @@ pub(crate) struct Options {
     /// Limit memory and swap together, such as `512m` or `4g`; 0 is no limit
     ///
     /// Default: 4g. Config key: `memory`.
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     pub(crate) memory: Option<String>,
     /// Limit the number of processors; 0 is no limit
     ///
     /// Default: 2, or 1 if the machine has no more. Config key: `cpus`.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = processors)]
     pub(crate) cpus: Option<f64>,
     /// Limit the number of processes; 0 is no limit
     ///
     /// Default: 1024. Config key: `pids`.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = processes)]
     pub(crate) pids: Option<u32>,
     /// Limit the agent's home, which is in memory, such as `512m` or `4g`
     ///
     /// It counts as memory. Default: 2g, or half of `--memory` if that is less. /tmp has 1g, or a quarter of `--memory`.
     /// Caches of a project's packages are on disk. Config key: `disk`.
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     pub(crate) disk: Option<String>,
     /// Use this OCI runtime of the engine, such as `runsc`
     ///
@@ -162,11 +175,16 @@ pub(crate) enum Verb {
         #[arg(last = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
-    /// Build the image for this repository without running it
+    /// Build the image for this repository, if it is missing, without running it
+    ///
+    /// `pi --build build` renews it.
     Build {
         /// Build every variant
         #[arg(long)]
         all: bool,
+        /// Build nothing, but ask npm's registry whether there is a newer agent
+        #[arg(long, conflicts_with = "all")]
+        check: bool,
     },
     /// Log in to a model provider, or store a key for it
     ///
@@ -309,6 +327,14 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "AGE", requires = "caches", value_parser = age)]
         older_than: Option<Duration>,
     },
+    /// Use model servers of your own: Ollama, LM Studio, llama.cpp, vLLM
+    ///
+    /// Writes their models into `~/.pi/agent/models.json` and leaves everything else there as it is.
+    #[command(disable_help_subcommand = true)]
+    Models {
+        #[command(subcommand)]
+        what: ModelsVerb,
+    },
     /// Print completions for a shell
     Completions {
         /// bash, zsh, fish, elvish or powershell
@@ -395,6 +421,14 @@ impl Cli {
     pub(crate) fn grammar() -> clap::Command {
         Parsed::command()
     }
+}
+
+fn processors(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| "write a number of processors, such as 2 or 0.5".to_owned())
+}
+
+fn processes(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "write a number of processes, such as 1024".to_owned())
 }
 
 /// A number of minutes, hours, days or weeks.

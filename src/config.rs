@@ -31,6 +31,7 @@ pub(crate) use self::{
 };
 use crate::{
     agent_dir::entry::Persist,
+    broker::github::Repository,
     cli::Options,
     host::Host,
     lang::Lang,
@@ -55,6 +56,8 @@ pub(crate) const COPY: &str = "copy";
 pub(crate) struct Config {
     pub(crate) lang: Lang,
     pub(crate) network: Network,
+    /// Whether a session starts only where its network holds against everything that is known.
+    pub(crate) strict: bool,
     pub(crate) allowed_domains: PathBuf,
     /// False if the user named the allowlist.
     pub(crate) allowed_domains_is_default: bool,
@@ -71,6 +74,10 @@ pub(crate) struct Config {
     pub(crate) runtime: Option<String>,
     pub(crate) persist: Vec<Persist>,
     pub(crate) keys: Keys,
+    /// Repositories on GitHub besides the session's own.
+    pub(crate) github: Vec<Repository>,
+    pub(crate) github_token: GitHubToken,
+    pub(crate) github_push: bool,
     /// `None` where the agent may start none.
     pub(crate) subagents: Option<Subagents>,
     pub(crate) git: GitAccess,
@@ -98,6 +105,18 @@ pub(crate) enum Network {
     None,
     /// The scripted model of `pi demo`.
     Demo,
+}
+
+/// Where the token for GitHub comes from, if the user has set none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum GitHubToken {
+    /// From nowhere.
+    #[default]
+    #[serde(rename = "")]
+    None,
+    /// From the `gh` of this machine.
+    Gh,
 }
 
 /// Where the keys and logins of model providers are.
@@ -275,6 +294,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
     Ok(Config {
         lang: options.lang.or(project).or(user.lang).or(base.lang).unwrap_or(Lang::Auto),
         network,
+        strict: user.strict.or(base.strict).unwrap_or_default(),
         allowed_domains,
         allowed_domains_is_default,
         allow: options.allow.clone(),
@@ -292,6 +312,9 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
             None => Some(text(user.runtime, base.runtime)).filter(|name| !name.is_empty()),
         },
         persist: persist(user.persist),
+        github: values(user.github, base.github).iter().filter_map(|text| Repository::parse(text)).collect(),
+        github_token: user.github_token.or(base.github_token).unwrap_or_default(),
+        github_push: !options.no_push && user.github_push.or(base.github_push).unwrap_or(true),
         keys: if options.no_keys { Keys::None } else { user.keys.or(base.keys).unwrap_or_default() },
         subagents: subagents::resolve(user.subagents, base.subagents),
         git: user.git.or(base.git).unwrap_or(GitAccess::Private),

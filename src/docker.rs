@@ -221,17 +221,21 @@ pub(crate) fn pull(image: &str) -> Cmd {
     Cmd::new(format!("pull the image `{image}`"), &["pull", image])
 }
 
-/// Builds an image from a directory, and writes its id into a file.
+/// Builds an image from a directory, and writes its id into a file; `anew` repeats steps that an earlier build has done.
 pub(crate) fn build(
     tag: &str,
     id: &Path,
     context: &Path,
     args: &BTreeMap<&str, String>,
     labels: &[(&str, &str)],
+    anew: bool,
 ) -> Cmd {
     let mut cmd = Cmd::new(format!("build the image `{tag}`"), &["build", "--force-rm"])
         .pair("--tag", tag)
         .pair("--iidfile", id);
+    if anew {
+        cmd = cmd.arg("--no-cache");
+    }
     for (key, value) in args {
         cmd = cmd.pair("--build-arg", format!("{key}={value}"));
     }

@@ -23,11 +23,13 @@ use crate::{
         settings::Scope,
         take_back,
     },
+    broker::github::GitHub,
     config::{Access, Config, Network, OpenUrls},
     files::Identity,
     host::{EngineKind, Host, Owner},
     inside,
     keys::{self, Commands, Keys},
+    models::Ours,
     purpose::Purpose,
     report::{Finding, Hinted, quote},
     secret::{Secret, Value},
@@ -87,6 +89,7 @@ impl Facts {
         who: Owner,
         purpose: Purpose,
         commands: Commands,
+        github: Option<&GitHub>,
     ) -> anyhow::Result<Self> {
         let written = Written::load(host).and(workspace.dirs()).and_around(host);
         let mut findings = Vec::new();
@@ -101,7 +104,7 @@ impl Facts {
         look.repository(&binds)?;
         let writable = look.writable(&binds)?;
         let live = Live::look(&agent_dir)?;
-        let keys = look.keys(&live, purpose, commands)?;
+        let keys = look.keys(&live, purpose, commands, github)?;
         let (credentials, lost) = look.credentials(&keys)?;
         let layout = look.layout(&live, &keys, purpose)?;
         findings.extend(lost);
@@ -257,7 +260,13 @@ impl Look<'_> {
     }
 
     /// The keys, and where each is.
-    fn keys(&self, live: &Live, purpose: Purpose, commands: Commands) -> anyhow::Result<Keys> {
+    fn keys(
+        &self,
+        live: &Live,
+        purpose: Purpose,
+        commands: Commands,
+        github: Option<&GitHub>,
+    ) -> anyhow::Result<Keys> {
         let text = |name: &str| live.texts.get(name).map(String::as_str);
         Keys::gather(&keys::Sources {
             config: self.config,
@@ -265,6 +274,8 @@ impl Look<'_> {
             written: self.written,
             auth: text(LOGINS),
             models: text(MODELS),
+            servers: &Ours::load(self.host)?.servers,
+            github,
             purpose,
             commands,
         })

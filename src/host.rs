@@ -128,6 +128,11 @@ impl Host {
         self.state_dir().join("last-refused")
     }
 
+    /// What npm's registry has said about the agent last.
+    pub(crate) fn newest_agent(&self) -> PathBuf {
+        self.state_dir().join("newest-agent.json")
+    }
+
     /// The log of the last session's proxy.
     pub(crate) fn last_log(&self) -> PathBuf {
         self.state_dir().join("last-proxy.log")

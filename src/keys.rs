@@ -4,7 +4,7 @@
 mod tests;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     net::{Ipv4Addr, SocketAddrV4},
     path::Path,
@@ -21,14 +21,17 @@ use crate::{
         agent_files::AgentFiles,
         command::{LIMIT, Setting},
         credentials::{self, Run},
+        github::GitHub,
         haproxy::{Egress, Files, Place},
         placeholder::Placeholder,
         provider::{self, PROVIDERS, Provider, UNSERVED},
+        route::Reach,
     },
     config::{self, Config},
     egress::Brokered,
     files::read_small_bytes,
     host::{Host, seconds},
+    models::Server,
     purpose::Purpose,
     secret::Secret,
     written::Written,
@@ -73,6 +76,9 @@ pub(crate) struct Sources<'a> {
     pub(crate) auth: Option<&'a str>,
     /// The text of `models.json`.
     pub(crate) models: Option<&'a str>,
+    /// What of that is from `pi models`.
+    pub(crate) servers: &'a BTreeMap<String, Server>,
+    pub(crate) github: Option<&'a GitHub>,
     pub(crate) purpose: Purpose,
     pub(crate) commands: Commands,
 }
@@ -99,20 +105,24 @@ impl Keys {
             Purpose::Work | Purpose::Shell => &sources.config.keys,
             Purpose::SetUp | Purpose::Login | Purpose::Demo | Purpose::Proof => &config::Keys::None,
         };
-        let policy = match sources.company_proxy().filter(|_| matches!(policy, config::Keys::Broker { .. })) {
-            Some(proxy) => {
-                notices.push(Notice::plain(format!(
-                    "the broker cannot use the proxy that `{proxy}` names, so keys are in the sandbox"
-                )));
-                &config::Keys::Env
-            }
-            None => policy,
-        };
-        let mut wanted = texts.inside(policy, &mut notices);
-        wanted.retain(|id| !texts.local().any(|local| local == *id));
-        let inside: BTreeSet<String> = texts.local().chain(wanted.iter().cloned()).collect();
+        let policy =
+            match company_proxy(sources.host).filter(|_| matches!(policy, config::Keys::Broker { .. })) {
+                Some(proxy) => {
+                    notices.push(Notice::plain(format!(
+                        "the broker cannot use the proxy that `{proxy}` names, so keys are in the sandbox"
+                    )));
+                    &config::Keys::Env
+                }
+                None => policy,
+            };
+        // In every network the broker alone passes on to these, and nothing but what a conversation needs.
+        let own = texts.own(sources.servers);
+        let local: BTreeSet<String> = texts.local().collect();
+        let wanted = &(&texts.inside(policy, &mut notices) - &own) - &local;
+        let inside = &(&local | &wanted) - &own;
         let mut broker = Broker { address: format!("{NAME}:{PORT}"), ..Broker::default() };
-        if matches!(policy, config::Keys::Broker { .. }) {
+        let has_own = !own.is_empty() || sources.github.is_some();
+        if matches!(policy, config::Keys::Broker { .. }) || (*policy == config::Keys::Env && has_own) {
             let env = &sources.host.env;
             let placeholder = Placeholder::random()?;
             let inputs = broker::Inputs {
@@ -122,7 +132,12 @@ impl Keys {
                 auth,
                 models,
                 inside: &inside,
-                github: None,
+                github: sources.github,
+                loopback: if sources.host.engine.shares_our_kernel() {
+                    Reach::Socket
+                } else {
+                    Reach::Machine
+                },
             };
             broker = Broker::new(&inputs, &mut *sources.run())?;
         }
@@ -133,7 +148,7 @@ impl Keys {
         let note = (!present.is_empty()).then(|| {
             format!("the keys of {} are in the sandbox, where the agent can read them", list(&present))
         });
-        let broker = Some(broker).filter(|broker| !broker.routes.is_empty());
+        let broker = Some(broker).filter(|broker| !broker.routes.is_empty() || broker.github.is_some());
         let authorities = if broker.is_some() { sources.authorities(&mut notices) } else { String::new() };
         Ok(Self { broker, agent, has_some_inside: !present.is_empty(), inside, authorities, notices, note })
     }
@@ -174,12 +189,6 @@ impl Sources<'_> {
         Box::new(move |command| setting.run(command, LIMIT))
     }
 
-    /// The variable that names a proxy by which this machine gets out.
-    fn company_proxy(&self) -> Option<&'static str> {
-        let is_set = |name: &&str| self.host.var(name).is_some_and(|value| !is_loopback(value));
-        ["https_proxy", "HTTPS_PROXY"].into_iter().find(is_set)
-    }
-
     /// The certificates that the settings and Node's own variable name.
     fn authorities(&self, notices: &mut Vec<Notice>) -> String {
         const NODES: &str = "NODE_EXTRA_CA_CERTS";
@@ -205,6 +214,12 @@ impl Sources<'_> {
         let bytes = read_small_bytes(&real)?.context("there is no such file")?;
         String::from_utf8(bytes).context("they are not text")
     }
+}
+
+/// The variable that names a proxy by which this machine gets out.
+pub(crate) fn company_proxy(host: &Host) -> Option<&'static str> {
+    let is_set = |name: &&str| host.var(name).is_some_and(|value| !is_loopback(value));
+    ["https_proxy", "HTTPS_PROXY"].into_iter().find(is_set)
 }
 
 /// The user's two files, as values.
@@ -246,6 +261,15 @@ impl Texts {
             || self.models.get(id).is_some_and(|entry| entry.get("apiKey").is_some())
             || Provider::named(id).is_some_and(|known| known.variables.iter().any(|name| is_set(name)))
             || UNSERVED.iter().any(|(names, known, _)| *known == id && names.iter().all(|name| is_set(name)))
+    }
+
+    /// Servers from `pi models`, as far as the user has not changed where they are.
+    fn own(&self, servers: &BTreeMap<String, Server>) -> BTreeSet<String> {
+        let is_same = |(id, server): &(&String, &Server)| {
+            let there = self.models.get(*id).and_then(|entry| entry.get("baseUrl")?.as_str());
+            !self.auth.contains_key(*id) && there == Some(server.address.to_string().as_str())
+        };
+        servers.iter().filter(is_same).map(|(id, _)| id.clone()).collect()
     }
 
     /// Servers without real keys: the agent asks them itself.

@@ -50,6 +50,16 @@ impl Variant {
         }
     }
 
+    /// The language that has this variant and no other.
+    pub(crate) fn lang(self) -> Lang {
+        match self {
+            Self::Base => Lang::Base,
+            Self::Go => Lang::Go,
+            Self::Php84 => Lang::Php84,
+            Self::Php85 => Lang::Php85,
+        }
+    }
+
     /// The language of a project whose caches are worth keeping; none for a directory that is no project.
     pub(crate) fn caches(self, cwd: &Path, root: &Path) -> Option<&'static str> {
         let has_packages = || [cwd, root].iter().any(|dir| is_plain_file(&dir.join("package.json")));

@@ -2,9 +2,11 @@
 
 pub(crate) mod cloning;
 mod git;
+mod inspect;
 mod usable;
 
 use std::{
+    cell::RefCell,
     ffi::OsStr,
     fs,
     path::Path,
@@ -22,6 +24,7 @@ use crate::{
     facts::{self, Facts},
     files::private_dir,
     git::given::Given,
+    github,
     host::{Host, Owner, seconds},
     image::{
         self, Image,
@@ -56,6 +59,7 @@ pub(crate) struct Prepared {
     /// The language whose caches outlive the session.
     pub(crate) caches: Option<&'static str>,
     pub(crate) program: Program,
+    pub(crate) variant: Variant,
     /// The copy that it works on, with `--clone`.
     pub(crate) cloning: Option<Cloning>,
     pub(crate) image: Image,
@@ -150,7 +154,10 @@ impl Launcher {
         let config = settle(config);
         let (who, as_root) = facts::who(&self.host, &workspace);
         let commands = if self.options.dry_run.is_some() { Commands::Skip } else { Commands::Run };
-        let facts = Facts::gather(&config, &self.host, &workspace, who, program.purpose, commands)?;
+        let github = self.github(&config, &workspace, program.purpose, commands)?;
+        let purpose = program.purpose;
+        let facts =
+            Facts::gather(&config, &self.host, &workspace, who, purpose, commands, github.github.as_ref())?;
         let cloning = Cloning::of(&config, &self.host, &workspace, &program)?;
         let facts = match (&cloning, program.sees_the_repository()) {
             // Hidden files do not go into the copy.
@@ -158,9 +165,20 @@ impl Launcher {
             (None, true) => facts.hiding(&config, &workspace, who)?,
             (None, false) => facts,
         };
-        let findings = workspace.findings.iter().chain(&as_root).chain(&facts.findings);
+        let findings = workspace.findings.iter().chain(&facts.findings);
         findings.for_each(Finding::warn);
-        self.tell(&facts)?;
+        if let Some(finding) =
+            as_root.filter(|_| self.options.dry_run.is_some() || is_first_time(&self.host, "told-of-root"))
+        {
+            finding.warn();
+        }
+        if self.host.files < FEWEST_FILES {
+            return Err(Hinted::error(
+                format!("no session works with {} open files at most", self.host.files),
+                format!("raise the limit with `ulimit -Hn`, to {FEWEST_FILES} or more"),
+            ));
+        }
+        self.tell(&facts, github.notices)?;
         for name in config.env.iter().filter(|text| !text.contains('=')) {
             if agent::unfit(name).is_none() && !self.host.env.contains_key(OsStr::new(name)) {
                 report::warn(format_args!("`{name}` is not set, so the agent does not get it"));
@@ -189,6 +207,7 @@ impl Launcher {
             who,
             caches,
             program,
+            variant,
             cloning,
             image,
             proxy,
@@ -199,8 +218,8 @@ impl Launcher {
     }
 
     /// Tells what the session does not have of the agent's directory; most of it once on this machine.
-    fn tell(&self, facts: &Facts) -> anyhow::Result<()> {
-        let notices = [facts.layout.notices.clone(), facts.keys.notices.clone()].concat();
+    fn tell(&self, facts: &Facts, github: Vec<Notice>) -> anyhow::Result<()> {
+        let notices = [facts.layout.notices.clone(), facts.keys.notices.clone(), github].concat();
         let fresh = match self.options.dry_run {
             Some(_) => notices,
             None => untold(notices, &real(&self.host.state_dir()))?,
@@ -208,6 +227,21 @@ impl Launcher {
         fresh.iter().for_each(Notice::say);
         facts.keys.note.iter().for_each(report::note);
         Ok(())
+    }
+
+    /// The repositories on GitHub. On a terminal it may ask.
+    fn github(
+        &self,
+        config: &Config,
+        workspace: &Workspace,
+        purpose: Purpose,
+        commands: Commands,
+    ) -> anyhow::Result<github::Found> {
+        let asks = self.host.terminal.stdin && self.host.terminal.stderr && self.options.dry_run.is_none();
+        let ask: &dyn Fn(&str) -> bool = &report::ask;
+        let ask = asks.then_some(ask);
+        let host = &self.host;
+        github::find(&github::Sources { config, host, workspace, purpose, commands, ask })
     }
 
     fn reach(&self, config: &Config) -> anyhow::Result<Reach> {
@@ -220,6 +254,13 @@ impl Launcher {
         let list = sources.read(config.allowed_domains_is_default)?;
         for warning in list.warnings() {
             report::warn(warning);
+        }
+        if !self.host.filters_sources && config.strict {
+            return Err(Hinted::error(
+                "rp_filter is 0 on this machine, so an agent could send single UDP datagrams to its listeners, and \
+                 `strict` is set",
+                "`sysctl net.ipv4.conf.all.rp_filter=2` prevents that, or set `strict = false`",
+            ));
         }
         if !self.host.filters_sources {
             // Nobody wants to read about the machine at each start.
@@ -272,7 +313,10 @@ impl Launcher {
     pub(crate) fn run(&self, prepared: &Prepared) -> anyhow::Result<u8> {
         let docker = self.docker(prepared)?;
         if self.options.build {
-            self.build_everything(prepared, &docker)?;
+            self.renew_for_session(prepared, &docker)?;
+        }
+        if prepared.program.purpose == Purpose::Work {
+            inspect::remind(prepared, &self.host);
         }
         self.signals.check()?;
         let id = SessionId::random()?;
@@ -359,15 +403,76 @@ impl Launcher {
         }
     }
 
-    /// Builds every variant and the sidecar's image, on the newest bases.
-    pub(crate) fn build_everything(&self, prepared: &Prepared, docker: &Docker) -> anyhow::Result<()> {
+    /// Renews the images of a session. Where that fails, the session has those of before.
+    fn renew_for_session(&self, prepared: &Prepared, docker: &Docker) -> anyhow::Result<()> {
+        let mut images = vec![(Some(prepared.variant), &prepared.image)];
+        images.extend(matches!(prepared.reach, Reach::Proxy(..)).then_some((None, &prepared.proxy)));
         let builder = self.builder(prepared, docker);
-        let Prepared { config, who, ca, proxy, .. } = prepared;
-        for variant in Variant::ALL {
-            let image = Image::agent(variant, &config.images, &config.packages, *who, ca);
-            builder.ensure(&image, Effort::Everything)?;
+        for (variant, image) in images {
+            let Err(error) = self.renew(prepared, &builder, variant, image) else { continue };
+            self.signals.check()?;
+            if Known::of(&self.host).id(image.tag()).is_none() {
+                return Err(error);
+            }
+            report::warn(format_args!("{error:#}"));
+            report::warn(format_args!("the session has the image `{}` as it was before", image.tag()));
         }
-        builder.ensure(proxy, Effort::Everything).map(drop)
+        Ok(())
+    }
+
+    /// Renews one image, and says what has changed in it.
+    fn renew(
+        &self,
+        prepared: &Prepared,
+        builder: &Builder<'_>,
+        variant: Option<Variant>,
+        image: &Image,
+    ) -> anyhow::Result<()> {
+        let exists = Known::of(&self.host).id(image.tag()).is_some();
+        let versions = || variant.map(|variant| self.versions(prepared, variant)).unwrap_or_default();
+        let before = if exists { versions() } else { vec![] };
+        builder.ensure(image, Effort::Renew)?;
+        inspect::tell_changes(image.tag(), &before, &versions());
+        inspect::forget(&self.host);
+        Ok(())
+    }
+
+    /// Builds or renews this repository's image and the sidecar's, or those of every variant. One that fails does not
+    /// keep the others from being built.
+    pub(crate) fn build(
+        &self,
+        prepared: &Prepared,
+        docker: &Docker,
+        all: bool,
+        effort: Effort,
+    ) -> anyhow::Result<()> {
+        let builder = self.builder(prepared, docker);
+        let Prepared { config, who, ca, proxy, variant, .. } = prepared;
+        let wanted = Variant::ALL.into_iter().filter(|one| all || one == variant);
+        let agent = |variant| Image::agent(variant, &config.images, &config.packages, *who, ca);
+        let images = wanted.map(|variant| (Some(variant), agent(variant))).chain([(None, proxy.clone())]);
+        let mut failed = Vec::new();
+        for (variant, image) in images {
+            let outcome = match effort {
+                Effort::Missing => builder.ensure(&image, effort).map(drop),
+                Effort::Renew => self.renew(prepared, &builder, variant, &image),
+            };
+            self.signals.check()?;
+            if let Err(error) = outcome {
+                failed.push((image.tag().to_owned(), error));
+            }
+        }
+        match failed.len() {
+            0 => Ok(()),
+            1 => Err(failed.remove(0).1),
+            _ => {
+                for (_, error) in &failed {
+                    report::tell(error);
+                }
+                let names: Vec<_> = failed.iter().map(|(name, _)| format!("`{name}`")).collect();
+                anyhow::bail!("could not build {}", names.join(", "))
+            }
+        }
     }
 
     /// A builder for this machine.
@@ -378,9 +483,13 @@ impl Launcher {
             images: &prepared.config.images,
             ca: &prepared.ca,
             signals: &self.signals,
+            renewed: RefCell::default(),
         }
     }
 }
+
+/// With fewer open files, neither docker nor an agent works.
+const FEWEST_FILES: u64 = 256;
 
 /// True the first time on this machine, and whenever that cannot be recorded.
 fn is_first_time(host: &Host, what: &str) -> bool {

@@ -29,14 +29,15 @@
 //! | `session`, `image` | the life of a session; building images |
 //! | `docker` | docker's flags, messages and outcomes |
 //! | `plan` | everything that a session consists of, as a value |
-//! | `facts` | the parts of the host that a session gets |
+//! | `facts`, `github` | the parts of the host that a session gets; its repositories on GitHub |
 //! | `keys` | which keys are with the broker, and which inside |
+//! | `models` | model servers of the user's own |
 //! | `git` | the agent's own git directory, and what it leaves in a work tree |
 //! | `written`, `control` | places where agents can write; requests from verbs to a session's launcher |
 //! | `record`, `copies`, `egress` | a session's id, directory, lock and record; the same of a copy; the sources of an allowlist |
 //! | `config` | layers of settings, and one resolver |
 //! | `agent_dir`, `broker`, `cli`, `workspace`, `scratch` | a session's own agent directory; what keeps keys outside; the command line; the repository; scratch directories |
-//! | `host`, `lang`, `purpose`, `refused`, `signals` | the machine and the process; languages; purposes of a session; refused destinations; signals |
+//! | `host`, `lang`, `purpose`, `refused`, `signals`, `terminal` | the machine and the process; languages; purposes of a session; refused destinations; signals; the terminal as it was |
 //! | `agent`, `domain`, `files`, `inside`, `report`, `secret`, `url` | the agent's command line and logins; the allowlist's language; files that others may exchange; paths in the sandbox; stderr and stdout; secret values; addresses for a browser |
 //!
 //! # What always holds
@@ -66,12 +67,14 @@ mod files;
 #[cfg(test)]
 mod floors;
 mod git;
+mod github;
 mod host;
 mod image;
 mod inside;
 mod keys;
 mod lang;
 mod launcher;
+mod models;
 mod plan;
 mod purpose;
 mod record;
@@ -81,6 +84,7 @@ mod scratch;
 mod secret;
 mod session;
 mod signals;
+mod terminal;
 mod url;
 mod verb;
 mod workspace;
@@ -115,7 +119,7 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         Action::Verb(Verb::Shell { session: Some(name), command }) => {
             verb::run::enter(&launcher()?, &name, &command)
         }
-        Action::Verb(Verb::Build { all }) => verb::build::run(&launcher()?, all),
+        Action::Verb(Verb::Build { all, check }) => verb::build::run(&launcher()?, all, check),
         Action::Verb(Verb::Login { list: true, .. }) => verb::login::list(&launcher()?),
         Action::Verb(Verb::Login { provider: Some(provider), key: true, .. }) => {
             verb::login::store_key(&launcher()?, &provider)
@@ -134,6 +138,7 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
             verb::blocked::run(&launcher()?, session.as_deref(), json, save)
         }
         Action::Verb(Verb::Check { targets }) => verb::check::run(&launcher()?, &targets),
+        Action::Verb(Verb::Models { what }) => verb::models::run(&launcher()?, &what),
         Action::Verb(Verb::Ps { all, json }) => verb::ps::run(&launcher()?, all, json),
         Action::Verb(Verb::Diff { name }) => verb::diff::run(&launcher()?, name.as_deref()),
         Action::Verb(Verb::Apply { name, commit }) => {

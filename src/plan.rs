@@ -21,7 +21,10 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     agent,
     agent_dir::laid::Laid,
-    broker::Broker,
+    broker::{
+        Broker,
+        relay::{self, Relay},
+    },
     config::{Access, Config, Limits, Published},
     egress::{Rendered, Sources, Told},
     facts::Facts,
@@ -63,13 +66,16 @@ const CHECK: &str = concat!(include_str!("../assets/demo/walls.sh"), include_str
 
 /// How many files a process of a container may open, unless the machine allows fewer: an engine cannot give more than
 /// it has itself.
-const OPEN_FILES: u64 = 65_536;
+const OPEN_FILES: u64 = 16_384;
 
 /// Where the sidecar listens on its network.
 const PROXY_PORT: u16 = 8888;
 
 /// From here on the sidecar listens for this machine, a port for each one that is published.
 const PUBLISHED_FROM: u16 = 8900;
+
+/// The directory of the launcher's sockets for the sidecar, in the session's own.
+pub(crate) const RELAYS: &str = "relay";
 
 /// By this name containers reach the machine that they run on.
 const MACHINE: &str = "host.docker.internal";
@@ -126,6 +132,8 @@ pub(crate) struct Plan {
     pub(crate) agent_address: Option<Ipv4Addr>,
     /// What the sidecar is told on its stdin, and nowhere else.
     pub(crate) told: Option<Told>,
+    /// Servers on this machine's loopback to which the launcher passes on what the sidecar sends.
+    pub(crate) relays: Vec<Relay>,
     pub(crate) model: Option<Container>,
     /// What is copied before the agent starts, in words.
     pub(crate) copied: Option<String>,
@@ -175,6 +183,10 @@ impl Inputs<'_> {
         self.facts.keys.broker.as_ref().filter(|_| asks)
     }
 
+    fn relays(&self) -> Vec<Relay> {
+        self.broker().map(Broker::relays).unwrap_or_default()
+    }
+
     /// Where the agent's container is created.
     fn attachment(&self) -> Attachment {
         match self.reach {
@@ -215,6 +227,11 @@ impl Inputs<'_> {
             hosts,
             // Old and new rules at once, and the broker's certificates.
             tmp: Room::mebibytes(16, 1000),
+            mounts: if self.relays().is_empty() {
+                vec![]
+            } else {
+                vec![Mount::bind(self.state.join(RELAYS), relay::DIRECTORY, Access::ReadOnly)]
+            },
             command: vec![PROXY_PORT.to_string()],
             ..plain
         }
@@ -276,6 +293,7 @@ impl Plan {
             sidecar_address,
             agent_address,
             told,
+            relays: inputs.relays(),
             model,
             copied: inputs.copy.map(|copy| copy.tale.clone()),
             git: Hatch::of(&inputs, &labels),

@@ -43,6 +43,15 @@ pub(crate) fn is_verbose() -> bool {
     VERBOSITY.load(Ordering::Relaxed) == VERBOSE
 }
 
+/// Does something without notes and warnings.
+pub(crate) fn quietly<T>(act: impl FnOnce() -> T) -> T {
+    let before = VERBOSITY.load(Ordering::Relaxed);
+    set_verbosity(before == VERBOSE, true);
+    let outcome = act();
+    VERBOSITY.store(before, Ordering::Relaxed);
+    outcome
+}
+
 /// Prints a line that is neither a warning nor an error.
 pub(crate) fn note(message: impl Display) {
     if !is_quiet() {
@@ -184,13 +193,25 @@ fn fail(error: &anyhow::Error) -> u8 {
     if error.is::<Interrupted>() {
         return code;
     }
+    tell(error);
+    code
+}
+
+/// Prints an error with its hint.
+pub(crate) fn tell(error: &anyhow::Error) {
     line("pi: error: ", &format!("{error:#}"));
     match hinted(error) {
         Some(hinted) => hinted.hint().iter().for_each(hint),
-        None if error.chain().any(is_full_disk) => hint(MAKE_ROOM),
+        None if error.chain().any(|cause| is_io(cause, &FULL)) => {
+            hint("make room on the disk of that file; `df -h` shows how full it is");
+        }
+        None if error.chain().any(|cause| is_io(cause, &CLOSED)) => {
+            hint(
+                "you must be able to write there: `ls -ld` shows whose it is, and `df` whether it can be written at all",
+            );
+        }
         None => {}
     }
-    code
 }
 
 /// The hint for a full disk.
@@ -208,10 +229,11 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
     }
 }
 
-fn is_full_disk(cause: &(dyn std::error::Error + 'static)) -> bool {
-    cause.downcast_ref::<io::Error>().is_some_and(|error| {
-        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-    })
+const FULL: [io::ErrorKind; 2] = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+const CLOSED: [io::ErrorKind; 2] = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
+
+fn is_io(cause: &(dyn std::error::Error + 'static), kinds: &[io::ErrorKind]) -> bool {
+    cause.downcast_ref::<io::Error>().is_some_and(|error| kinds.contains(&error.kind()))
 }
 
 fn line(prefix: &str, message: &dyn Display) {

@@ -11,6 +11,7 @@ mod hidden;
 mod left;
 mod prepare;
 mod proxy_log;
+mod relay;
 mod settings;
 mod sidecar;
 mod space;
@@ -149,6 +150,7 @@ fn live(
     let space = Space::of(&first, needs.host, needs.min_free);
     space.check()?;
     prepare::prepare(&first)?;
+    relay::start(&claim.dir, &first.relays)?;
     teardown.watcher = Some(Watcher::start(&claim.dir, docker)?);
     if let Some(copy) = needs.copy {
         // The container that fills it is of the same image.

@@ -16,6 +16,7 @@ pub(crate) mod drop;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod man;
+pub(crate) mod models;
 pub(crate) mod open;
 pub(crate) mod ps;
 pub(crate) mod run;

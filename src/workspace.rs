@@ -15,7 +15,7 @@ use self::git_dir::{GitDir, alternates};
 use crate::{
     files::Identity,
     host::{Host, Owner},
-    report::{Finding, Hinted},
+    report::{Finding, Hinted, quote},
 };
 
 /// The directories that the agent works on.
@@ -79,13 +79,7 @@ impl Workspace {
                 root.display(),
                 cwd.display()
             )),
-            _ => Finding::hinted(
-                format!(
-                    "`{}`: it is not in a git repository; the session has this directory and no undo",
-                    cwd.display()
-                ),
-                "`git init` makes it a repository",
-            ),
+            _ => not_a_repository(cwd, host),
         };
         Ok(Self { findings: vec![finding], ..Self::plain(cwd, cwd)? })
     }
@@ -142,6 +136,39 @@ fn identity(cwd: &Path, root: &Path) -> anyhow::Result<Identity> {
 fn owner(path: &Path) -> anyhow::Result<Owner> {
     let meta = fs::metadata(path).with_context(|| format!("could not look at `{}`", path.display()))?;
     Ok(Owner { uid: meta.uid(), gid: meta.gid() })
+}
+
+/// Why a directory has no repository around it, and what to do.
+fn not_a_repository(cwd: &Path, host: &Host) -> Finding {
+    let shown = cwd.display();
+    let of_others = cwd.ancestors().find(|dir| fs::symlink_metadata(dir.join(".git")).is_ok());
+    if let Some(meta) = of_others.and_then(|dir| fs::symlink_metadata(dir.join(".git")).ok())
+        && meta.uid() != host.uid
+    {
+        return Finding::hinted(
+            format!(
+                "`{shown}` is in a repository of the user with the number {}, so git would not trust it either; the session \
+                 has this directory alone",
+                meta.uid()
+            ),
+            "work in a clone of your own",
+        );
+    }
+    let bare =
+        cwd.ancestors().find(|dir| ["HEAD", "objects", "refs"].iter().all(|part| dir.join(part).exists()));
+    if let Some(bare) = bare {
+        return Finding::hinted(
+            format!(
+                "`{}` is a bare repository, which has no files to work on; the session has `{shown}`",
+                bare.display()
+            ),
+            format!("work in a clone: `git clone {} DIRECTORY`", quote(&bare.to_string_lossy())),
+        );
+    }
+    Finding::hinted(
+        format!("`{shown}`: it is not in a git repository; the session has this directory and no undo"),
+        "`git init` makes it a repository",
+    )
 }
 
 /// Why a directory cannot be a workspace.

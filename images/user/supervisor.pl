@@ -44,6 +44,27 @@ sub supervise {
     }
 }
 
+# `gh` speaks to a socket, from which `forward` passes on to the broker. Neither is a secret, and neither decides anything.
+sub reach_github {
+    my ($address) = @_;
+    my $socket = '/tmp/.pi-gh.sock';
+    my $dir = "$ENV{HOME}/.config/gh";
+    mkdir "$ENV{HOME}/.config";
+    mkdir $dir;
+    # What the user has mounted there stays.
+    if (!-e "$dir/config.yml" && open(my $config, '>', "$dir/config.yml")) {
+        print $config "version: \"1\"\nhttp_unix_socket: $socket\n";
+    }
+    my $pid = fork();
+    return if !defined $pid || $pid;
+    confine();
+    setpgrp(0, 0);
+    open(STDIN, '<', '/dev/null');
+    open(STDOUT, '>', '/dev/null');
+    open(STDERR, '>', '/dev/null');
+    exec '/usr/local/lib/pi/forward', $socket, $address or exit 127;
+}
+
 # The home is memory of the session's own, empty at first.
 sub make_home {
     my $home = '/home/pi';

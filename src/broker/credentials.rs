@@ -253,7 +253,7 @@ fn found(secret: &Secret, origin: Origin, settings: BTreeMap<String, String>) ->
 
 /// A secret as it can stand in a header: what is around it that no client would send goes, what is in it that none
 /// could send is refused.
-pub(super) fn header_value(secret: &Secret) -> Result<Secret, String> {
+pub(crate) fn header_value(secret: &Secret) -> Result<Secret, String> {
     let text = secret.bytes().trim_ascii();
     if text.is_empty() {
         return Err("its key is empty".to_owned());

@@ -1,12 +1,11 @@
 //! GitHub with the user's token outside: git over HTTP and `gh`, for the repositories that the user names.
 //!
 //! Git is sent to the broker by `url.….insteadOf`, `gh` by a socket in the file system to which it speaks plain HTTP;
-//! `forward` in the agent's container passes that on. Git LFS and uploads of releases go to other hosts and stay outside.
+//! `forward` in the agent's container passes that on; the gate starts it and writes the config of `gh`. Git LFS and uploads of releases go to other hosts and stay outside.
 
 use std::{
     collections::BTreeMap,
     fmt::{self, Display},
-    net::SocketAddrV4,
 };
 
 use super::placeholder::{Placeholder, Shape};
@@ -14,8 +13,8 @@ use crate::secret::Secret;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GitHub {
-    /// Where git and `forward` find the broker; another port than the providers'.
-    pub(crate) listen: SocketAddrV4,
+    /// `HOST:PORT`, where git finds the broker; another port than the providers'.
+    pub(crate) address: String,
     pub(crate) placeholder: Placeholder,
     pub(crate) token: Secret,
     pub(crate) repositories: Vec<Repository>,
@@ -51,14 +50,7 @@ pub(crate) struct AgentSide {
     /// Settings for git, some of them with several values.
     pub(crate) git: Vec<(String, String)>,
     pub(crate) env: BTreeMap<String, String>,
-    /// The text of `config.yml` in `gh`'s directory.
-    pub(crate) gh: String,
-    /// The arguments of `forward`.
-    pub(crate) forward: [String; 2],
 }
-
-/// Where `gh` finds its socket.
-pub(crate) const SOCKET: &str = "/tmp/.pi-gh.sock";
 
 impl Graph {
     /// A fine-grained token is itself limited to repositories; any other is worth all that its owner can see.
@@ -106,25 +98,20 @@ impl GitHub {
     }
 
     pub(crate) fn agent(&self) -> AgentSide {
-        let Self { listen, repositories, .. } = self;
+        let Self { address, repositories, .. } = self;
         let token = self.token_placeholder();
-        let mut git = vec![(format!("http.http://{listen}/.extraHeader"), format!("x-api-key: {token}"))];
+        let mut git = vec![(format!("http.http://{address}/.extraHeader"), format!("x-api-key: {token}"))];
         for repository in repositories {
             // A prefix, as git takes it: `me/proj-2` comes to the broker as well, which says that it is another.
             for remote in ["https://github.com/", "git@github.com:", "ssh://git@github.com/"] {
                 git.push((
-                    format!("url.http://{listen}/github.com/{repository}.insteadOf"),
+                    format!("url.http://{address}/github.com/{repository}.insteadOf"),
                     format!("{remote}{repository}"),
                 ));
             }
         }
         let env = [("GH_TOKEN", token.as_str()), ("GH_NO_UPDATE_NOTIFIER", "1"), ("GH_PROMPT_DISABLED", "1")];
-        AgentSide {
-            git,
-            env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-            gh: format!("http_unix_socket: {SOCKET}\n"),
-            forward: [SOCKET.to_owned(), listen.to_string()],
-        }
+        AgentSide { git, env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into() }
     }
 }
 

@@ -76,7 +76,7 @@ impl Files {
             }
         }
         if let Some(github) = &broker.github {
-            lines.extend(github::frontend(github));
+            lines.extend(github::frontend(place));
             lines.extend(github::backends(github, place, number));
         }
         lines.push(String::new());

@@ -58,6 +58,10 @@ pub(crate) enum Reach {
     Public,
     /// The user wrote the address down.
     Anywhere,
+    /// On this machine's loopback, by a socket of the launcher's.
+    Socket,
+    /// The same where the engine has a name for this machine's loopback.
+    Machine,
 }
 
 /// How the agent comes to its placeholder.
@@ -76,6 +80,8 @@ pub(crate) struct Making<'a, 'r> {
     pub(crate) address: &'a str,
     pub(crate) placeholder: &'a Placeholder,
     pub(crate) env: &'a BTreeMap<OsString, OsString>,
+    /// How the sidecar reaches servers on this machine's loopback.
+    pub(crate) loopback: Reach,
     pub(crate) run: &'a mut Run<'r>,
 }
 
@@ -99,7 +105,10 @@ impl Making<'_, '_> {
         let name =
             builtin.map_or_else(|| format!("custom{number}-{}", plain(id)), |known| known.id.to_owned());
         let mut entry = configured.and_then(Value::as_object).cloned().unwrap_or_default();
-        let endpoints = endpoints(builtin, credential, &entry, self.env).map_err(NoRoute::Unserved)?;
+        let mut endpoints = endpoints(builtin, credential, &entry, self.env).map_err(NoRoute::Unserved)?;
+        for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.base.is_loopback()) {
+            endpoint.reach = self.loopback;
+        }
         let (shape, delivery) = shape(builtin, credential);
         let placeholder = self.placeholder.text(shape);
         let mut carriers: BTreeSet<Carrier> = endpoints
@@ -220,9 +229,6 @@ fn endpoints(
     }
     if endpoints.is_empty() {
         return Err("it has no base URL".to_owned());
-    }
-    if endpoints.iter().any(|endpoint| endpoint.base.is_loopback()) {
-        return Err("it listens on loopback, which is the container's own inside".to_owned());
     }
     Ok(endpoints)
 }

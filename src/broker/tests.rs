@@ -22,7 +22,7 @@ use super::{
     haproxy::{CONFIG, Egress, Files, KEYS, Place},
     placeholder::Placeholder,
     provider::PROVIDERS,
-    route::Delivery,
+    route::{Delivery, Reach},
 };
 use crate::secret::Secret;
 
@@ -77,6 +77,7 @@ impl User {
             models: self.models.as_deref(),
             inside: &self.inside,
             github: self.github.as_ref(),
+            loopback: Reach::Socket,
         };
         Broker::new(&inputs, run).unwrap()
     }
@@ -208,7 +209,6 @@ fn what_no_broker_can_hold_says_why() {
             "of-an-extension": login("t"),
         }))
         .models(&json!({ "providers": {
-            "ollama": { "baseUrl": "http://localhost:11434/v1", "api": "openai-completions", "apiKey": "x", "models": [] },
             "odd-api": { "baseUrl": "https://x.example", "api": "of-an-extension", "apiKey": "x" },
             "odd-base": { "baseUrl": "https://me:hunter2@x.example/?a", "api": "openai-responses", "apiKey": "x" },
             "none": { "apiKey": "x" },
@@ -219,7 +219,7 @@ fn what_no_broker_can_hold_says_why() {
         broker.unserved.keys().collect::<Vec<_>>(),
         [
             "amazon-bedrock", "cloudflare-ai-gateway", "cloudflare-workers-ai", "github-copilot", "none",
-            "odd-api", "odd-base", "of-an-extension", "ollama", "openai"
+            "odd-api", "odd-base", "of-an-extension", "openai"
         ]
     );
     let models = user.agent().models;
@@ -362,6 +362,7 @@ fn a_broken_file_is_an_error_that_does_not_quote_it() {
                 models,
                 inside: &inside,
                 github: None,
+                loopback: Reach::Socket,
             };
             let error = Broker::new(&inputs, &mut |_| Err(Failure::Silent)).unwrap_err();
             assert!(!format!("{error:#}").contains("secret"), "{error:#}");
@@ -372,7 +373,7 @@ fn a_broken_file_is_an_error_that_does_not_quote_it() {
 fn github(token: &str, write: Write, repositories: &[&str]) -> GitHub {
     let token = Secret::new(token.into());
     GitHub {
-        listen: SocketAddrV4::new(Ipv4Addr::new(10, 9, 8, 7), 8441),
+        address: "pi-keys:8441".to_owned(),
         placeholder: Placeholder::from([7; 16]),
         graph: Graph::for_token(&token),
         token,

@@ -51,11 +51,6 @@ impl Split {
                 split.verb_args.push(arg);
             } else if matches!(text.as_str(), "-v" | "-V" | "--version") {
                 split.version = true;
-            } else if let Some((verb, instead)) = RESERVED.iter().find(|(verb, _)| *verb == text) {
-                return Err(Hinted::usage_hinted(
-                    format!("`pi {verb}` does not exist yet"),
-                    format!("{instead}; to say `{verb}` to the agent, write `pi -- {verb}`"),
-                ));
             } else if grammar.find_subcommand(&text).is_some() {
                 split.verb = Some(text);
             } else {
@@ -77,9 +72,6 @@ impl Split {
     }
 }
 
-/// Verbs to come. They are refused now, so that no prompt changes its meaning later.
-const RESERVED: [(&str, &str); 1] = [("models", "put them into `~/.pi/agent/models.json`")];
-
 /// Whether the words are `help` or `help VERB`, and which verb that is.
 #[expect(clippy::option_option, reason = "help is for one verb, for the launcher, or not wanted")]
 fn asks_for_help(words: &[OsString], grammar: &clap::Command) -> Option<Option<String>> {
@@ -96,7 +88,7 @@ fn asks_for_help(words: &[OsString], grammar: &clap::Command) -> Option<Option<S
 /// What people type to other programs, and what it is called here.
 const ELSEWHERE: [(&str, &str); 8] = [
     ("version", "pi --version"),
-    ("upgrade", "pi update"),
+    ("upgrade", "pi --build"),
     ("exec", "pi shell --session NAME -- COMMAND"),
     ("run", "pi PROMPT"),
     ("start", "pi"),

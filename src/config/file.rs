@@ -10,7 +10,7 @@ use serde::{
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    DEFAULTS, GitAccess, Keys, MinFree, MountSpec, OpenUrls, Pattern, Pull, WipeAuth,
+    DEFAULTS, GitAccess, GitHubToken, Keys, MinFree, MountSpec, OpenUrls, Pattern, Pull, WipeAuth,
     place::{A_SETTING, Place, line_of},
     subagents::{Switch, switch},
     value::{
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     agent_dir::entry::Persist,
+    broker::github::Repository,
     domain::{Allowlist, Source},
     files::{read_plain, read_small_bytes},
     lang::Lang,
@@ -36,6 +37,7 @@ pub(super) struct Layer {
     #[serde(default, deserialize_with = "choice")]
     pub(super) lang: Option<Lang>,
     pub(super) proxy: Option<bool>,
+    pub(super) strict: Option<bool>,
     pub(super) allowed_domains: Option<Spanned<String>>,
     pub(super) lan: Values,
     pub(super) dns: Values,
@@ -55,6 +57,10 @@ pub(super) struct Layer {
     pub(super) persist: Values,
     #[serde(default, deserialize_with = "keys")]
     pub(super) keys: Option<Keys>,
+    pub(super) github: Values,
+    #[serde(default, deserialize_with = "choice")]
+    pub(super) github_token: Option<GitHubToken>,
+    pub(super) github_push: Option<bool>,
     #[serde(default, deserialize_with = "choice")]
     pub(super) git: Option<GitAccess>,
     #[serde(default, deserialize_with = "wipe_auth")]
@@ -162,6 +168,10 @@ fn check(layer: &Layer) -> Result<(), (Range<usize>, anyhow::Error)> {
     })?;
     each(layer.env.iter().flatten(), |text| variable(text.split('=').next().unwrap_or(text)))?;
     each(layer.packages.iter().flatten(), package)?;
+    each(layer.github.iter().flatten(), |text| match Repository::parse(text) {
+        Some(_) => Ok(()),
+        None => bail!("`{}` is not a repository on GitHub, `owner/name`", text.escape_debug()),
+    })?;
     each(layer.dns.iter().flatten(), |text| match text.parse::<IpAddr>() {
         Ok(_) => Ok(()),
         Err(_) => bail!("`{}` is not the IP address of a DNS server", text.escape_debug()),

@@ -68,6 +68,7 @@ impl Failure {
                         !line.is_empty()
                             && !line.starts_with("See 'docker")
                             && !line.starts_with("Run 'docker")
+                            && !line.starts_with("exit status")
                     })
                     .map(|line| {
                         line.trim_start_matches("Error response from daemon: ").trim_start_matches("docker: ")

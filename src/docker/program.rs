@@ -3,7 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::File,
-    io::{self, Read},
+    io::Read,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
@@ -17,16 +17,14 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use rustix::{
-    process::{Pid, Signal, kill_process_group},
-    termios::{OptionalActions, tcgetattr, tcsetattr},
-};
+use rustix::process::{Pid, Signal, kill_process_group};
 use shared_child::SharedChild;
 
 use super::{Cmd, Shown, failure::Failure};
 use crate::{
     host::Host,
     report::{self, Hinted},
+    terminal::Kept,
     written::Written,
 };
 
@@ -38,6 +36,8 @@ pub(crate) struct Docker {
     path: OsString,
     address: String,
     deadline: Duration,
+    /// Whether the terminal obeys codes.
+    draws: bool,
     /// A session's lock.
     lock: Option<Arc<File>>,
     /// Whether the engine may have got a command yet.
@@ -96,6 +96,7 @@ impl Docker {
             path: written.search_path(host),
             address: host.engine.address.clone(),
             deadline,
+            draws: host.var("TERM").is_some_and(|name| name != "dumb"),
             lock: None,
             heard: Arc::default(),
             late: Arc::default(),
@@ -256,7 +257,7 @@ impl Docker {
         silent: bool,
         running: impl FnOnce(Arc<SharedChild>),
     ) -> anyhow::Result<Shown> {
-        let before = tcgetattr(io::stdin()).ok();
+        let terminal = if silent { None } else { Kept::now(self.draws) };
         let mut command = self.command(cmd);
         command.stderr(Stdio::piped());
         if silent {
@@ -270,9 +271,8 @@ impl Docker {
         let complaint = child.take_stderr().map(complaint).unwrap_or_default();
         let status =
             child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose))?;
-        // Docker sets the terminal to raw mode. A killed docker has not restored it.
-        if let (None, Some(before)) = (status.code(), before) {
-            let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
+        if let Some(terminal) = terminal {
+            terminal.restore();
         }
         Ok(Shown::new(status, complaint))
     }
@@ -379,6 +379,7 @@ mod tests {
             path: "/usr/bin:/bin".into(),
             address: String::new(),
             deadline: DEADLINE,
+            draws: false,
             lock: None,
             heard: Arc::default(),
             late: Arc::default(),

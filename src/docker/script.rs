@@ -68,6 +68,9 @@ pub(crate) fn script(plan: &Plan) -> String {
         line(&format!("{} <{state}/stdin >{state}/proxy.log 2>&1 &", render::attach(sidecar)));
         line(&format!("exec 9>{state}/stdin"));
     }
+    if !plan.relays.is_empty() {
+        line("# `pi` itself passes on to model servers on 127.0.0.1, and this does not.");
+    }
     if let Some(all) = &plan.told {
         line(&told(all));
     }

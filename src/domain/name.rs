@@ -140,8 +140,24 @@ pub(super) fn pattern(text: &str) -> Result<Host, String> {
             "it is a public suffix, so anybody can own a name below it; list the names themselves".to_owned()
         );
     }
+    if ABOVE_SUFFIXES.lines().chain(ALSO_ABOVE).any(|above| above == name) {
+        return Err(
+            "below it are public suffixes, so anybody can own a name there; list the names themselves"
+                .to_owned(),
+        );
+    }
     Ok(Host::AndBelow(name))
 }
+
+/// Names with public suffixes below them, from the list of public suffixes.
+const ABOVE_SUFFIXES: &str = include_str!("../../assets/public_suffix_parents.txt");
+
+/// The same of hosting companies whose suffixes are newer, and names below which anybody's address is.
+const ALSO_ABOVE: [&str; 16] = [
+    "windows.net", "core.windows.net", "azure.com", "azure.net", "cloudapp.azure.com", "azure-api.net",
+    "cloudflare.net", "nip.io", "sslip.io", "xip.io", "traefik.me", "localtest.me", "lvh.me", "vcap.me",
+    "googleapis.cn", "oraclecloud.com",
+];
 
 /// Public suffixes for the sake of browsers' cookies only: one owner serves every name below, even if others write the
 /// content.

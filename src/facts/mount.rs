@@ -93,9 +93,15 @@ pub(super) fn check_source(source: &Path, host: &Host) -> anyhow::Result<()> {
 }
 
 /// Engines listen on one of these, besides the one in use.
-const SOCKETS: [&str; 6] = [
-    "/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock",
-    "/run/crio/crio.sock", "/run/buildkit/buildkitd.sock",
+const SOCKETS: [&str; 8] = [
+    "/run/docker.sock",
+    "/var/run/docker.sock",
+    "/run/containerd/containerd.sock",
+    "/run/podman/podman.sock",
+    "/run/crio/crio.sock",
+    "/run/buildkit/buildkitd.sock",
+    "/run/docker/containerd/containerd.sock",
+    "/var/run/docker/containerd/containerd.sock",
 ];
 
 /// The same below the user's own directories.

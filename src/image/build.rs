@@ -1,6 +1,8 @@
 //! Builds images: pulls their bases, explains failures, and offers an older image instead.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeSet,
     fs,
     io::Write as _,
     os::unix::fs::PermissionsExt as _,
@@ -33,8 +35,8 @@ const LONGEST_PULL: Duration = Duration::from_secs(3600);
 pub(crate) enum Effort {
     /// The missing ones.
     Missing,
-    /// All of them, on the newest bases.
-    Everything,
+    /// All of them anew, on the newest bases, with the newest packages and agent.
+    Renew,
 }
 
 /// Builds images on one engine.
@@ -44,6 +46,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) images: &'a Images,
     pub(crate) ca: &'a [u8],
     pub(crate) signals: &'a Signals,
+    /// Layers that were renewed already: several images have the same.
+    pub(crate) renewed: RefCell<BTreeSet<String>>,
 }
 
 impl Builder<'_> {
@@ -64,25 +68,31 @@ impl Builder<'_> {
                 .with_context(|| format!("could not lock `{}`", path.display()))?;
             self.check_failed_since(begun, image)?;
         }
-        if effort == Effort::Everything {
+        if effort == Effort::Renew {
             self.refresh(image)?;
         }
         // From the top: a layer that exists needs nothing below it.
-        let mut first = if effort == Effort::Everything { 0 } else { image.layers.len() };
+        let mut first = if effort == Effort::Renew { 0 } else { image.layers.len() };
         while first > 0 && self.own(&image.layers[first - 1].tag)?.is_none() {
             first -= 1;
         }
         for (n, layer) in image.layers.iter().enumerate().skip(first) {
             self.signals.check()?;
+            if self.renewed.borrow().contains(&layer.tag) {
+                continue;
+            }
             let below = n.checked_sub(1).map(|below| image.layers[below].tag.as_str());
-            if let Err(error) = self.build_on(below, layer) {
+            if let Err(error) = self.build_on(below, layer, effort) {
                 self.signals.check()?;
                 // Launchers that wait for this build read it.
                 let _ = replace(&self.failed(), layer.tag.as_bytes());
                 return match self.previous(image) {
-                    Some(tag) => self.offer(&tag, error),
-                    None => Err(error),
+                    Some(tag) if effort == Effort::Missing => self.offer(&tag, error),
+                    _ => Err(error),
                 };
+            }
+            if effort == Effort::Renew {
+                self.renewed.borrow_mut().insert(layer.tag.clone());
             }
         }
         self.own(image.tag())?.with_context(|| format!("the image `{}` is gone already", image.tag()))
@@ -97,7 +107,7 @@ impl Builder<'_> {
 
     /// Builds a layer on the one below. Anybody can move a tag, so the lower image must be ours before and after the
     /// build.
-    fn build_on(&self, below: Option<&str>, layer: &Layer) -> anyhow::Result<()> {
+    fn build_on(&self, below: Option<&str>, layer: &Layer, effort: Effort) -> anyhow::Result<()> {
         let is_ours = || -> anyhow::Result<()> {
             match below {
                 Some(tag) if self.own(tag)?.is_none() => Err(Hinted::error(
@@ -110,7 +120,7 @@ impl Builder<'_> {
             }
         };
         is_ours()?;
-        let id = self.build(layer)?;
+        let id = self.build(layer, effort)?;
         is_ours()?;
         Known::of(self.host).remember(&layer.tag, &id)
     }
@@ -139,6 +149,9 @@ impl Builder<'_> {
             return Ok(());
         }
         for source in image.layers.iter().flat_map(|layer| &layer.sources) {
+            if self.renewed.borrow().contains(source) {
+                continue;
+            }
             self.signals.check()?;
             let pull = docker::pull(source);
             let pulled = self.docker.foreground(
@@ -164,11 +177,12 @@ impl Builder<'_> {
                 }
                 report::warn(format_args!("could not pull `{source}`; using the local one"));
             }
+            self.renewed.borrow_mut().insert(source.clone());
         }
         Ok(())
     }
 
-    fn build(&self, layer: &Layer) -> anyhow::Result<String> {
+    fn build(&self, layer: &Layer, effort: Effort) -> anyhow::Result<String> {
         let scratch = Scratch::new(self.host, "build-")?;
         let context = scratch.path().join("context");
         fs::create_dir(&context).with_context(|| format!("could not create `{}`", context.display()))?;
@@ -185,7 +199,7 @@ impl Builder<'_> {
             layer.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
         labels.push(("pi.user", &user));
         let id = scratch.path().join("id");
-        let build = docker::build(&layer.tag, &id, &context, &layer.args, &labels);
+        let build = docker::build(&layer.tag, &id, &context, &layer.args, &labels, effort == Effort::Renew);
         report::note(format_args!("building the image `{}`", layer.tag));
         let status = self.docker.foreground(
             &build,

@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use super::{Inputs, Mount, PROXY_PORT, Reach, command::subagents, mounts::expected_mounts};
 use crate::{
-    agent,
+    agent, github,
     host::Host,
     inside, keys,
     purpose::Purpose,
@@ -65,17 +65,7 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
     for (name, path) in &facts.credentials {
         env.insert((*name).to_owned(), path.to_string_lossy().into_owned().into());
     }
-    let mut git = git_settings();
-    git.extend(facts.identity.iter().cloned());
-    if let Some(token) = host.env.get(OsStr::new("PI_GH_TOKEN")).filter(|token| !token.is_empty()) {
-        env.insert("GH_TOKEN".to_owned(), Value::Secret(Secret::new(token.clone())));
-        git.push(("credential.https://github.com.helper".to_owned(), "!gh auth git-credential".to_owned()));
-    }
-    env.insert("GIT_CONFIG_COUNT".to_owned(), git.len().to_string().into());
-    for (n, (key, value)) in git.into_iter().enumerate() {
-        env.insert(format!("GIT_CONFIG_KEY_{n}"), key.into());
-        env.insert(format!("GIT_CONFIG_VALUE_{n}"), value.into());
-    }
+    env.extend(git(inputs));
     for (name, value) in [
         ("HOME", inside::HOME),
         ("USER", "pi"),
@@ -147,6 +137,26 @@ fn way_out(inputs: &Inputs<'_>) -> BTreeMap<String, Value> {
         let mut probe: Vec<String> = own.map(ToString::to_string).take(16).collect();
         probe.push(subnet.host(1).to_string());
         env.insert("PI_BOX_PROBE".to_owned(), probe.join(" ").into());
+    }
+    env
+}
+
+/// Settings of git, and what git and `gh` need to find the broker.
+fn git(inputs: &Inputs<'_>) -> BTreeMap<String, Value> {
+    let mut env = BTreeMap::new();
+    let mut git = git_settings();
+    git.extend(inputs.facts.identity.iter().cloned());
+    if let Some(github) = inputs.broker().and_then(|broker| broker.github.as_ref()) {
+        let side = github.agent();
+        git.extend(side.git);
+        env.extend(side.env.into_iter().map(|(name, value)| (name, value.into())));
+        let address = format!("{}:{}", inputs.subnet().sidecar(), github::PORT);
+        env.insert("PI_BOX_GITHUB".to_owned(), address.into());
+    }
+    env.insert("GIT_CONFIG_COUNT".to_owned(), git.len().to_string().into());
+    for (n, (key, value)) in git.into_iter().enumerate() {
+        env.insert(format!("GIT_CONFIG_KEY_{n}"), key.into());
+        env.insert(format!("GIT_CONFIG_VALUE_{n}"), value.into());
     }
     env
 }

@@ -8,7 +8,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Inputs, Mount, Needed, Needs, Purpose, Room, Source};
+use super::{Inputs, Mount, Needed, Needs, Purpose, RELAYS, Room, Source};
 use crate::{
     agent_dir::laid::{self, Making, Planned},
     config::Access,
@@ -67,7 +67,12 @@ pub(super) fn needed(inputs: &Inputs<'_>) -> Vec<Needed> {
         };
         Some(Needed { path, kind, owner: inputs.other_owner() })
     };
-    planned(inputs).into_iter().filter_map(need).fold(vec![], |mut all, one| {
+    let relays = (!inputs.relays().is_empty()).then(|| Needed {
+        path: inputs.state.join(RELAYS),
+        kind: Needs::Directory,
+        owner: None,
+    });
+    planned(inputs).into_iter().filter_map(need).chain(relays).fold(vec![], |mut all, one| {
         // One empty file hides many.
         if !all.contains(&one) {
             all.push(one);

@@ -22,7 +22,7 @@ pub(crate) fn find(host: &Host, name: &str) -> anyhow::Result<Live> {
     }
 }
 
-/// The restricted session with this name. Without a name, the only one of this repository, or the only one at all.
+/// The restricted session with this name. Without a name, the only one of this repository.
 pub(crate) fn restricted(host: &Host, name: Option<&str>) -> anyhow::Result<Option<Live>> {
     if let Some(name) = name {
         let session = find(host, name)?;
@@ -49,7 +49,10 @@ fn choose(all: &[Live], cwd: &Path) -> anyhow::Result<Option<Live>> {
     };
     match (here.as_slice(), all) {
         ([one], _) => Ok(Some((*one).clone())),
-        ([], [one]) => Ok(Some(one.clone())),
+        // Elsewhere: it is named, since the verbs change what it may reach.
+        ([], [one]) => {
+            unclear("the only restricted session that is running is of another repository".to_owned(), one)
+        }
         ([], []) => Ok(None),
         ([first, ..], _) => {
             unclear(format!("{} restricted sessions of this repository are running", here.len()), first)
@@ -86,7 +89,8 @@ mod tests {
         };
         assert_eq!(chosen(&all, "/outer/x"), Ok(Some("b".to_owned())));
         assert_eq!(chosen(&all, "/other"), Ok(Some("a".to_owned())));
-        assert_eq!(chosen(&all[..1], "/elsewhere"), Ok(Some("a".to_owned())));
+        let elsewhere = chosen(&all[..1], "/elsewhere").unwrap_err();
+        assert!(elsewhere.contains("is of another repository"), "{elsewhere}");
         assert_eq!(chosen(&[], "/other"), Ok(None));
         let unclear = chosen(&all, "/outer/in/x").unwrap_err();
         assert!(unclear.contains("2 restricted sessions of this repository are running"), "{unclear}");

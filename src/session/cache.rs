@@ -21,6 +21,9 @@ use crate::{
 pub(super) fn check(plan: &Plan, docker: &Docker, host: &Host) -> anyhow::Result<()> {
     for Mount { source, .. } in &plan.agent.mounts {
         let Source::Volume { name, labels } = source else { continue };
+        if labels.get("pi.role").is_none_or(|role| role != "cache") {
+            continue;
+        }
         if !docker.is_plain_volume(name, labels)? {
             return Err(Hinted::error(
                 format!("the volume `{name}` was not made by `pi`, so the session does not get it"),

@@ -7,17 +7,15 @@ use crate::{
     report,
 };
 
-/// Builds this repository's image and the sidecar's, or all images.
-pub(crate) fn run(launcher: &Launcher, all: bool) -> anyhow::Result<u8> {
+/// Builds this repository's image and the sidecar's, or all images; or asks whether there is a newer agent.
+pub(crate) fn run(launcher: &Launcher, all: bool, check: bool) -> anyhow::Result<u8> {
     let prepared = launcher.prepare(Program { purpose: Purpose::Shell, words: vec![] })?;
-    let docker = launcher.docker(&prepared)?;
-    if all || launcher.options.build {
-        launcher.build_everything(&prepared, &docker)?;
-    } else {
-        let builder = launcher.builder(&prepared, &docker);
-        builder.ensure(&prepared.image, Effort::Missing)?;
-        builder.ensure(&prepared.proxy, Effort::Missing)?;
+    if check {
+        return launcher.check_for_newer(&prepared);
     }
+    let docker = launcher.docker(&prepared)?;
+    let effort = if launcher.options.build { Effort::Renew } else { Effort::Missing };
+    launcher.build(&prepared, &docker, all, effort)?;
     report::note(format_args!("ready: `{}` and `{}`", prepared.image.tag(), prepared.proxy.tag()));
     Ok(0)
 }

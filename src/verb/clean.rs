@@ -28,7 +28,8 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: Option<Duration>) -
     let config = launcher.config()?;
     let host = &launcher.host;
     let docker = Docker::find(&config.docker, host, &Written::load(host))?;
-    let mut cleaner = Cleaner { docker, host, dry: launcher.options.dry_run.is_some(), failed: false };
+    let mut cleaner =
+        Cleaner { docker, host, dry: launcher.options.dry_run.is_some(), failed: false, found: false };
     if !cleaner.dry {
         scratch::sweep(host);
     }
@@ -40,6 +41,9 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: Option<Duration>) -
     if images {
         cleaner.images(&config)?;
     }
+    if !cleaner.found {
+        report::note("there is nothing to remove");
+    }
     Ok(if cleaner.failed { report::FAILED } else { 0 })
 }
 
@@ -48,11 +52,13 @@ struct Cleaner<'a> {
     host: &'a Host,
     dry: bool,
     failed: bool,
+    found: bool,
 }
 
 impl Cleaner<'_> {
     /// Removes something, or only names it in a dry run. A failure does not stop the others.
     fn remove(&mut self, what: &str, act: impl FnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        self.found = true;
         if self.dry {
             return report::data(format_args!("would remove {what}\n"));
         }

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use anyhow::Context as _;
 
 use crate::{
+    agent,
     cli::DryRun,
     control::{self, Request},
     docker::{self, Docker},
@@ -13,14 +14,22 @@ use crate::{
     plan::Streams,
     purpose::{Program, Purpose},
     record,
-    report::{self, FAILED},
+    report::{self, FAILED, Hinted},
     written::Written,
 };
 
 /// Runs the agent.
 pub(crate) fn agent(launcher: &Launcher, args: &[OsString]) -> anyhow::Result<u8> {
     let version = launcher.config()?.images.agent_version;
-    sandboxed(launcher, Program::agent(text(args)?, &version))
+    let words = text(args)?;
+    if agent::updates_itself(&words) {
+        return Err(Hinted::usage_hinted(
+            "`pi update` cannot update the agent: it is a part of the image, and no session changes that",
+            "`pi --build` renews the image with the newest agent that `agent_version` admits, and `pi build --check` asks \
+             for one; `pi update --extensions` updates what is installed in `~/.pi/agent`",
+        ));
+    }
+    sandboxed(launcher, Program::agent(words, &version))
 }
 
 /// Runs a shell or a command in the agent's sandbox.

@@ -1,6 +1,7 @@
 // GitHub for the proof: git's own server for whoever brings any token, and an API that answers everything.
 import { execFileSync, spawn } from "node:child_process";
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
+import { gunzipSync } from "node:zlib";
 
 const ROOT = "/tmp/git";
 
@@ -17,29 +18,25 @@ export function prepare() {
 	}
 }
 
-/** Git over HTTP, as `git http-backend` does it. */
+/** Git over HTTP, as `git http-backend` does it, which not every image has. */
 export function git(request, response, body) {
 	const [path, query = ""] = request.url.split("?");
 	if (request.headers.authorization?.startsWith("Basic ") !== true) return response.writeHead(401).end();
-	const repository = path.replace(/^(\/[^/]+\/[^/]+?)(\.git)?(\/.*)$/, "$1.git$3");
-	const env = {
-		...process.env, GIT_PROJECT_ROOT: ROOT, GIT_HTTP_EXPORT_ALL: "1", PATH_INFO: repository, QUERY_STRING: query,
-		REQUEST_METHOD: request.method, CONTENT_TYPE: request.headers["content-type"] ?? "", CONTENT_LENGTH: String(body.length),
-		HTTP_CONTENT_ENCODING: request.headers["content-encoding"] ?? "", GIT_PROTOCOL: request.headers["git-protocol"] ?? "",
-		REMOTE_USER: "agent", REMOTE_ADDR: "127.0.0.1",
-	};
-	const backend = spawn("git", ["http-backend"], { env, stdio: ["pipe", "pipe", "inherit"] });
-	const chunks = [];
-	backend.stdout.on("data", (data) => chunks.push(data));
-	backend.on("close", () => {
-		const all = Buffer.concat(chunks);
-		const end = all.indexOf("\r\n\r\n");
-		const headers = all.subarray(0, end).toString().split("\r\n").map((line) => line.split(": "));
-		const status = Number(headers.find(([name]) => name === "Status")?.[1]?.slice(0, 3) ?? 200);
-		response.writeHead(status, Object.fromEntries(headers.filter(([name]) => name !== "Status")));
-		response.end(all.subarray(end + 4));
-	});
-	backend.stdin.end(body);
+	const [, repository, tail] = path.match(/^\/([^/]+\/[^/]+?)(?:\.git)?\/(info\/refs|git-upload-pack|git-receive-pack)$/) ?? [];
+	const service = (tail === "info/refs" ? query.match(/^service=(git-[a-z]+-pack)$/)?.[1] : tail) ?? "";
+	if (!/^git-(upload|receive)-pack$/.test(service) || !existsSync(`${ROOT}/${repository}.git`)) return response.writeHead(404).end();
+	const version = request.headers["git-protocol"] ?? "";
+	const advertises = tail === "info/refs";
+	const words = [service.slice(4), "--stateless-rpc", ...(advertises ? ["--advertise-refs"] : []), `${ROOT}/${repository}.git`];
+	const program = spawn("git", words, { env: { ...process.env, GIT_PROTOCOL: version }, stdio: ["pipe", "pipe", "inherit"] });
+	response.writeHead(200, { "content-type": `application/x-${service}-${advertises ? "advertisement" : "result"}` });
+	if (advertises && !version.includes("version=2")) {
+		const line = `# service=${service}\n`;
+		response.write(`${(line.length + 4).toString(16).padStart(4, "0")}${line}0000`);
+	}
+	program.stdout.pipe(response);
+	program.stdin.on("error", () => {});
+	program.stdin.end(request.headers["content-encoding"] === "gzip" ? gunzipSync(body) : body);
 }
 
 export function api(request, response) {

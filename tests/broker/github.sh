@@ -2,10 +2,11 @@
 broker=$2
 export HOME=/tmp/home GH_CONFIG_DIR=/tmp/home/gh GIT_TERMINAL_PROMPT=0
 mkdir -p "$GH_CONFIG_DIR"
-cp /agent/gh.yml "$GH_CONFIG_DIR/config.yml"
+socket=/tmp/.pi-gh.sock
+printf 'version: "1"\nhttp_unix_socket: %s\n' "$socket" >"$GH_CONFIG_DIR/config.yml"
 git config --global user.name n
 git config --global user.email e@example.com
-perl -T /world/forward "$(sed -n 's/^http_unix_socket: //p' /agent/gh.yml)" "$broker" &
+perl -T /world/forward "$socket" "$broker" &
 trap 'kill %1' EXIT
 for _ in $(seq 50); do [[ -S /tmp/.pi-gh.sock ]] && break; sleep 0.1; done
 cd /tmp/home

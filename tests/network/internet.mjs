@@ -26,6 +26,7 @@ import { createSecureContext, TLSSocket } from "node:tls";
 const role = process.argv[2];
 const GOOD = "198.51.100.80";
 const BAD = "198.51.100.66";
+const GITHUB = "198.51.100.90";
 const say = (line) => process.stdout.write(`${line.replace(/[^ -~]/g, "?")}\n`);
 const plain = (address) => (address ?? "").replace(/^::ffff:/, "");
 
@@ -35,6 +36,7 @@ const asked = new Map();
 
 function addresses(name) {
   const short = name.toLowerCase().replace(/\.$/, "");
+  if (short === "github.com" || short === "api.github.com") return [GITHUB];
   if (!/(^|\.)[^.]*\.test$/.test(short) || short.startsWith("nx")) return undefined;
   if (short === "allowed.test" || short.endsWith(".allowed.test")) return [GOOD];
   const [, kind, numbers] = short.match(/^(?:[^.]+\.)*?(a|both|flip|mapped)-([0-9]+(?:-[0-9]+)+)[^.]*\.test$/) ?? [];
@@ -113,6 +115,7 @@ function tokens(text, where, seen = new Set()) {
 }
 
 const web = createHttp((request, response) => {
+  if (github && request.headers.host.endsWith("github.com")) return void asGitHub(request, response);
   const where = request.socket.where;
   tokens(`${request.url} ${request.headers["x-case"]}`, where.replace(" ", " tcp "));
   const body = pages[request.url];
@@ -125,6 +128,18 @@ const web = createHttp((request, response) => {
 
 let secure;
 let pages = {};
+let github;
+
+// What comes with whose token is written down: `github METHOD HOST/PATH TOKEN`.
+async function asGitHub(request, response) {
+  const [kind, value = ""] = (request.headers.authorization ?? "").split(" ");
+  const token = kind === "Basic" ? Buffer.from(value, "base64").toString() : value;
+  say(`github ${request.method} ${request.headers.host}${request.url} ${token || "-"}`);
+  const chunks = [];
+  for await (const chunk of request) chunks.push(chunk);
+  if (request.headers.host === "github.com") github.git(request, response, Buffer.concat(chunks));
+  else github.api(request, response);
+}
 
 // One port speaks TLS and HTTP, whatever the first byte asks for, and answers anything else as well.
 function serve(socket) {
@@ -186,7 +201,7 @@ function upstream(socket) {
 async function certificate() {
   const [key, own] = ["/tmp/key.pem", "/tmp/ca.pem"];
   execFileSync("openssl", ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-    "-keyout", key, "-out", own, "-subj", "/CN=allowed.test", "-addext", "subjectAltName=DNS:allowed.test"], { stdio: "ignore" });
+    "-keyout", key, "-out", own, "-subj", "/CN=allowed.test", "-addext", "subjectAltName=DNS:allowed.test,DNS:github.com,DNS:api.github.com"], { stdio: "ignore" });
   secure = createSecureContext({ key: readFileSync(key), cert: readFileSync(own) });
   writeFileSync("/world/next", readFileSync(own), { mode: 0o644 });
   renameSync("/world/next", "/world/ca.pem");
@@ -203,6 +218,8 @@ const all = (port) => open(port, "::").catch(() => open(port, "0.0.0.0"));
 if (role === "wan") {
   await certificate();
   pages = (await import("./packages.mjs")).default;
+  github = await import("/broker/git.mjs");
+  github.prepare();
   pages["/repo.git/info/refs?service=git-upload-pack"] = `${"1".repeat(40)}\trefs/heads/main\n`;
   await until(() => existsSync("/sys/class/net/wan0") && networkInterfaces().wan0?.some((one) => one.address === "198.18.77.7"));
   await Promise.all([

@@ -2,3 +2,6 @@
 //! at all. One session serves many cases.
 
 mod disk;
+mod inside;
+mod names;
+mod planted;

@@ -8,6 +8,7 @@ mod engine;
 mod git;
 mod keys;
 mod login;
+mod models;
 mod network;
 mod planted;
 mod session;

@@ -4,6 +4,7 @@
 mod attempts;
 mod faults;
 mod gate;
+mod github;
 mod list;
 mod matrix;
 mod past;

@@ -22,7 +22,7 @@ use crate::world::{
     call::Outcome,
     files::write,
     model::docker,
-    wait::{until, until_true},
+    wait::{processes, until, until_true},
 };
 use rustix::process::Signal;
 
@@ -242,5 +242,49 @@ fn a_hundred_networks_do_not_exhaust_the_pools() {
     assert!(removed.status.success(), "{removed:?}");
     assert!(made.len() > 90, "{}", made.len());
     assert_eq!((one_more.code, &*one_more.out), (Some(0), "still room\n"), "{}", one_more.err);
+    world.assert_nothing_left();
+}
+
+/// What a session must not use up: files and mounts that the engine holds, and what the launcher keeps on the disk.
+fn used(world: &World) -> [usize; 3] {
+    let state: usize = world.sessions().len() + files_below(&world.states());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").map_or(0, |text| text.lines().count());
+    // Only root sees what the engine's process holds.
+    let engine = processes(|words| words.first().is_some_and(|word| word.ends_with("dockerd")));
+    let held = engine.iter().filter_map(|pid| {
+        fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).ok().map(Iterator::count)
+    });
+    [state, mounts, held.sum()]
+}
+
+fn files_below(dir: &std::path::Path) -> usize {
+    let children = crate::world::files::children(dir);
+    children.iter().map(|path| 1 + if path.is_dir() { files_below(path) } else { 0 }).sum()
+}
+
+/// A day's worth: `PI_TEST_DAY=2000 cargo test --release --test suite storm::a_day -- --nocapture`.
+#[test]
+fn a_days_sessions_use_nothing_up() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let many = number("PI_TEST_DAY", 6);
+    let world = World::real();
+    let session = |n: u64| {
+        let network: &[&str] =
+            [&["--proxy"] as &[&str], &[], &["--no-network"]][usize::try_from(n % 3).unwrap()];
+        world
+            .run_pi(&[network, &["shell", "--", "sh", "-c", "touch ~/x /tmp/x; exit 3"]].concat())
+            .has_code(3);
+    };
+    (0..3).for_each(session);
+    let (before, [state, mounts, held]) = (engine_has(&world), used(&world));
+    (0..many).for_each(session);
+    assert_engine_is_as(&before, &world);
+    let after = used(&world);
+    println!(
+        "{many} sessions: files of state, mounts and descriptors were {state} {mounts} {held}, are {after:?}"
+    );
+    assert_eq!(after[0], state);
+    // Other tests have sessions at the same time.
+    assert!(after[1] <= mounts + 20 && after[2] <= held + 200, "{after:?}, before {mounts} {held}");
     world.assert_nothing_left();
 }

@@ -6,6 +6,7 @@ pub(crate) mod files;
 pub(crate) mod images;
 pub(crate) mod internet;
 pub(crate) mod model;
+pub(crate) mod ollama;
 pub(crate) mod terminal;
 pub(crate) mod wait;
 

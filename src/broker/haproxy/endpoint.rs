@@ -1,10 +1,14 @@
 //! One endpoint of a route as a backend: which requests pass, what is put into them, where they go.
 
 use super::{Egress, KEYS, Place, deny, fixed_name, is_in_hosts, key_name, swap_name};
-use crate::broker::{
-    api::{Carrier, Rule},
-    base::{Host, Scheme},
-    route::{Endpoint, Reach, Route},
+use crate::{
+    broker::{
+        api::{Carrier, Rule},
+        base::{Host, Scheme},
+        relay::{self, Relay},
+        route::{Endpoint, Reach, Route},
+    },
+    domain::HOST_NAME,
 };
 
 /// Addresses on which no provider of the internet listens.
@@ -173,6 +177,10 @@ pub(super) fn server(endpoint: &Endpoint, place: &Place<'_>, number: u16) -> Vec
     let base = &endpoint.base;
     let mut lines = Vec::new();
     let address = match (place.egress, &base.host) {
+        _ if endpoint.reach == Reach::Socket => {
+            format!("unix@{}/{}", relay::DIRECTORY, Relay::to(base).socket())
+        }
+        _ if endpoint.reach == Reach::Machine => format!("{HOST_NAME}:{} init-addr libc,none", base.port),
         (Egress::Tunnels { first_port }, _) => format!("127.0.0.1:{}", first_port.saturating_add(number)),
         (Egress::Direct, Host::Address(address)) => format!("{address}:{}", base.port),
         (Egress::Direct, host) if is_in_hosts(host) => format!("{host}:{} init-addr libc,none", base.port),

@@ -16,11 +16,11 @@ pub(super) const KEY: &str = "github";
 const CHANGES: &str = "(issues(/[0-9]+(/(comments|labels|assignees))?)?|issues/comments/[0-9]+|labels|\
     pulls(/[0-9]+(/(comments|reviews|requested_reviewers))?)?)";
 
-pub(super) fn frontend(github: &GitHub) -> Vec<String> {
+pub(super) fn frontend(place: &Place<'_>) -> Vec<String> {
     let mut lines = vec![
         String::new(),
         "frontend github".to_owned(),
-        format!("    bind {} proto h1", github.listen),
+        format!("    bind {}:{} proto h1", place.listen.ip(), place.listen.port() + 1),
         deny(400, "the request names no path", "unless { url_beg / }"),
         deny(
             400,
@@ -93,12 +93,19 @@ fn api(github: &GitHub, place: &Place<'_>, number: u16) -> Vec<String> {
         lines.push(known("POST", "{ path -m str /graphql }"));
     }
     let text = "gh needs a fine-grained token for this: no other can be limited to a repository";
-    lines.push(deny(403, text, "if { path -m str /graphql } !{ var(txn.known) -m bool }"));
-    lines.push(deny(403, "gh may not do this here", "unless { var(txn.known) -m bool }"));
+    lines.push(excuse(text, "if { path -m str /graphql } !{ var(txn.known) -m bool }"));
+    lines.push(excuse("gh may not do this here", "unless { var(txn.known) -m bool }"));
     lines.extend(without_carriers());
     lines.push("    http-request set-header authorization 'token %[var(txn.token)]'".to_owned());
     lines.extend(to("api.github.com", place, number));
     lines
+}
+
+/// A refusal that `gh` shows to its user.
+fn excuse(text: &str, condition: &str) -> String {
+    format!(
+        "    http-request deny status 403 content-type application/json string '{{\"message\":\"pi: {text}\"}}' {condition}"
+    )
 }
 
 fn begin(name: &str, host: &str, place: &Place<'_>) -> Vec<String> {

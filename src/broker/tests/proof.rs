@@ -8,7 +8,7 @@ fn github_of(value: &Value, listen: SocketAddrV4) -> GitHub {
     let text = |name: &str| value[name].as_str().unwrap();
     let write = if value["write"] == true { Write::Allowed } else { Write::Refused };
     let github = github(text("token"), write, &[text("repository")]);
-    GitHub { listen: SocketAddrV4::new(*listen.ip(), listen.port() + 1), ..github }
+    GitHub { address: format!("{}:{}", listen.ip(), listen.port() + 1), ..github }
 }
 
 /// What to write to the admin socket for HAProxy to use another key from now on, as one line. Requests under way keep
@@ -85,7 +85,6 @@ fn write_for_the_proof() {
         (KEYS, files.keys.bytes()),
         ("models.json", agent.models.as_bytes()),
         ("auth.json", agent.auth.as_bytes()),
-        ("gh.yml", side.map(|side| side.gh).unwrap_or_default().as_bytes()),
         ("summary.json", summary.to_string().as_bytes()),
         ("exchange", &exchange.unwrap_or_default()),
     ] {

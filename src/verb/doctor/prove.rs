@@ -92,7 +92,7 @@ fn prove(launcher: &Launcher, network: &'static str) -> anyhow::Result<usize> {
         ..launcher.options.clone()
     };
     let proof = Launcher { options, host, signals: launcher.signals.share() };
-    let code = quietly(|| proof.run(&proof.prepare(Program { purpose: Purpose::Proof, words })?))?;
+    let code = report::quietly(|| proof.run(&proof.prepare(Program { purpose: Purpose::Proof, words })?))?;
     if code != 0 {
         bail!(Hinted::error(
             format!(
@@ -145,15 +145,6 @@ fn git_doors(repository: &Path) -> Row<'static> {
         verdict: if ok { "refused" } else { "allowed" },
         detail: if ok { "nothing on this side" } else { "look into `.git` of your repositories" },
     }
-}
-
-/// Runs something without notes: they would be about the scratch repository.
-fn quietly<T>(act: impl FnOnce() -> T) -> T {
-    let (verbose, quiet) = (report::is_verbose(), report::is_quiet());
-    report::set_verbosity(verbose, true);
-    let outcome = act();
-    report::set_verbosity(verbose, quiet);
-    outcome
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub(super) fn look(launcher: &Launcher, config: &Config, workspace: anyhow::Resu
     lines.push(Line::fine("repository", format!("`{}`", workspace.root.display())));
     let (who, as_root) = facts::who(&launcher.host, &workspace);
     lines.extend(workspace.findings.iter().chain(&as_root).map(|finding| Line::found("repository", finding)));
-    match Facts::gather(config, &launcher.host, &workspace, who, Purpose::Work, Commands::Run) {
+    match Facts::gather(config, &launcher.host, &workspace, who, Purpose::Work, Commands::Run, None) {
         Ok(facts) => {
             lines.extend(facts.findings.iter().map(|finding| Line::found("repository", finding)));
             lines.extend(keys(&facts.keys));

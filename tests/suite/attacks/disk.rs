@@ -126,7 +126,7 @@ fn a_cache_that_somebody_else_made_is_not_mounted() {
     world.shell(&[], "touch ~/.cache/lang/x").run().has_code(0);
     let again = world.shell(&[], "ls ~/.cache/lang").good();
     assert_eq!(again, "x\n");
-    world.run_pi(&["clean", "--caches", "--older-than", "1d"]).is(0, "", "");
+    world.run_pi(&["--quiet", "clean", "--caches", "--older-than", "1d"]).is(0, "", "");
     world.run_pi(&["clean", "--caches"]).says(0, "");
     assert_eq!(world.shell(&[], "ls ~/.cache/lang").good(), "");
 }

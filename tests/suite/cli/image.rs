@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::world::{World, fake::shell};
+use crate::world::{World, fake::shell, files::write};
 
 #[test]
 fn an_image_is_built_when_there_is_none_and_the_session_goes_on() {
@@ -94,13 +94,14 @@ fn a_base_image_that_cannot_be_pulled_is_an_error_only_where_there_is_no_local_o
     world.docker().rule("pull", "refuse Error response from daemon: no such host");
     let bases = "case $last in *pi-*) ;; *) echo sha256:x; finish 0;; esac";
     world.docker().rule("image-inspect", bases);
-    let outcome = world.run_pi(&["build", "--all"]);
+    let outcome = world.run_pi(&["--build", "build", "--all"]);
     outcome.says(0, "pi: warning: could not pull `");
     world.docker().rule("image-inspect", "refuse Error: No such image: x");
-    let outcome = world.run_pi(&["--quiet", "build", "--all"]);
+    let outcome = world.run_pi(&["--quiet", "--build", "build"]);
     assert_eq!(outcome.code, Some(125), "{outcome:#?}");
     let errors: Vec<&str> = outcome.err.lines().filter(|line| line.starts_with("pi: ")).collect();
-    assert_eq!(errors.len(), 2, "{errors:#?}");
+    // The agent's and the sidecar's, each with a hint, and both by name.
+    assert_eq!(errors.len(), 5, "{errors:#?}");
     assert!(errors[0].starts_with("pi: error: could not pull the base image `"), "{errors:#?}");
     assert!(errors[0].ends_with("`, and there is no local one"), "{errors:#?}");
 }
@@ -119,4 +120,98 @@ fn a_cache_is_named_by_its_repository_and_one_in_use_is_a_failure() {
     let outcome = world.run_pi(&["clean", "--caches"]);
     assert_eq!((outcome.code, outcome.out.as_str()), (Some(125), ""), "{outcome:?}");
     assert!(outcome.err.starts_with(&format!("pi: error: could not remove {cache}: ")), "{}", outcome.err);
+}
+
+#[test]
+fn a_renewal_repeats_every_step_of_what_is_asked_for_and_of_nothing_else() {
+    let world = World::fake();
+    world.run_pi(&["-p", "x"]).has_code(0);
+    assert!(world.docker().kinds().iter().all(|kind| kind != "build"));
+    let outcome = world.run_pi(&["--build", "-p", "x"]);
+    outcome.says(0, "pi: renewed the image `pi-agent:base-");
+    let builds =
+        || world.docker().calls().into_iter().filter(|call| call.kind() == "build").collect::<Vec<_>>();
+    let tags: Vec<String> = builds().iter().map(|call| tag(&call.words)).collect();
+    assert!(
+        tags.len() == 2 && tags[0].starts_with("pi-layer:base-") && tags[1].starts_with("pi-agent:base-")
+    );
+    assert!(builds().iter().all(|call| call.words.iter().any(|word| word == "--no-cache")), "{tags:?}");
+    // A layer that several images have is renewed once.
+    world.run_pi(&["--build", "build", "--all"]).has_code(0);
+    let again: Vec<String> = builds()[2..].iter().map(|call| tag(&call.words)).collect();
+    assert_eq!(again.iter().filter(|tag| tag.starts_with("pi-layer:base-")).count(), 1, "{again:?}");
+    assert_eq!(again.len(), 9, "{again:?}");
+    world.assert_nothing_left();
+}
+
+fn tag(words: &[String]) -> String {
+    let at = words.iter().position(|word| word == "--tag").unwrap();
+    words[at + 1].clone()
+}
+
+#[test]
+fn a_renewal_that_fails_ends_no_session_and_keeps_no_other_image_from_being_built() {
+    let world = World::fake();
+    world
+        .docker()
+        .rule("build", "case $* in *pi-layer:php8.5*|*pi-agent:base*) say no network; exit 1;; esac");
+    let outcome = world.run_pi(&["--build", "-p", "x"]);
+    outcome.says(0, "pi: warning: could not build the image `pi-agent:base-");
+    outcome.says(0, "pi: warning: the session has the image `pi-agent:base-");
+    let outcome = world.run_pi(&["--build", "build", "--all"]);
+    outcome.says(125, "pi: error: could not build `pi-agent:base-");
+    assert!(
+        outcome.err.contains("`, `pi-agent:php8.5-")
+            && outcome.err.contains("renewed the image `pi-agent:go-")
+    );
+    world.assert_nothing_left();
+}
+
+#[test]
+fn the_agents_own_update_is_explained() {
+    let world = World::fake();
+    for words in
+        [&["update"][..], &["update", "self"], &["update", "pi"], &["update", "--all"], &["update", "-na"]]
+    {
+        world.run_pi(words).says(2, "pi: hint: `pi --build` renews the image");
+    }
+    for words in [&["update", "--extensions"][..], &["update", "npm:x"], &["update", "--help"]] {
+        world.run_pi(words).has_code(0);
+    }
+}
+
+#[test]
+fn what_npm_has_said_is_told_once_a_day_and_without_asking() {
+    let world = World::fake();
+    let said = |told: u64| {
+        let text = serde_json::json!({
+            "package": "@earendil-works/pi-coding-agent", "wanted": "0.87.1", "installed": "0.87.1",
+            "latest": "0.99.0", "admitted": "0.87.1", "told": told,
+        });
+        write(world.state().join("newest-agent.json"), text.to_string());
+    };
+    said(0);
+    let line = "pi: there is a newer agent, 0.99.0 (the image has 0.87.1): to have it, set `agent_version` under \
+                `[images]`, which is \"0.87.1\"\n";
+    world.run_pi(&["-p", "x"]).is(0, "", line);
+    world.run_pi(&["-p", "x"]).is(0, "", "");
+    write(world.state().join("newest-agent.json"), "{");
+    world.run_pi(&["-p", "x"]).is(0, "", "");
+    assert!(world.docker().kinds().iter().all(|kind| kind == "create-agent" || kind == "start-agent"));
+}
+
+#[test]
+fn a_build_that_fails_is_not_repeated_by_those_who_wait_for_it() {
+    let world = World::fake();
+    world.forget_images();
+    world.docker().rule("build", "late 3; say no network; exit 1");
+    let first = world.pi(&["-p", "x"]).start();
+    world.docker().called("build");
+    let waiting: Vec<_> = (0..3).map(|_| world.pi(&["-p", "x"]).start()).collect();
+    first.wait().says(125, "could not build the image");
+    for one in waiting {
+        one.wait().says(125, "another `pi` has just failed to build the image");
+    }
+    assert_eq!(world.docker().kinds().iter().filter(|kind| *kind == "build").count(), 1);
+    world.assert_nothing_left();
 }

@@ -85,15 +85,6 @@ fn a_verb_with_words_that_are_not_its_arguments_acts_on_nothing() {
 }
 
 #[test]
-fn a_verb_to_come_is_not_a_prompt() {
-    misuse(
-        &["models"],
-        "`pi models` does not exist yet",
-        "put them into `~/.pi/agent/models.json`; to say `models` to the agent, write `pi -- models`",
-    );
-}
-
-#[test]
 fn bad_values_of_options_are_usage_errors() {
     let see = "see `pi --help`";
     let ports = "invalid value '0' for '--publish <[HOST_PORT:]PORT>': `0` is not a port, 1 to 65535";

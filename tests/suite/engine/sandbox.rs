@@ -51,7 +51,7 @@ fn the_container_is_what_was_promised() {
     let said = world.shell(&[], script).good();
     let cpus = std::thread::available_parallelism().unwrap().get().min(2).to_string();
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    let (files, pwd) = (files.min(65536).to_string(), world.repo().to_str().unwrap());
+    let (files, pwd) = (files.min(16384).to_string(), world.repo().to_str().unwrap());
     let uid = format!("{}:{} pi", world.owner().uid, world.owner().gid);
     let groups = world.owner().gid.to_string();
     let none = "0000000000000000";

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::world::{World, terminal::Terminal};
+use crate::world::{World, files::write, terminal::Terminal};
 
 /// Starts the agent in a terminal and waits until it takes input.
 fn agent_in<'a>(world: &'a World, words: &str) -> Terminal<'a> {
@@ -98,4 +98,33 @@ fn in_a_terminal_the_output_may_go_elsewhere_and_a_shell_follows_its_size() {
     terminal.wait("the new size", |screen| {
         screen.lines().any(|line| line.trim() == "arrived") && screen.trim_end().ends_with("ready$")
     });
+}
+
+/// Turns everything on, asks the terminal questions whose answers nobody reads, and is killed.
+const DIES: &str = r"printf '\033[?1049h\033[?1003h\033[?1006h\033[?2004h\033[?1h\033=\033[?25l\033[>1u\033[4h\033[2;5r\033[31m'
+stty raw -echo; printf '\033[c\033[>c\033[6n\033[c'; kill -9 $$";
+
+#[test]
+fn a_killed_agent_leaves_the_terminal_as_it_was() {
+    let world = World::with_model();
+    write(world.repo().join("dies"), DIES);
+    let terminal = Terminal::open(&world);
+    let modes = "#{cursor_flag} #{alternate_on} #{mouse_any_flag} #{keypad_cursor_flag} #{keypad_flag} #{insert_flag} \
+                 #{scroll_region_upper}-#{scroll_region_lower}";
+    let before = terminal.ask(modes);
+    terminal.line("sh dies; echo end; exec sh -i");
+    // The control: without `pi`, they stay on.
+    terminal.wait("the modes", |_| terminal.ask(modes) != before);
+    drop(terminal);
+    let terminal = Terminal::open(&world);
+    terminal.line("echo above; pi shell -- sh dies; echo status $?");
+    let screen = terminal
+        .wait("the end", |screen| screen.contains("status 137") && screen.trim_end().ends_with("ready$"));
+    assert_eq!(terminal.ask(modes), before, "{screen}");
+    assert!(screen.contains("above") && !screen.contains(";1c") && !screen.contains("0n"), "{screen}");
+    // What is typed is echoed, and a paste is not marked as one.
+    terminal.paste("echo pasted");
+    terminal.keys(&["Enter"]);
+    let screen = terminal.wait("a paste", |screen| screen.matches("pasted").count() == 2);
+    assert!(!screen.contains("200~"), "{screen}");
 }

@@ -138,3 +138,17 @@ fn ends_well(world: &World, outcome: &Outcome, name: &str, kind: &str, rule: &st
     assert_eq!(outcome.out, "", "{what}");
     if rule.starts_with("hang") { gone(world) } else { world.assert_nothing_left() }
 }
+
+#[test]
+fn an_engine_with_another_clock_is_asked_in_its_own_time() {
+    for clock in ["2020-01-01T00:00:00.000000000Z", "2039-12-31T23:59:59.000000000Z"] {
+        let world = World::fake();
+        world.docker().rule("info", &format!("echo {clock}; finish 0"));
+        world.docker().rule("start-agent", "exits 7");
+        let begun = std::time::Instant::now();
+        world.run_pi(&["-p", "x"]).is(7, "", "");
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{clock}: {:?}", begun.elapsed());
+        let events = world.docker().called("events");
+        assert!(events.words.windows(2).any(|pair| pair == ["--until", clock]), "{events:?}");
+    }
+}

@@ -1,8 +1,13 @@
 //! Sessions that died at another time, on another engine or on another machine.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use super::{OWN, gone, world};
+use rustix::process::Signal;
+
+use super::{OWN, at_work, gone, kill_watchers, world};
 use crate::world::{fake::shell, files::write};
 
 const DEAD: &str = "aaaabbbbccccdddd";
@@ -102,4 +107,25 @@ fn what_cannot_be_removed_is_told_of_and_left_for_the_next_start() {
     // The second process goes on trying, and succeeds without anybody's help.
     world.docker().behave();
     gone(&world);
+}
+
+#[test]
+fn a_session_whose_record_is_lost_is_found_by_its_directory() {
+    for lost in ["empty", "gone"] {
+        let world = world();
+        let pi = at_work(&world, &["--proxy", "-p", "x"]);
+        let record = world.session().join("session.json");
+        if lost == "empty" {
+            fs::write(&record, "").unwrap();
+        } else {
+            fs::remove_file(&record).unwrap();
+        }
+        kill_watchers(&world);
+        pi.signal(Signal::KILL);
+        pi.wait();
+        assert!(!world.docker().objects().is_empty(), "{lost}: the control");
+        world.docker().rule("start-agent", "exits 0");
+        world.run_pi(&["-p", "x"]).has_code(0);
+        gone(&world);
+    }
 }

@@ -27,7 +27,7 @@ pub(crate) const RESOLVER: &str = "10.77.77.53";
 pub(crate) const DNS: &str = "dns = [\"10.77.77.53\"]";
 
 /// All addresses of the other end; the last one tells its servers that they may listen.
-const ADDRESSES: &str = "198.51.100.53 198.51.100.66 198.51.100.80 169.254.77.7 10.77.77.7 10.77.77.8 10.77.77.53 \
+const ADDRESSES: &str = "198.51.100.53 198.51.100.66 198.51.100.80 198.51.100.90 169.254.77.7 10.77.77.7 10.77.77.8 10.77.77.53 \
     10.77.77.90 172.31.77.7 192.168.177.7 192.168.177.8 100.64.77.7 198.18.77.7";
 
 /// What everybody who was reached has written down.
@@ -75,6 +75,7 @@ impl Internet {
                 (dir.path().to_owned(), "/world"),
                 (source("tests/network"), "/network"),
                 (source("assets/demo"), "/demo"),
+                (source("tests/broker"), "/broker"),
             ] {
                 command.arg("--mount").arg(format!("type=bind,source={},target={to}", from.display()));
             }
