@@ -120,7 +120,6 @@ impl Broker {
     }
 
     /// All keys, as the broker in the sidecar reads them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nobody renews a login yet"))]
     pub(crate) fn keys(&self) -> Secret {
         haproxy::keys(self)
     }
@@ -129,7 +128,6 @@ impl Broker {
     ///
     /// # Errors
     /// The provider has no route, or the token cannot stand in a header.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nobody renews a login yet"))]
     pub(crate) fn with_token(&self, provider: &str, token: &Secret, expires: i64) -> Result<Self, String> {
         let mut broker = self.clone();
         let route = broker.routes.iter_mut().find(|route| route.provider == provider);

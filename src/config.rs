@@ -251,12 +251,8 @@ impl Config {
         Self {
             network: Network::Open,
             publish: ports.iter().map(|port| Published { host: *port, agent: *port }).collect(),
-            mounts: vec![],
-            env: vec![],
-            persist: vec![],
-            hide: Some(Patterns::default()),
             session_name: None,
-            ..self
+            ..self.without_extras()
         }
     }
 

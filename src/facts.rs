@@ -301,12 +301,14 @@ impl Look<'_> {
             decisions: &take_back::decisions(&real(&self.host.state_dir()))?,
             scope: match purpose {
                 Purpose::SetUp => Scope::SetUp,
-                Purpose::Login => Scope::Login,
+                Purpose::Login | Purpose::Renew => Scope::Login,
                 Purpose::Work | Purpose::Shell | Purpose::Demo | Purpose::Proof => Scope::Session,
             },
         });
         let opens =
             self.config.open_urls == OpenUrls::Ask && matches!(purpose, Purpose::Work | Purpose::Shell);
+        let asks = purpose.is_login() && !keys.authorities.is_empty();
+        let layout = if asks { layout.with_authorities(&keys.authorities) } else { layout };
         Ok(if opens { layout.that_opens() } else { layout })
     }
 

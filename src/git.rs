@@ -32,6 +32,7 @@ pub(crate) mod scan;
 pub(crate) mod state;
 mod swap;
 pub(crate) mod takeover;
+pub(crate) mod trees;
 
 #[cfg(test)]
 mod tests;

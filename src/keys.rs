@@ -8,7 +8,6 @@ use std::{
     ffi::OsStr,
     net::{Ipv4Addr, SocketAddrV4},
     path::Path,
-    time::SystemTime,
 };
 
 use anyhow::Context as _;
@@ -30,7 +29,7 @@ use crate::{
     config::{self, Config},
     egress::Brokered,
     files::read_small_bytes,
-    host::{Host, seconds},
+    host::Host,
     models::Server,
     purpose::Purpose,
     secret::Secret,
@@ -103,7 +102,9 @@ impl Keys {
         let texts = Texts { auth: object(auth), models: providers(models) };
         let policy = match sources.purpose {
             Purpose::Work | Purpose::Shell => &sources.config.keys,
-            Purpose::SetUp | Purpose::Login | Purpose::Demo | Purpose::Proof => &config::Keys::None,
+            Purpose::SetUp | Purpose::Login | Purpose::Renew | Purpose::Demo | Purpose::Proof => {
+                &config::Keys::None
+            }
         };
         let policy =
             match company_proxy(sources.host).filter(|_| matches!(policy, config::Keys::Broker { .. })) {
@@ -149,7 +150,8 @@ impl Keys {
             format!("the keys of {} are in the sandbox, where the agent can read them", list(&present))
         });
         let broker = Some(broker).filter(|broker| !broker.routes.is_empty() || broker.github.is_some());
-        let authorities = if broker.is_some() { sources.authorities(&mut notices) } else { String::new() };
+        let asks = broker.is_some() || sources.purpose.is_login();
+        let authorities = if asks { sources.authorities(&mut notices) } else { String::new() };
         Ok(Self { broker, agent, has_some_inside: !present.is_empty(), inside, authorities, notices, note })
     }
 
@@ -330,9 +332,9 @@ fn unknown(id: &str) -> Notice {
     )
 }
 
-/// What is to be told of keys that are not used, and of logins that have expired.
+/// What is to be told of keys that are not used.
 fn told(broker: &Broker) -> Vec<Notice> {
-    let Broker { routes, unserved, failed, .. } = broker;
+    let Broker { unserved, failed, .. } = broker;
     let failed = failed
         .iter()
         .map(|(id, why)| Notice::plain(format!("the key of {} is not used: {why}", list(&[id]))));
@@ -343,10 +345,5 @@ fn told(broker: &Broker) -> Vec<Notice> {
         )
         .once(format!("unserved {id} {why}"))
     });
-    let now = i64::try_from(seconds(SystemTime::now())).unwrap_or(i64::MAX).saturating_mul(1000);
-    let expired = routes.iter().filter(|route| route.expires.is_some_and(|end| end <= now)).map(|route| {
-        let id = &route.provider;
-        Notice::new(format!("the login of `{id}` has expired"), format!("`pi login {id}` renews it"))
-    });
-    failed.chain(unserved).chain(expired).collect()
+    failed.chain(unserved).collect()
 }

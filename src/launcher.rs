@@ -3,6 +3,8 @@
 pub(crate) mod cloning;
 mod git;
 mod inspect;
+pub(crate) mod place;
+mod renew;
 mod usable;
 
 use std::{
@@ -37,7 +39,7 @@ use crate::{
     purpose::{Program, Purpose},
     record::{self, Naming, SessionId},
     report::{self, Finding, Hinted},
-    session::{self, Needs, Sweep},
+    session::{self, Needs, Renewal, Sweep},
     signals::Signals,
     workspace::Workspace,
     written::{Written, real},
@@ -166,7 +168,9 @@ impl Launcher {
             (None, false) => facts,
         };
         let findings = workspace.findings.iter().chain(&facts.findings);
-        findings.for_each(Finding::warn);
+        if program.purpose != Purpose::Renew {
+            findings.for_each(Finding::warn);
+        }
         if let Some(finding) =
             as_root.filter(|_| self.options.dry_run.is_some() || is_first_time(&self.host, "told-of-root"))
         {
@@ -311,6 +315,11 @@ impl Launcher {
 
     /// Runs a session from beginning to end.
     pub(crate) fn run(&self, prepared: &Prepared) -> anyhow::Result<u8> {
+        self.run_and(prepared, None)
+    }
+
+    /// The same, and does something with the session's directory when its agent has ended.
+    fn run_and(&self, prepared: &Prepared, afterwards: Option<&dyn Fn(&Path)>) -> anyhow::Result<u8> {
         let docker = self.docker(prepared)?;
         if self.options.build {
             self.renew_for_session(prepared, &docker)?;
@@ -341,6 +350,7 @@ impl Launcher {
         let opener = (prepared.program.purpose == Purpose::Login)
             .then(|| session::opener(&Written::load(&self.host).and_around(&self.host), &self.host));
         let opener = opener.flatten();
+        let renew = |provider: &str| self.renew_login(provider);
         let needs = Needs {
             host: &self.host,
             docker: &docker,
@@ -367,6 +377,14 @@ impl Launcher {
             },
             list: self.options.allowed_domains.as_deref(),
             login_within: prepared.login_within,
+            renewal: prepared
+                .facts
+                .keys
+                .broker
+                .as_ref()
+                .filter(|broker| broker.routes.iter().any(|route| route.expires.is_some()))
+                .map(|broker| Renewal { broker, renew: &renew }),
+            afterwards,
             opener: opener.as_deref(),
         };
         let sweep = Sweep::start(&self.host, &docker);

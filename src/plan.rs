@@ -178,7 +178,7 @@ impl Inputs<'_> {
         let asks = match purpose {
             Purpose::Shell => true,
             Purpose::Work => agent::runs_a_model(words, &self.config.images.agent_version),
-            Purpose::SetUp | Purpose::Login | Purpose::Demo | Purpose::Proof => false,
+            Purpose::SetUp | Purpose::Login | Purpose::Renew | Purpose::Demo | Purpose::Proof => false,
         };
         self.facts.keys.broker.as_ref().filter(|_| asks)
     }
@@ -191,7 +191,12 @@ impl Inputs<'_> {
     fn attachment(&self) -> Attachment {
         match self.reach {
             // Another network comes to it, where there is a broker.
-            Reach::Open => Attachment::Bridge { publish: self.config.publish.clone(), dns: vec![] },
+            Reach::Open => {
+                // Such a session asks providers itself, as the sidecar of others does.
+                let asks = self.program.purpose.is_login();
+                let dns = if asks { self.config.dns.clone() } else { vec![] };
+                Attachment::Bridge { publish: self.config.publish.clone(), dns }
+            }
             Reach::None if self.broker().is_none() => Attachment::None,
             Reach::None | Reach::Proxy(..) | Reach::Demo => {
                 Attachment::Internal { network: self.id.network(), address: self.subnet().agent() }
@@ -348,13 +353,13 @@ fn agent_container(
         runtime: config.runtime.clone(),
         streams: match program.purpose {
             // Nobody watches: the table at the end says it.
-            Purpose::Demo | Purpose::Proof => Streams::Silent,
+            Purpose::Demo | Purpose::Proof | Purpose::Renew => Streams::Silent,
             _ => Streams::of(host.terminal.stdin, host.terminal.stdout),
         },
         hosts: inputs.hosts(),
         workdir: Some(match program.purpose {
             Purpose::SetUp if !program.reads_the_repository() => PathBuf::from(inside::HOME),
-            Purpose::Login => PathBuf::from("/tmp"),
+            Purpose::Login | Purpose::Renew => PathBuf::from("/tmp"),
             _ => workspace.cwd.clone(),
         }),
         command: command(inputs),

@@ -14,6 +14,8 @@ pub(crate) enum Purpose {
     SetUp,
     /// The user logs in to a provider. It gets nothing of the host, and alone can leave a login.
     Login,
+    /// The agent renews the login of one provider, and does nothing else.
+    Renew,
     /// A scripted model tries the walls of the sandbox, in a scratch repository.
     Demo,
     /// A script tries the walls of each kind of network, in a scratch repository.
@@ -21,9 +23,14 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
+    /// Whether it has to do with logins, and with nothing else.
+    pub(crate) fn is_login(self) -> bool {
+        matches!(self, Self::Login | Self::Renew)
+    }
+
     /// Whether it is not for the user's work, and gets nothing of the user's own.
     pub(crate) fn is_bare(self) -> bool {
-        matches!(self, Self::Login | Self::Demo | Self::Proof)
+        matches!(self, Self::Login | Self::Renew | Self::Demo | Self::Proof)
     }
 }
 
@@ -31,7 +38,8 @@ impl Purpose {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Program {
     pub(crate) purpose: Purpose,
-    /// The agent's arguments. For a shell, the command with its arguments; for a login, the provider, if one was named.
+    /// The agent's arguments. For a shell, the command with its arguments; for a login, the provider, if one was
+    /// named.
     pub(crate) words: Vec<String>,
 }
 
@@ -44,7 +52,8 @@ impl Program {
 
     /// Whether the session has the repository.
     pub(crate) fn sees_the_repository(&self) -> bool {
-        !matches!(self.purpose, Purpose::SetUp | Purpose::Login) || self.reads_the_repository()
+        !matches!(self.purpose, Purpose::SetUp | Purpose::Login | Purpose::Renew)
+            || self.reads_the_repository()
     }
 
     /// Whether it is a set-up command with a path, which may read the repository.

@@ -12,6 +12,7 @@ mod left;
 mod prepare;
 mod proxy_log;
 mod relay;
+mod renewal;
 mod settings;
 mod sidecar;
 mod space;
@@ -35,6 +36,7 @@ use self::{
     awaited::{Awaited, Came},
     browser::Browser,
     commits::Commits,
+    renewal::Over,
     sidecar::Sidecar,
     space::{Space, Watch},
     steer::{Phase, Steer},
@@ -44,6 +46,7 @@ use self::{
 pub(crate) use self::{
     browser::{open, opener},
     cache::{forget, unused_for},
+    renewal::Renewal,
     settings::{LaidOut, lay_out},
     sweep::{Sweep, bring_in, take_down},
     teardown::take_down_by_id,
@@ -60,6 +63,7 @@ use crate::{
     record::{Claim, Naming, SessionId},
     report::{FAILED, Hinted, Interrupted},
     signals::Signals,
+    written::real,
 };
 
 /// How long one call of a teardown may take.
@@ -94,6 +98,10 @@ pub(crate) struct Needs<'a> {
     pub(crate) list: Option<&'a Path>,
     /// How long a session that logs in may take.
     pub(crate) login_within: Option<Duration>,
+    /// What renews logins, in a session with a broker.
+    pub(crate) renewal: Option<Renewal<'a>>,
+    /// What is done with a session's directory when its agent has ended.
+    pub(crate) afterwards: Option<&'a dyn Fn(&Path)>,
     /// The host's program that opens pages for logging in.
     pub(crate) opener: Option<&'a Path>,
 }
@@ -189,14 +197,26 @@ fn live(
     let awaited = needs.login_within.map(|limit| Awaited::start(docker, &plan.agent.name, &claim.dir, limit));
     let (killer, agent) = ((*docker).clone(), plan.agent.name.clone());
     let watch = Watch::start(space, move || killer.halt_now(&agent));
-    let shown = docker.show(&plan.agent, |client| {
-        signals.shows(client);
-        steer.reached(Phase::Running(teardown.sidecar.clone()));
+    let (sidecar, over) = (teardown.sidecar.clone(), Over::default());
+    let shown = thread::scope(|scope| {
+        if let (Some(renewal), Some(sidecar)) = (needs.renewal, &sidecar) {
+            let over = &over;
+            scope.spawn(move || renewal.run(sidecar, over));
+        }
+        let shown = docker.show(&plan.agent, |client| {
+            signals.shows(client);
+            steer.reached(Phase::Running(sidecar.clone()));
+        });
+        over.now();
+        shown
     });
     let came = awaited.map_or(Came::End, Awaited::end);
     browser.end();
     let shown = shown?;
     watch.check()?;
+    if let Some(afterwards) = needs.afterwards {
+        afterwards(&real(&claim.dir));
+    }
     let outcome = outcome(docker, signals, &plan, &shown);
     if let Some(sidecar) = &teardown.sidecar
         && let Some(said) = sidecar.failed_before_ready()

@@ -70,6 +70,11 @@ impl Signals {
         Self { first: self.first.clone(), on_signal: self.on_signal.clone() }
     }
 
+    /// The same listener, for something that runs beside a session: a signal does not end it half-way.
+    pub(crate) fn beside(&self) -> Self {
+        Self { first: self.first.clone(), on_signal: Arc::default() }
+    }
+
     /// Fails with [`Interrupted`] after a signal.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         match self.first.load(Ordering::SeqCst) {

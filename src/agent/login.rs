@@ -106,6 +106,15 @@ pub(crate) const LOGIN_WORDS: [&str; 11] = [
     "--no-skills", "--no-prompt-templates", "--no-context-files", "--no-themes", "--no-approve", "--offline",
 ];
 
+/// Makes the agent renew the login of the provider that follows. Its token is in `auth.json` then, so nobody needs what
+/// it prints; a signal at the end of the time lets it write down what has come.
+pub(crate) const RENEW: [&str; 4] = [
+    "sh",
+    "-c",
+    "exec timeout 25 pi auth print-bearer-token --provider \"$1\" --min-expiry 30m >/dev/null 2>&1",
+    "sh",
+];
+
 /// Tells that extension which provider was asked for.
 pub(crate) const LOGIN_PROVIDER: &str = "PI_BOX_LOGIN";
 

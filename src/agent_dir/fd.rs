@@ -11,7 +11,7 @@ use std::{
     path::{Component, Path},
 };
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_NOW, Uid};
 
 use crate::{
     files::Identity,
@@ -376,6 +376,13 @@ impl Dir {
             Err(error) => Some(Err(error.into())),
         });
         names.take(most).collect()
+    }
+
+    /// Makes what has this name look as if it had just been changed.
+    pub(crate) fn touch(&self, name: &OsStr) -> io::Result<()> {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let both = Timestamps { last_access: now, last_modification: now };
+        Ok(rustix::fs::utimensat(&self.0, one(name)?, &both, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     pub(crate) fn remove_file(&self, name: &OsStr) -> io::Result<()> {

@@ -26,6 +26,8 @@ const BEFORE: &str = "before";
 pub(crate) const LEFT: &str = "left";
 /// Into which `xdg-open` writes addresses, a line each.
 pub(crate) const OPEN: &str = ".pi-open";
+/// Certificates of the user's, for an agent that asks providers itself.
+pub(crate) const AUTHORITIES: &str = ".pi-authorities.pem";
 /// Its name inside.
 const LEFT_INSIDE: &str = ".pi-left";
 

@@ -11,7 +11,7 @@ use super::{
         transcripts_of,
     },
     fd::Kind,
-    laid::OPEN,
+    laid::{AUTHORITIES, OPEN},
     live::{Found, Live},
     login::EMPTY,
     notice::{Notice, in_agent_dir, shown_path},
@@ -145,6 +145,24 @@ impl Layout {
         let copies =
             vec![Copy::writable(SETTINGS, "{}"), Copy::writable(TRUST, "{}"), Copy::writable(LOGINS, EMPTY)];
         Self { scope: Scope::Login, copies, ..Self::default() }.that_opens()
+    }
+
+    /// The same with these logins.
+    pub(crate) fn with_logins(mut self, text: &str) -> Self {
+        self.copies.retain(|copy| copy.name != LOGINS);
+        self.copies.push(Copy::writable(LOGINS, text));
+        self
+    }
+
+    /// The same with certificates by which the agent knows providers.
+    pub(crate) fn with_authorities(mut self, text: &str) -> Self {
+        let text = Value::Plain(text.to_owned());
+        self.copies.push(Copy { name: AUTHORITIES, text, access: Access::ReadOnly });
+        self
+    }
+
+    pub(crate) fn has_authorities(&self) -> bool {
+        self.copies.iter().any(|copy| copy.name == AUTHORITIES)
     }
 
     /// The same for a session that may ask for addresses to be opened.

@@ -49,6 +49,13 @@ impl AgentLock {
     }
 }
 
+impl AgentLock {
+    /// Shows that it is still held.
+    pub(crate) fn touch(&self) {
+        let _ = self.dir.touch(&self.name);
+    }
+}
+
 impl Drop for AgentLock {
     fn drop(&mut self) {
         let _ = self.dir.remove_dir(&self.name);

@@ -5,7 +5,9 @@
 pub(crate) mod entry;
 pub(crate) mod store;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
+
+use serde_json::Value;
 
 use super::{
     entry::LOGINS,
@@ -13,11 +15,33 @@ use super::{
     laid::{self, DIRECTORY},
     notice::Notice,
 };
+use crate::secret::Secret;
 use entry::Credential;
 use store::Logins;
 
 /// Larger than any login.
 pub(crate) const LARGEST: u64 = 64 << 10;
+
+/// A token that ends sooner is renewed.
+pub(crate) const SOON: Duration = Duration::from_secs(600);
+
+/// A token that is good for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub(crate) access: Secret,
+    /// Milliseconds since 1970.
+    pub(crate) expires: i64,
+}
+
+impl Token {
+    /// The token of a login.
+    pub(crate) fn of(entry: &Value) -> Option<Self> {
+        let access = entry.get("access").and_then(Value::as_str)?;
+        #[expect(clippy::cast_possible_truncation, reason = "beyond it is never")]
+        let expires = entry.get("expires").and_then(Value::as_f64)? as i64;
+        Some(Self { access: Secret::new(access.into()), expires })
+    }
+}
 
 /// What a session with an `auth.json` of its own begins with.
 pub(crate) const EMPTY: &str = "{}\n";
@@ -31,6 +55,17 @@ pub(crate) fn made(session: &Path) -> anyhow::Result<Option<(String, Credential)
     entry::only_one(&String::from_utf8_lossy(&text))
 }
 
+/// Takes everything out of a session's own `auth.json`, not looked over.
+///
+/// # Errors
+/// As the system has it.
+pub(crate) fn take_out(session: &Path) -> anyhow::Result<Logins> {
+    let dir = Dir::open(&session.join(DIRECTORY))?;
+    let text = dir.read(LOGINS.as_ref(), LARGEST)?.unwrap_or_default();
+    dir.write(LOGINS.as_ref(), EMPTY.as_bytes(), Made::ours(PRIVATE_FILE))?;
+    Ok(serde_json::from_slice(&text).unwrap_or_default())
+}
+
 /// Brings what a session's own `auth.json` has into the live one. It is taken away there, so this happens once.
 ///
 /// # Errors
@@ -42,9 +77,13 @@ pub(super) fn take_back(note: &laid::Note, own: &Dir) -> anyhow::Result<Vec<Noti
         return Ok(vec![]);
     };
     let said = credential.said(&provider);
-    store::change(note.live(), |logins: &mut Logins| {
-        logins.insert(provider.clone(), credential.into());
-        Ok(())
+    let new = store::change(note.live(), |logins: &mut Logins| {
+        // One that was killed while it renewed a login left what somebody else may have renewed since.
+        let is_old = logins.get(&provider).is_some_and(|live| credential.is_older_than(live));
+        if !is_old {
+            logins.insert(provider.clone(), credential.into());
+        }
+        Ok(!is_old)
     })?;
-    Ok(vec![Notice::good(said)])
+    Ok(if new { vec![Notice::good(said)] } else { vec![] })
 }

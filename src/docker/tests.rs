@@ -198,6 +198,7 @@ fn program() -> impl Strategy<Value = Program> {
         Purpose::Shell,
         Purpose::SetUp,
         Purpose::Login,
+        Purpose::Renew,
         Purpose::Demo,
         Purpose::Proof,
     ]);

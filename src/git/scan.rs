@@ -103,12 +103,12 @@ impl Seen {
 }
 
 /// Looks at what is there after a session, and takes out of action what git on the host would take for a repository and
-/// was not there before.
+/// was not there before, but for `links`, which lead to the repository itself.
 ///
 /// # Errors
 /// The work tree cannot be read at all.
-pub(crate) fn disarm(root: &Path, top: Top, before: &Seen) -> io::Result<Left> {
-    let mut walk = Walk::new(top, Some(before));
+pub(crate) fn disarm(root: &Path, top: Top, before: &Seen, links: &[PathBuf]) -> io::Result<Left> {
+    let mut walk = Walk { links, ..Walk::new(top, Some(before)) };
     walk.run(root)?;
     let is_news = |(path, mark): &(PathBuf, String)| before.risky.get(&key(path)) != Some(mark);
     let risky = walk.risky.iter().filter(|found| is_news(found)).map(|(path, _)| path.clone()).collect();
@@ -134,6 +134,7 @@ struct Walk<'a> {
     top: Top,
     /// What was there before; then what was not is disarmed.
     before: Option<&'a Seen>,
+    links: &'a [PathBuf],
     left: usize,
     manifests: usize,
     git: Vec<(PathBuf, String)>,
@@ -148,6 +149,7 @@ impl<'a> Walk<'a> {
         Self {
             top,
             before,
+            links: &[],
             left: MOST,
             manifests: MANIFESTS,
             git: vec![],
@@ -250,7 +252,10 @@ impl<'a> Walk<'a> {
             keep(&mut self.git, (path, mark));
             return None;
         };
-        if before.git.get(&key(&path)) == Some(&mark) || before.git.values().any(|known| *known == mark) {
+        if self.links.contains(&path)
+            || before.git.get(&key(&path)) == Some(&mark)
+            || before.git.values().any(|known| *known == mark)
+        {
             return None;
         }
         let now = rename(here.dir, name);

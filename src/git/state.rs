@@ -16,6 +16,7 @@ use super::{
     command::Git,
     private::{Part, Private, ReadOnly},
     repository::{Head, Repository, Standing},
+    trees,
 };
 use crate::host::Owner;
 
@@ -105,7 +106,8 @@ impl Private {
         let out = Out { owner };
         let own = Out { owner: None };
         own.file(&empty_file(dir), b"")?;
-        let common = self.parts.first().context("there is no repository")?.repository.common.clone();
+        let first = self.parts.first().context("there is no repository")?;
+        let common = first.repository.common.clone();
         let mut entries = Vec::new();
         for (n, part) in self.parts.iter().enumerate() {
             let repository = &part.repository;
@@ -123,6 +125,9 @@ impl Private {
                 aside: BTreeMap::new(),
                 store,
             });
+        }
+        for (path, bytes) in trees::given(&first.repository, dir)? {
+            out.file(&private_dir(dir).join(path), &bytes)?;
         }
         let state = State { name: name.to_owned(), entries };
         state.save(dir)?;

@@ -71,15 +71,19 @@ impl Swap<'_> {
             None => "its name could be mistaken for another",
             Some(_) if name.starts_with("refs/tags/") => "you have another one of this name",
             Some(_) if self.busy.iter().any(|busy| busy == name) => "you have begun to rebase it",
-            Some(found)
-                if found.worktree.is_some() && self.standing.head != Head::Branch(name.to_owned()) =>
-            {
+            Some(found) if self.is_in_use(found) && self.standing.head != Head::Branch(name.to_owned()) => {
                 "it is in use in another work tree"
             }
             Some(found) if base == Some(&found.oid) || self.is_ancestor(&found.oid, oid) => return None,
             Some(_) => "you have moved it meanwhile",
         };
         Some(why.to_owned())
+    }
+
+    /// A subagent's worktree follows its branch.
+    fn is_in_use(&self, found: &super::repository::Ref) -> bool {
+        let is_subagents = |path: &std::path::Path| super::trees::is_subagents(&self.entry.repository, path);
+        found.worktree.as_deref().is_some_and(|path| !is_subagents(path))
     }
 
     fn is_ancestor(&self, old: &str, new: &str) -> bool {

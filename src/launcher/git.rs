@@ -29,7 +29,10 @@ pub(super) fn given(launcher: &Launcher, prepared: &Prepared, id: &SessionId) ->
     let Prepared { workspace, config, program, .. } = prepared;
     let host = &launcher.host;
     // The repository of a demonstration or a proof is removed with it, and a set-up command writes in none.
-    if matches!(program.purpose, Purpose::Demo | Purpose::Proof | Purpose::SetUp | Purpose::Login) {
+    if matches!(
+        program.purpose,
+        Purpose::Demo | Purpose::Proof | Purpose::SetUp | Purpose::Login | Purpose::Renew
+    ) {
         return Ok(Given::shared(workspace));
     }
     // A copy has a git directory of its own.

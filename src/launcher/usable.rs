@@ -99,21 +99,19 @@ fn of_logins(logins: &Logins, others: bool, now: u128, root: &str) -> Vec<Lack> 
         .map(|(provider, entry)| Lack {
             about: format!("expired {provider} {} {root}", entry["expires"]),
             text: format!(
-                "the login of `{0}` has expired and cannot be renewed: `pi login {0}` makes a new one",
+                "the login of `{0}` has expired and could not be renewed: `pi login {0}` makes a new one",
                 report::one_line(provider)
             ),
         })
         .collect()
 }
 
-/// Whether an entry is a login that has expired, and has nothing to renew it with.
+/// Whether an entry is a login that has expired. What could be renewed has been.
 fn is_over(entry: &Value, now: u128) -> bool {
     let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
     #[expect(clippy::cast_precision_loss, reason = "a millisecond more or less")]
     let past = |at: f64| at < now as f64;
-    text("type") == "oauth"
-        && text("refresh").is_empty()
-        && entry.get("expires").and_then(Value::as_f64).is_some_and(past)
+    text("type") == "oauth" && entry.get("expires").and_then(Value::as_f64).is_some_and(past)
 }
 
 #[cfg(test)]
@@ -136,7 +134,8 @@ mod tests {
         let logins = json!({
             "a": login("", 1000), "b": login("r", 1000), "c": login("", 3000), "d": {"type": "api_key", "key": "k"},
         });
-        assert_eq!(said(&logins, false), ["the login of `a` has expired and cannot be renewed"]);
+        let over = |id| format!("the login of `{id}` has expired and could not be renewed");
+        assert_eq!(said(&logins, false), [over("a"), over("b")]);
         assert_eq!(said(&logins, true), said(&logins, false));
     }
 }

@@ -12,6 +12,10 @@ pub(super) fn command(inputs: &Inputs<'_>) -> Vec<String> {
     if matches!(program.purpose, Purpose::Shell | Purpose::Proof) {
         return args.clone();
     }
+    if program.purpose == Purpose::Renew {
+        let script = agent::login::RENEW.map(str::to_owned);
+        return script.into_iter().chain(args.iter().cloned()).collect();
+    }
     let mut words = vec!["pi".to_owned()];
     if program.purpose == Purpose::Login {
         words.extend(agent::login::LOGIN_WORDS.map(str::to_owned));

@@ -6,7 +6,9 @@ use anyhow::bail;
 
 use super::{Inputs, Mount, PROXY_PORT, Reach, command::subagents, mounts::expected_mounts};
 use crate::{
-    agent, github,
+    agent,
+    agent_dir::laid::AUTHORITIES,
+    github,
     host::Host,
     inside, keys,
     purpose::Purpose,
@@ -86,6 +88,10 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
         }
     }
     env.extend(way_out(inputs));
+    if inputs.facts.layout.has_authorities() {
+        let path = format!("{}/{AUTHORITIES}", inside::AGENT_DIR);
+        env.insert("NODE_EXTRA_CA_CERTS".to_owned(), path.into());
+    }
     if let Some(told) = subagents(inputs) {
         env.insert("PI_BOX_SUBAGENTS".to_owned(), serde_json::to_string(&told)?.into());
     }

@@ -95,7 +95,7 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
         let wanted = facts.binds.iter().map(|bind| Mount::bind(&bind.source, &bind.target, bind.access));
         credentials.chain(wanted)
     };
-    if program.purpose == Purpose::Login {
+    if matches!(program.purpose, Purpose::Login | Purpose::Renew) {
         return vec![own_home];
     }
     if program.purpose == Purpose::SetUp {

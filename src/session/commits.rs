@@ -18,6 +18,7 @@ use crate::{
         discard::discard,
         given::DIRECTORY,
         takeover::{Inside, Moment, Takeover},
+        trees::Trees,
     },
     host::{Host, hex},
     plan::Hatch,
@@ -258,6 +259,9 @@ impl Commits {
             Err(error) => return Err(error),
         };
         self.came.tell();
+        if let Some(Err(error)) = Trees::left(&self.dir()).map(|trees| trees.take_over(&self.git)) {
+            report::warn(format_args!("could not take over the worktrees of subagents: {error:#}"));
+        }
         let Some(why) = kept else {
             if let Err(error) = discard_private(&self.state) {
                 report::warn(format_args!("{error:#}"));

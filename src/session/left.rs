@@ -7,6 +7,7 @@ use crate::{
     git::{
         given::{DIRECTORY, seen_before},
         scan::{Disarmed, Left, disarm},
+        trees::Trees,
     },
     report::{self, Finding, one_line},
 };
@@ -17,7 +18,8 @@ const LINES: usize = 5;
 /// Looks at the work tree `root` of the session with this directory, and tells what is there.
 pub(super) fn look(state: &Path, root: &Path) {
     let Some((seen, top)) = seen_before(&state.join(DIRECTORY)) else { return };
-    match disarm(root, top, &seen) {
+    let links = Trees::left(&state.join(DIRECTORY)).map(|trees| trees.links()).unwrap_or_default();
+    match disarm(root, top, &seen, &links) {
         Ok(left) => findings(&left).iter().for_each(Finding::warn),
         Err(error) => report::warn(format_args!(
             "could not look at what the agent left in `{}`: {error}",

@@ -107,7 +107,6 @@ impl Sidecar {
     ///
     /// # Errors
     /// It keeps the old ones, it has ended, or it does not answer in time.
-    #[expect(dead_code, reason = "nobody renews a login yet")]
     pub(super) fn change_keys(&self, keys: &Secret) -> anyhow::Result<()> {
         self.link.tell(Brokered::new_keys(keys))?.map_err(|why| {
             anyhow::anyhow!("the broker did not take the new keys, the old ones are in effect: {why}")

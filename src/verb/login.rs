@@ -5,8 +5,6 @@ mod list;
 use std::{
     io::{self, Read as _},
     net::{Ipv4Addr, TcpListener},
-    os::unix::fs::MetadataExt as _,
-    path::PathBuf,
     time::Duration,
 };
 
@@ -14,22 +12,19 @@ use anyhow::Context as _;
 
 pub(crate) use self::list::list;
 use crate::{
-    agent::{
-        CREDENTIAL_PATHS, SECRETS,
-        login::{LOGINS, is_provider, nearest_provider},
-    },
+    agent::login::{LOGINS, is_provider, nearest_provider},
     agent_dir::login::{
         entry::Credential,
         store::{self, Logins},
     },
-    facts,
-    host::{Host, Owner},
-    launcher::{Launcher, Prepared},
+    launcher::{
+        Launcher, Prepared,
+        place::{Place, without_keys},
+    },
     purpose::{Program, Purpose},
     report::{self, Hinted},
     scratch::Scratch,
     workspace::Workspace,
-    written::Written,
 };
 
 /// Logs in to a provider, in a session that does nothing else.
@@ -128,30 +123,6 @@ fn check_provider(provider: &str) -> anyhow::Result<()> {
     Err(Hinted::usage_hinted(format!("no provider is called `{}`", report::one_line(provider)), hint))
 }
 
-/// The logins of sessions that are started where the user stands.
-pub(super) struct Place {
-    owner: Owner,
-    pub(super) live: PathBuf,
-}
-
-impl Place {
-    pub(super) fn of(host: &Host) -> anyhow::Result<Self> {
-        let home = || {
-            let meta = std::fs::metadata(&host.home)
-                .with_context(|| format!("could not look at `{}`", host.home.display()))?;
-            Workspace::empty(&host.home, Owner { uid: meta.uid(), gid: meta.gid() })
-        };
-        // One logs in from anywhere.
-        let workspace = Workspace::find(host).or_else(|_| home())?;
-        let (who, _) = facts::who(host, &workspace);
-        let (dir, _) = facts::agent_dir(host, who);
-        let live = Written::load(host).and_around(host).follow(&dir).map_err(|astray| {
-            Hinted::error(astray.to_string(), "`~/.pi/agent` must not depend on it; remove the link")
-        })?;
-        Ok(Self { owner: workspace.owner, live })
-    }
-}
-
 /// The ports on which the agent waits for a browser, without those that are taken.
 fn free_ports(provider: Option<&str>) -> Vec<u16> {
     let wanted = LOGINS.iter().filter(|login| provider.is_none_or(|provider| provider == login.id));
@@ -170,30 +141,9 @@ fn free_ports(provider: Option<&str>) -> Vec<u16> {
     free
 }
 
-/// The same machine without keys: a session that logs in needs none.
-fn without_keys(host: &Host) -> Host {
-    let mut env = host.env.clone();
-    let is_key =
-        |name: &str| SECRETS.contains(&name) || CREDENTIAL_PATHS.contains(&name) || name == "PI_GH_TOKEN";
-    env.retain(|name, _| !name.to_str().is_some_and(is_key));
-    Host { env, ..host.clone() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_session_that_logs_in_gets_no_key() {
-        let mut host = Host::for_tests();
-        for name in
-            ["ANTHROPIC_API_KEY", "PI_GH_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS", "TERM", "https_proxy"]
-        {
-            host.env.insert(name.into(), "x".into());
-        }
-        let left = without_keys(&host).env;
-        assert_eq!(left.keys().collect::<Vec<_>>(), ["TERM", "https_proxy"]);
-    }
 
     #[test]
     fn a_port_that_is_taken_is_not_published() {

@@ -50,6 +50,9 @@ fn text(words: &[OsString]) -> anyhow::Result<Vec<String>> {
 }
 
 fn sandboxed(launcher: &Launcher, program: Program) -> anyhow::Result<u8> {
+    if program.purpose == Purpose::Work && launcher.options.dry_run.is_none() {
+        launcher.renew_before()?;
+    }
     let prepared = launcher.prepare(program)?;
     let Some(form) = launcher.options.dry_run else {
         return if launcher.may_begin(&prepared)? { launcher.run(&prepared) } else { Ok(1) };

@@ -1,11 +1,13 @@
 // A provider of models for tests: the resolver that knows its name, a certificate of its own, and the scripted model behind
 // a key. It runs in a container of its own.
 //
-// Every name that ends in `.test` is this container, and so is `api.groq.com`. On standard output, one line each:
+// Every name that ends in `.test` is this container, and so are the hosts of `REAL`. On standard output, one line each:
 //
 //     ready                            everything listens, and /world/ca.pem is there
 //     asked NAME                       a question to the resolver
 //     request METHOD PATH KEY          a request, with what stood behind `Bearer`
+//     renewed WHO N                    a login that was renewed for the N-th time, with a refresh token that is good once
+//     refused WHO                      a refresh token that is good no more
 
 import { execFileSync } from "node:child_process";
 import { createSocket } from "node:dgram";
@@ -17,6 +19,8 @@ import { networkInterfaces } from "node:os";
 const own = networkInterfaces().eth0[0].address;
 const say = (line) => process.stdout.write(`${line.replace(/[^ -~]/g, "?")}\n`);
 
+const REAL = ["api.groq.com", "api.anthropic.com", "platform.claude.com"];
+
 function answer(query) {
   let at = 12;
   const labels = [];
@@ -26,7 +30,7 @@ function answer(query) {
   }
   const name = labels.join(".").toLowerCase();
   say(`asked ${name}`);
-  const known = name.endsWith(".test") || name === "api.groq.com";
+  const known = name.endsWith(".test") || REAL.includes(name);
   const records = known && query.readUInt16BE(at + 1) === 1 ? 1 : 0;
   const head = Buffer.alloc(12);
   query.copy(head, 0, 0, 2);
@@ -40,16 +44,57 @@ function answer(query) {
 function certificates() {
   const [key, ca] = ["/tmp/key.pem", "/tmp/ca.pem"];
   execFileSync("openssl", ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-keyout", key,
-    "-out", ca, "-subj", "/CN=llm.test", "-addext", "subjectAltName=DNS:llm.test,DNS:api.groq.com"], { stdio: "ignore" });
+    "-out", ca, "-subj", "/CN=llm.test", "-addext", `subjectAltName=${["llm.test", ...REAL].map((name) => `DNS:${name}`).join(",")}`], { stdio: "ignore" });
   writeFileSync("/world/next", readFileSync(ca), { mode: 0o644 });
   renameSync("/world/next", "/world/ca.pem");
   return { key: readFileSync(key), cert: readFileSync(ca) };
+}
+
+// Renews logins: a refresh token is `r-WHO-N`, and each is good once.
+const renewals = new Map();
+
+function renew(request, response) {
+  let text = "";
+  request.on("data", (part) => (text += part)).on("end", () => {
+    const [, who, n] = /^r-([a-z-]+)-([0-9]+)$/.exec(JSON.parse(text).refresh_token ?? "") ?? [];
+    if (!who || Number(n) !== (renewals.get(who) ?? 0)) {
+      say(`refused ${who}`);
+      response.writeHead(400, { "content-type": "application/json" });
+      return response.end('{"error":"invalid_grant"}');
+    }
+    const next = Number(n) + 1;
+    renewals.set(who, next);
+    say(`renewed ${who} ${next}`);
+    response.writeHead(200, { "content-type": "application/json" });
+    const login = { access_token: `sk-ant-oat01-${who}-${next}`, refresh_token: `r-${who}-${next}`, expires_in: 28800 };
+    response.end(JSON.stringify(login));
+  });
+}
+
+// One answer of a model, in the form of Anthropic's.
+function message(response) {
+  const usage = { input_tokens: 1, output_tokens: 1 };
+  const model = { id: "m", type: "message", role: "assistant", model: "x", content: [], stop_reason: null, usage };
+  response.writeHead(200, { "content-type": "text/event-stream" });
+  for (const event of [
+    { type: "message_start", message: model },
+    { type: "content_block_start", index: 0, content_block: { type: "text", text: "" } },
+    { type: "content_block_delta", index: 0, delta: { type: "text_delta", text: "the model has answered" } },
+    { type: "content_block_stop", index: 0 },
+    { type: "message_delta", delta: { stop_reason: "end_turn" }, usage },
+    { type: "message_stop" },
+  ]) {
+    response.write(`event: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`);
+  }
+  response.end();
 }
 
 // Passes a request on to the scripted model, if the key begins with `KEY`.
 function serve(request, response) {
   const key = (request.headers.authorization ?? "-").replace(/^Bearer /, "");
   say(`request ${request.method} ${request.url} ${key}`);
+  if (request.url === "/v1/oauth/token") return renew(request, response);
+  if (request.url.startsWith("/v1/messages")) return request.resume().on("end", () => message(response));
   if (!key.startsWith(process.env.KEY)) {
     response.writeHead(401, { "content-type": "application/json" });
     return response.end('{"error":{"message":"there is no such key"}}');

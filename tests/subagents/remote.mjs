@@ -1,7 +1,7 @@
 // The other end of a repository: its remote over HTTP, and as much of GitHub's API as is asked.
 //
-//     /git/…             repositories below /tmp/git, by `git http-backend`
-//     GET /branches      of the repository `owner/repo`, each with its subject, a line each
+//     /git/…             the repository `owner/repo`
+//     GET /branches      of it, each with its subject, a line each
 //
 // On the socket /socket/gh: POST /repos/…/pulls opens a pull request; GET /pulls lists all. It listens on port 8080 and then
 // prints `listening`; it ends with its standard input.
@@ -9,40 +9,29 @@
 import { execFileSync, spawn } from "node:child_process";
 import { chmodSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
+import { createGunzip } from "node:zlib";
 
 const repository = "/tmp/git/owner/repo.git";
 execFileSync("git", ["init", "--quiet", "--bare", repository]);
-execFileSync("git", ["-C", repository, "config", "http.receivepack", "true"]);
 
-function backend(request, response) {
-  const { pathname, search } = new URL(request.url, "http://remote");
-  const env = {
-    ...process.env,
-    GIT_PROJECT_ROOT: "/tmp/git",
-    GIT_HTTP_EXPORT_ALL: "1",
-    PATH_INFO: pathname.slice("/git".length),
-    QUERY_STRING: search.slice(1),
-    REQUEST_METHOD: request.method,
-    CONTENT_TYPE: request.headers["content-type"] ?? "",
-    HTTP_CONTENT_ENCODING: request.headers["content-encoding"] ?? "",
-    REMOTE_USER: "somebody",
-  };
-  const git = spawn("git", ["http-backend"], { env, stdio: ["pipe", "pipe", "inherit"] });
-  request.pipe(git.stdin);
-  const parts = [];
-  git.stdout.on("data", (part) => parts.push(part));
-  git.stdout.on("end", () => {
-    const whole = Buffer.concat(parts);
-    const end = whole.indexOf("\r\n\r\n");
-    const headers = Object.fromEntries(whole.subarray(0, end).toString().split("\r\n").map((line) => line.split(": ")));
-    const { Status: status = "200", ...others } = headers;
-    response.writeHead(Number.parseInt(status, 10), others);
-    response.end(whole.subarray(end + 4));
-  });
+// Git's own protocol over HTTP: one process of git for each request.
+function serve(request, response) {
+  const [, service] = /(git-(?:receive|upload)-pack)$/.exec(request.url) ?? [];
+  if (!service) return response.writeHead(404).end();
+  const asks = request.method === "GET";
+  const words = [service.replace("git-", ""), "--stateless-rpc", ...(asks ? ["--advertise-refs"] : []), repository];
+  const kind = asks ? "advertisement" : "result";
+  response.writeHead(200, { "content-type": `application/x-${service}-${kind}`, "cache-control": "no-cache" });
+  const line = `# service=${service}\n`;
+  if (asks) response.write(`${(line.length + 4).toString(16).padStart(4, "0")}${line}0000`);
+  const git = spawn("git", words, { stdio: ["pipe", "pipe", "inherit"] });
+  const packed = request.headers["content-encoding"] === "gzip";
+  (packed ? request.pipe(createGunzip()) : request).pipe(git.stdin);
+  git.stdout.pipe(response);
 }
 
 createServer((request, response) => {
-  if (request.url.startsWith("/git/")) return backend(request, response);
+  if (request.url.startsWith("/git/owner/repo.git/")) return serve(request, response);
   const format = "--format=%(refname:short) %(contents:subject)";
   response.end(execFileSync("git", ["-C", repository, "for-each-ref", format]));
 }).listen(8080, () => console.log("listening"));

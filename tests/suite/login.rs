@@ -1,6 +1,8 @@
 //! `pi login`: the only session that can leave a login.
 
 mod browser;
+mod kept;
+mod renewed;
 mod stored;
 mod through;
 

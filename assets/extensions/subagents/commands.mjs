@@ -68,8 +68,8 @@ async function clean(tree, ctx) {
   if (lost && !(ctx.hasUI && (await ctx.ui.confirm(`Remove the worktree of ${task}?`, `${directory}\n${lost}`)))) {
     return `\`${task}\` stays: ${lost}`;
   }
-  await removeTree(tree);
-  return `removed the worktree of \`${task}\`; its branch is \`${branch}\``;
+  if (await removeTree(tree)) return `removed the worktree of \`${task}\`; its branch is \`${branch}\``;
+  return `emptied the worktree of \`${task}\`, which goes when this session ends; its branch is \`${branch}\``;
 }
 
 async function losses(tree) {

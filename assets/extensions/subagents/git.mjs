@@ -133,9 +133,10 @@ export function isName(task) {
 }
 
 // Gives a worktree a common git directory of its own, in which it finds the repository's objects, branches and settings.
-// So a subagent writes none of the repository's; what it commits comes over by `bring`.
-async function lend(tree) {
+// So a subagent writes none of the repository's; what it commits comes over by `bring`. One that has it already keeps it.
+export async function lend(tree) {
   const { own, common, root } = tree;
+  if (await isDirectory(own)) return;
   for (const name of ["objects/info", "refs/heads", "logs"]) await fs.mkdir(path.join(own, name), { recursive: true });
   await fs.writeFile(path.join(own, "objects/info/alternates"), `${path.join(common, "objects")}\n`);
   const lent = `${await references(root)}\n`;
@@ -173,8 +174,23 @@ export async function tipSeen(tree) {
 
 // Brings a subagent's commits over, and moves its branch to the last one. `beside` a running one it takes no lock.
 export async function bring(tree, { beside = false } = {}) {
-  const tip = await gitIn(tree, ["rev-parse", "--verify", "--quiet", `refs/heads/${tree.branch}^{commit}`], { beside });
-  if (tip === tree.brought) return;
+  tree.brought = await bringTo(tree, `refs/heads/${tree.branch}`, tree.branch, { beside, known: tree.brought });
+}
+
+// The same for what it has made besides its branch; returns the branches that there are now.
+export async function bringMore(tree, references) {
+  const branches = [];
+  for (const reference of references) {
+    const branch = `subagent-${tree.task}/${reference.replace(/^refs\/(?:heads\/|tags\/|remotes\/)?/, "")}`;
+    await bringTo(tree, reference, branch);
+    branches.push(branch);
+  }
+  return branches;
+}
+
+async function bringTo(tree, from, branch, { beside = false, known } = {}) {
+  const tip = await gitIn(tree, ["rev-parse", "--verify", "--quiet", `${from}^{commit}`], { beside });
+  if (tip === known) return tip;
   const pack = path.join(tree.admin, "pi-pack");
   const words = ["git", ...QUIET, "pack-objects", "-q", "--revs", "--thin", "--delta-base-offset", "--stdout"];
   const base = /^[0-9a-f]{40,64}$/.test(tree.note.base) ? `^${tree.note.base}` : "";
@@ -191,8 +207,8 @@ export async function bring(tree, { beside = false } = {}) {
     await file.close();
     await fs.rm(pack, { force: true });
   }
-  await git(tree.root, ["update-ref", `refs/heads/${tree.branch}`, tip]);
-  tree.brought = tip;
+  await git(tree.root, ["update-ref", `refs/heads/${branch}`, tip]);
+  return tip;
 }
 
 // Branches, tags and stashes that a subagent has made or moved besides its branch.
@@ -238,10 +254,21 @@ async function restore(file, text) {
 }
 
 // Removes a worktree, but not its branch. git itself would look at what is in it first.
+// Returns whether it is gone: one from before this session is a mount, and goes with the session.
 export async function removeTree(tree) {
-  await fs.rm(tree.directory, { recursive: true, force: true, maxRetries: 3 });
+  for (const name of await fs.readdir(tree.directory)) {
+    if (name !== ".git") await fs.rm(path.join(tree.directory, name), { recursive: true, force: true, maxRetries: 3 });
+  }
+  const gone = await fs.rm(tree.directory, { recursive: true, force: true }).then(
+    () => true,
+    (error) => {
+      if (!["EBUSY", "EROFS"].includes(error.code)) throw error;
+      return false;
+    },
+  );
   await fs.rm(tree.admin, { recursive: true, force: true, maxRetries: 3 });
   for (const empty of [path.join(tree.common, "worktrees"), path.dirname(tree.directory)]) await fs.rmdir(empty).catch(() => {});
+  return gone;
 }
 
 async function makePlainDirectory(directory) {

@@ -6,11 +6,13 @@ import {
   addTree,
   beginning,
   bring,
+  bringMore,
   extras,
   git,
   gitIn,
   giveBack,
   isName,
+  lend,
   mend,
   printable,
   removeTree,
@@ -190,9 +192,9 @@ async function finish(tree, { state, error, words, asked, from, instructions }) 
   const head = await gitIn(tree, ["symbolic-ref", "--quiet", "HEAD"]).catch(() => undefined);
   const onBranch = head === `refs/heads/${tree.branch}`;
   if (!onBranch) result.problems.push(`it is not on its branch any more${head ? `, but on \`${printable(head)}\`` : ""}`);
-  const more = (await attempt("its branches", () => extras(tree))) ?? [];
-  if (more.length) result.problems.push(`it has also made ${more.join(", ")}, in its worktree alone`);
-  const whole = brought && onBranch && result.wip && !more.length;
+  const more = await attempt("its other branches could not be brought over", async () => bringMore(tree, await extras(tree)));
+  if (more?.length) result.problems.push(`what it has made on other branches is on ${more.join(", ")}`);
+  const whole = brought && onBranch && result.wip && more;
   if (state === "finished" && brought && result.commits.length) {
     const title = result.commits.at(-1).replace(/^\S+ /, "");
     const body = `${words}\n\n---\nTask \`${tree.task}\`, given to a subagent:\n\n${instructions}`.slice(0, 60_000);
@@ -215,6 +217,7 @@ async function finish(tree, { state, error, words, asked, from, instructions }) 
 // Commits what is uncommitted. Returns "nothing" or "committed".
 async function save(tree) {
   await mend(tree);
+  await lend(tree);
   if ((await gitIn(tree, ["status", "--porcelain"])) === "") return "nothing";
   await gitIn(tree, ["add", "--all"], { seconds: 300 });
   const message = `wip: what the subagent ${tree.task} had not committed`;
@@ -234,7 +237,8 @@ export async function begin(cwd) {
       if (tree.note.state !== "running" || running.has(tree.task) || (await isBusy(tree.directory))) continue;
       await save(tree);
       await bring(tree);
-      if (!(await extras(tree)).length) await giveBack(tree);
+      await bringMore(tree, await extras(tree));
+      await giveBack(tree);
       await writeNote(tree, { ...tree.note, state: "interrupted" });
     }
   } catch {

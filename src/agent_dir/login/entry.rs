@@ -47,6 +47,15 @@ impl Credential {
         Ok(Self(entry))
     }
 
+    /// Whether it ends before another entry of the same provider, or is that one.
+    pub(super) fn is_older_than(&self, other: &Value) -> bool {
+        let ends = |entry: Option<&Value>| entry.and_then(Value::as_f64);
+        match (ends(self.0.get("expires")), ends(other.get("expires"))) {
+            (Some(own), Some(other)) => own <= other,
+            _ => false,
+        }
+    }
+
     /// What a user is told about it.
     pub(super) fn said(&self, provider: &str) -> String {
         let is_key = self.0.get("type").and_then(Value::as_str) == Some("api_key");
@@ -77,7 +86,11 @@ pub(crate) fn only_one(text: &str) -> anyhow::Result<Option<(String, Credential)
     Ok(Some((provider, checked)))
 }
 
-fn check(provider: &str, entry: Value) -> anyhow::Result<Credential> {
+/// Looks an entry over.
+///
+/// # Errors
+/// It is not what a login leaves.
+pub(crate) fn check(provider: &str, entry: Value) -> anyhow::Result<Credential> {
     if !is_provider(provider) && !is_plain_name(provider) {
         bail!("that is no provider's name");
     }

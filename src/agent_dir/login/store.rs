@@ -1,6 +1,9 @@
 //! The live `auth.json`: read as the agent reads it, and changed under the agent's own lock.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value};
@@ -49,31 +52,67 @@ fn read_in(dir: &Dir, live: &Path) -> anyhow::Result<Logins> {
     }
 }
 
-/// Changes the logins, and writes them where that made a difference: a reader finds the old ones or the new ones.
+/// The live logins under the agent's lock: nobody else changes or renews one meanwhile.
+#[derive(Debug)]
+pub(crate) struct Held {
+    live: PathBuf,
+    dir: Dir,
+    lock: AgentLock,
+}
+
+impl Held {
+    /// # Errors
+    /// An agent holds them for too long, or something else than a file is there.
+    pub(crate) fn take(live: &Path) -> anyhow::Result<Self> {
+        let could = || format!("could not lock `{}`", in_agent_dir(live, LOGINS));
+        let dir = Dir::ensure(live, Made::ours(PRIVATE_DIR)).with_context(could)?;
+        if !matches!(dir.kind(LOGINS.as_ref()).with_context(could)?, None | Some(Kind::File)) {
+            return Err(Hinted::error(
+                format!("{}: it is not an ordinary file", could()),
+                "put the file itself there, or remove it",
+            ));
+        }
+        let lock = AgentLock::take(&dir, LOGINS, PATIENCE).with_context(could)?;
+        Ok(Self { live: live.to_owned(), dir, lock })
+    }
+
+    /// # Errors
+    /// They cannot be read, or are not what the agent writes.
+    pub(crate) fn read(&self) -> anyhow::Result<Logins> {
+        read_in(&self.dir, &self.live)
+    }
+
+    /// A reader finds the old ones or the new ones.
+    ///
+    /// # Errors
+    /// As the system has it; they are as they were then.
+    pub(crate) fn write(&self, logins: &Logins) -> anyhow::Result<()> {
+        let could = || format!("could not change `{}`", in_agent_dir(&self.live, LOGINS));
+        let text = serde_json::to_string_pretty(logins)?;
+        let made = Made { mode: PRIVATE_FILE, owner: owner(&self.dir).with_context(could)? };
+        self.dir.write_lasting(LOGINS.as_ref(), text.as_bytes(), made).with_context(could)
+    }
+
+    /// Shows to others that this is not left over; to be called every few seconds.
+    pub(crate) fn hold_on(&self) {
+        self.lock.touch();
+    }
+}
+
+/// Changes the logins, and writes them where that made a difference.
 ///
 /// # Errors
-/// They cannot be read or written, an agent holds them for too long, or `change` says so; they are as they were then.
+/// They cannot be read or written, or `change` says so; they are as they were then.
 pub(crate) fn change<T>(
     live: &Path,
     change: impl FnOnce(&mut Logins) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let shown = in_agent_dir(live, LOGINS);
-    let could = || format!("could not change `{shown}`");
-    let dir = Dir::ensure(live, Made::ours(PRIVATE_DIR)).with_context(could)?;
-    if !matches!(dir.kind(LOGINS.as_ref()).with_context(could)?, None | Some(Kind::File)) {
-        return Err(Hinted::error(
-            format!("{}: it is not an ordinary file", could()),
-            "put the file itself there, or remove it",
-        ));
-    }
-    let _lock = AgentLock::take(&dir, LOGINS, PATIENCE).with_context(could)?;
-    let before = read_in(&dir, live)?;
+    let held = Held::take(live)?;
+    let before = held.read()?;
     let mut logins = before.clone();
     let outcome = change(&mut logins)?;
     if logins != before {
-        let text = serde_json::to_string_pretty(&logins)?;
-        let made = Made { mode: PRIVATE_FILE, owner: owner(&dir).with_context(could)? };
-        dir.write_lasting(LOGINS.as_ref(), text.as_bytes(), made).with_context(could)?;
+        held.write(&logins)?;
     }
     Ok(outcome)
 }

@@ -44,7 +44,7 @@ fn what_git_would_take_for_a_repository_is_out_of_action() {
         symlink(format!("../bare/{part}"), root.join("linked").join(part)).unwrap();
     }
     symlink("refs/heads/main", root.join("linked/HEAD")).unwrap();
-    let left = disarm(&root, Top::Repository, &before).unwrap();
+    let left = disarm(&root, Top::Repository, &before, &[]).unwrap();
     assert_eq!(
         names(&left),
         [
@@ -70,10 +70,10 @@ fn what_git_would_take_for_a_repository_is_out_of_action() {
     {
         assert_eq!(git_dir(path), format!("{}\n", root.join(".git").display()), "{path}");
     }
-    assert_eq!(disarm(&root, Top::Repository, &before).unwrap().disarmed, []);
+    assert_eq!(disarm(&root, Top::Repository, &before, &[]).unwrap().disarmed, []);
     // A repository that was there, and whose settings the agent has changed.
     fs::write(root.join("fixtures/old.git/config"), "[core]\n\tfsmonitor = x\n").unwrap();
-    let left = disarm(&root, Top::Repository, &before).unwrap();
+    let left = disarm(&root, Top::Repository, &before, &[]).unwrap();
     assert_eq!(names(&left), [("fixtures/old.git", "fixtures/old.git/HEAD.pi-quarantine")]);
 }
 
@@ -83,7 +83,7 @@ fn a_directory_without_a_repository_stays_one() {
     let root = dir.path();
     let before = Seen::look(root, Top::Directory).unwrap();
     init(root, ".", &[]);
-    let left = disarm(root, Top::Directory, &before).unwrap();
+    let left = disarm(root, Top::Directory, &before, &[]).unwrap();
     assert_eq!(names(&left), [(".git", ".git.pi-quarantine")]);
 }
 
@@ -109,7 +109,7 @@ fn new_and_changed_files_that_run_are_named_and_sockets_too() {
     fs::write(root.join(".envrc"), "x").unwrap();
     fs::create_dir(root.join(".vscode")).unwrap();
     symlink("x", root.join(".vscode/tasks.json")).unwrap();
-    let left = disarm(root, Top::Repository, &before).unwrap();
+    let left = disarm(root, Top::Repository, &before, &[]).unwrap();
     assert_eq!(left.risky, [".envrc", ".vscode/tasks.json", "Makefile", "package.json"].map(Path::new));
 }
 

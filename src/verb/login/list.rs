@@ -9,14 +9,13 @@ use std::{
 
 use serde_json::Value;
 
-use super::Place;
 use crate::{
     agent::{
         SECRETS,
         login::{KEYED, LOGINS, Login},
     },
     agent_dir::login::store,
-    launcher::Launcher,
+    launcher::{Launcher, place::Place},
     report,
 };
 

@@ -70,6 +70,13 @@ impl Provider {
         }
     }
 
+    /// What it has said of somebody's logins.
+    pub(crate) fn of_logins(&self, who: &str) -> Vec<String> {
+        let log = self.log.lock().unwrap();
+        let own = log.lines().filter(|line| line.starts_with("renewed ") || line.starts_with("refused "));
+        own.filter(|line| line.split(' ').nth(1) == Some(who)).map(str::to_owned).collect()
+    }
+
     /// The requests with a key so far: method, path and key.
     pub(crate) fn requests(&self, key: &str) -> Vec<String> {
         let log = self.log.lock().unwrap();

@@ -23,7 +23,7 @@ const INTRUDER: &str = "echo fine >own.txt; mkdir -p a b; echo x >a/x; mv a/x b/
 
 #[test]
 fn each_bad_end_is_told_and_all_work_is_kept() {
-    let world = world("git = \"shared\"\n[subagents]\nat_once = 2\n");
+    let world = world("[subagents]\nat_once = 2\n");
     fs::write(world.repo().join("tracked"), "whole\n").unwrap();
     world.git(world.repo(), &["add", "."]);
     world.git(world.repo(), &["commit", "--quiet", "--amend", "--message", "first"]);
@@ -44,20 +44,21 @@ fn each_bad_end_is_told_and_all_work_is_kept() {
         assert!(report.starts_with(begins), "{begins}: {said:#?}");
     }
     assert!(reports[1].contains("\nIt says:\nstopped\n"), "{said:#?}");
-    assert!(
-        reports[1].contains("Note: it has also made refs/heads/main, refs/heads/subagent/queued, in its"),
-        "{said:#?}"
-    );
+    let more =
+        "what it has made on other branches is on subagent-intruder/main, subagent-intruder/subagent/queued";
+    assert!(reports[1].contains(more), "{said:#?}");
     let wip =
         |name: &str| format!("subagent/{name}: wip: what the subagent {name} had not committed, first\n");
     let expected = [
         "main: first\n",
+        "subagent-intruder/main: own, first\n",
+        "subagent-intruder/subagent/queued: own, first\n",
         &wip("crash"),
         "subagent/intruder: own, first\n",
         "subagent/queued: later, first\n",
     ];
     assert_eq!(branches(&world), expected.concat());
-    assert_eq!(trees(&world), ["crash", "intruder"]);
+    assert_eq!(trees(&world), ["crash"]);
     assert_eq!(fs::read_to_string(world.repo().join("tracked")).unwrap(), "whole\n");
     assert_eq!(fs::read_to_string(world.repo().join(".worktrees/crash/crash.txt")).unwrap(), "crash\n");
     let config = fs::read_to_string(world.repo().join(".git/config")).unwrap();
@@ -70,22 +71,18 @@ fn each_bad_end_is_told_and_all_work_is_kept() {
     let listed = command("/worktrees");
     assert!(listed.contains("subagent/crash     killed") && !listed.contains("mine"), "{listed}");
     assert!(listed.contains("subagent/queued    finished, no worktree"), "{listed}");
-    assert_eq!(
-        command("/cleanup-all"),
-        "`crash` stays: it has uncommitted changes in 1 files: more\n\
-         `intruder` stays: it has refs/heads/main, refs/heads/subagent/queued\n"
-    );
+    assert_eq!(command("/cleanup-all"), "`crash` stays: it has uncommitted changes in 1 files: more\n");
     fs::remove_file(world.repo().join(".worktrees/crash/more")).unwrap();
-    let removed = "removed the worktree of `crash`; its branch is `subagent/crash`\n";
+    let removed = "emptied the worktree of `crash`, which goes when this session ends; its branch is `subagent/crash`\n";
     assert_eq!(command("/cleanup-worktree crash"), removed);
-    assert_eq!(trees(&world), ["intruder", "mine"]);
+    assert_eq!(trees(&world), ["mine"]);
     assert_eq!(branches(&world), expected.concat());
     world.assert_nothing_left();
 }
 
 #[test]
 fn one_that_takes_too_long_is_ended_and_its_work_is_kept() {
-    let world = world("git = \"shared\"\n[subagents]\ntime_limit = \"15s\"\n");
+    let world = world("[subagents]\ntime_limit = \"15s\"\n");
     let tasks = tasks(&[("late", "echo late >late.txt; (setsid sleep 600 &); sleep 600")]);
     let said = world.pi(&words(&tasks)).good();
     assert!(said.starts_with("The subagent `late` ran out of time.\nBranch: subagent/late\n"), "{said}");
@@ -97,7 +94,7 @@ fn one_that_takes_too_long_is_ended_and_its_work_is_kept() {
 
 #[test]
 fn cancelling_ends_a_subagent_with_all_that_it_has_started() {
-    let world = world("git = \"shared\"\n");
+    let world = world("");
     // Processes of a container are seen from here, and this number is nobody else's.
     let sleep = format!("600.{}", std::process::id());
     let script = format!(
@@ -127,7 +124,7 @@ fn cancelling_ends_a_subagent_with_all_that_it_has_started() {
 
 #[test]
 fn a_launcher_that_is_killed_with_four_running_loses_nothing() {
-    let world = world("git = \"shared\"\n");
+    let world = world("");
     let names = ["a", "b", "c", "d"];
     let scripts = names.map(|name| (name, format!("echo {name} >{name}.txt; sleep 600")));
     let scripts: Vec<_> = scripts.iter().map(|(name, script)| (*name, script.as_str())).collect();
