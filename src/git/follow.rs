@@ -3,6 +3,8 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -12,6 +14,9 @@ use super::{
     names::zero,
     repository::{Head, Repository, Standing},
 };
+
+/// How long another git may hold the index.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// From where to where the host's work tree is to go.
 #[derive(Debug)]
@@ -135,7 +140,16 @@ impl Lock {
         let _ = fs::remove_file(&this.own);
         let _ = fs::remove_file(&this.next);
         fs::write(&this.own, format!("pi {}\n", step.new)).with_context(doing)?;
-        match fs::hard_link(&this.own, &this.file) {
+        // A `git status` of the user's holds it for a moment.
+        let begun = Instant::now();
+        let mut taken = fs::hard_link(&this.own, &this.file);
+        while taken.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
+            && begun.elapsed() < MOMENT
+        {
+            thread::sleep(Duration::from_millis(20));
+            taken = fs::hard_link(&this.own, &this.file);
+        }
+        match taken {
             Ok(()) => {}
             Err(error) => {
                 let _ = fs::remove_file(&this.own);

@@ -2,7 +2,7 @@
 //! kinds, with few questions about single files, through descriptors that no link can lead astray.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::{CStr, OsStr},
     io::{self, Read as _},
     os::{
@@ -52,6 +52,8 @@ pub(crate) struct Seen {
     /// Where the look ended early.
     #[serde(skip)]
     pub(crate) unseen: Vec<PathBuf>,
+    /// The same, as it is kept.
+    closed: BTreeSet<String>,
 }
 
 /// What an agent has left in a work tree.
@@ -94,6 +96,7 @@ impl Seen {
         let names = |path: &PathBuf| path.file_name() == Some(OsStr::new(".git"));
         seen.nested = walk.git.into_iter().map(|(path, _)| path).filter(names).collect();
         seen.sockets = walk.sockets;
+        seen.closed = walk.unseen.iter().map(|path| key(path)).collect();
         seen.unseen = walk.unseen;
         Ok(seen)
     }
@@ -109,6 +112,8 @@ pub(crate) fn disarm(root: &Path, top: Top, before: &Seen, links: &[PathBuf]) ->
     walk.run(root)?;
     let is_news = |(path, mark): &(PathBuf, String)| before.risky.get(&key(path)) != Some(mark);
     let risky = walk.risky.iter().filter(|found| is_news(found)).map(|(path, _)| path.clone()).collect();
+    // Where the user's own rights end, as in a database's files, they ended before.
+    walk.unseen.retain(|path| !before.closed.contains(&key(path)));
     Ok(Left { disarmed: walk.disarmed, risky, unseen: walk.unseen })
 }
 

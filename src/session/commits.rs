@@ -139,6 +139,7 @@ impl Commits {
         let mut known = self.mark.clone();
         let mut pause = LOOK;
         let mut last = Instant::now();
+        let mut patience = LOOK;
         while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             pause = LOOK;
             let mark = takeover.fingerprint().map(|mark| hex(&mark));
@@ -154,9 +155,11 @@ impl Commits {
             // The end tells why, if it is still so then.
             let Ok(taken) = self.inside().and_then(|inside| takeover.pass(&inside, Moment::Running)) else {
                 let _ = self.close();
-                pause = PAUSE;
+                pause = patience;
+                patience = (patience * 2).min(PAUSE);
                 continue;
             };
+            patience = LOOK;
             if taken.is_whole() && !waits {
                 self.all_is_over(mark.clone());
             }
