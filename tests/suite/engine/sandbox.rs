@@ -198,7 +198,7 @@ fn the_environment_is_built_from_nothing() {
             ("TERM", "xterm-256color"),
             ("TZ", "Europe/Berlin"),
             ("USER", "pi"),
-            ("GIT_CONFIG_COUNT", "7"),
+            ("GIT_CONFIG_COUNT", "9"),
         ])
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
@@ -208,6 +208,8 @@ fn the_environment_is_built_from_nothing() {
         ("tag.gpgsign", "false"),
         ("push.default", "current"),
         ("branch.autoSetupMerge", "false"),
+        ("gc.auto", "0"),
+        ("maintenance.auto", "false"),
         ("user.name", "Test Person"),
         ("user.email", "person@example.com"),
     ];
