@@ -130,7 +130,7 @@ fn without_landlock_the_start_warns_and_with_half_of_it_there_is_none() {
     let warned = |outcome: Outcome| outcome.is(0, "it ran\n", if yama { "" } else { warning });
     warned(without(&["landlock_create_ruleset", "fchmodat2"]));
     let refusal = "pi: error: the sandbox is not safe, so nothing was started: it could not be kept from its supervisor \
-                   (Landlock): Operation not permitted\n";
+                   (Landlock: Operation not permitted)\n";
     let half = without(&["landlock_restrict_self"]);
     if landlock {
         half.is(125, "", refusal);
