@@ -67,7 +67,10 @@ fn the_browsers_answer_reaches_the_agent_on_a_port_that_only_this_machine_has() 
     let answer = until("the agent's answer", || get(PORT, "/callback?code=x&state=y").ok_or(()));
     assert!(answer.contains("State mismatch"), "{answer}");
     // The page that the agent wants to have opened is open on the host, as one word.
-    let page = until("the page", || std::fs::read_to_string(&opened));
+    let page = until("the page", || {
+        let text = std::fs::read_to_string(&opened).unwrap_or_default();
+        if text.ends_with('\n') { Ok(text) } else { Err(text) }
+    });
     assert!(page.starts_with("https://claude.ai/oauth/authorize?") && page.lines().count() == 1, "{page}");
     let published = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let port = format!(":{PORT:04X} ");
