@@ -53,6 +53,7 @@ pub(crate) const COPY: &str = "copy";
 
 /// The resolved settings.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "these are switches of the user's, one by one")]
 pub(crate) struct Config {
     pub(crate) lang: Lang,
     pub(crate) network: Network,

@@ -240,7 +240,7 @@ fn joined(before: &str, hosts: &BTreeSet<String>, behind: &str) -> String {
     let mut end = |line: &mut Vec<&str>| {
         let hosts = line.join("|");
         let hosts = if line.len() > 1 { format!("({hosts})") } else { hosts };
-        lines.push_str(&format!("{before}{hosts}{behind}\n"));
+        lines += &[before, &hosts, behind, "\n"].concat();
         line.clear();
     };
     for host in hosts {
