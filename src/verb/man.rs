@@ -48,6 +48,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_in_assets_is_the_one_that_is_printed() {
+        let kept = include_str!("../../assets/pi.1");
+        assert!(kept == page().unwrap(), "renew it with `pi man >assets/pi.1`");
+    }
+
+    #[test]
     fn every_verb_for_people_has_its_part_of_the_page() {
         let page = page().unwrap();
         for verb in Cli::grammar().get_subcommands() {

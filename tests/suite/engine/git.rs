@@ -40,8 +40,9 @@ fn what_is_written_belongs_to_the_host_user() {
         let Who { uid, gid } = expected;
         let said = format!("{uid}:{gid} pi\ncommitted\n");
         assert_eq!((done.code, done.out.as_str()), (Some(0), said.as_str()), "{case}: {done:?}");
+        // Told once on a machine, and never to others.
         let warned = done.err.contains("runs as root without any capability");
-        assert_eq!(warned, expected == root, "{case}: {done:?}");
+        assert!(!warned || expected == root, "{case}: {done:?}");
         for path in ["dir", "dir/file", ".git/index", ".git/HEAD"] {
             assert_eq!(owner_of(&world.repo().join(path)), expected, "{case}: {path}");
         }
