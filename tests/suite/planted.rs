@@ -108,6 +108,7 @@ fn a_mount_is_not_followed_through_a_link_that_an_agent_may_have_made() {
     let outcome =
         world.pi(&["--mount", &format!("{}:/data:ro", data.display()), "-p", "x"]).cwd(&other).run();
     outcome.has_code(125);
+    world.configure("keys = \"env\"");
     let outcome =
         world.pi(&["-p", "x"]).env("GOOGLE_APPLICATION_CREDENTIALS", data.join("id")).cwd(&other).run();
     outcome.says(0, "the agent does not have what `GOOGLE_APPLICATION_CREDENTIALS` names");
@@ -175,7 +176,7 @@ fn what_changes_the_agents_set_up_runs_without_the_repository() {
     };
     let write = || Some("read-write".to_owned());
     assert_eq!(of(&["install", "npm:x"]), (None, true, "npm:x".to_owned()));
-    assert_eq!(of(&["update"]), (None, true, "update".to_owned()));
+    assert_eq!(of(&["update", "--extensions"]), (None, true, "--extensions".to_owned()));
     let from_here = (Some("read-only".to_owned()), true, "--no-approve".to_owned());
     assert_eq!(of(&["install", "./x"]), from_here);
     assert_eq!(of(&["install", "-l", "npm:x"]), (write(), false, "npm:x".to_owned()));
