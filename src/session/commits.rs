@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail};
 use super::came_over::CameOver;
 use crate::{
     docker::{self, Created, Docker, list_images},
+    files::replace,
     git::{
         command::Git,
         discard::discard,
@@ -73,12 +74,13 @@ impl Commits {
         state: &Path,
         hatch: &Hatch,
     ) -> anyhow::Result<Self> {
-        let path = state.join(DIRECTORY).join(HATCH);
-        fs::write(&path, serde_json::to_vec(hatch)?)
-            .with_context(|| format!("could not write `{}`", path.display()))?;
         let mut commits = Self::of(git, docker, host, state, hatch.clone());
         let mark = commits.look()?;
         commits.all_is_over(mark);
+        // Last, and whole or not at all: where it is, the agent may have started.
+        let path = commits.dir().join(HATCH);
+        replace(&path, &serde_json::to_vec(hatch)?)
+            .with_context(|| format!("could not write `{}`", path.display()))?;
         Ok(commits)
     }
 
