@@ -218,7 +218,12 @@ impl Config {
         let user = match read(&path)? {
             Some(text) => layer(&path, &text)?,
             None if options.config.is_none() => Layer::default(),
-            None => bail!("there is no config file `{}`", path.display()),
+            None => {
+                return Err(Hinted::error(
+                    format!("there is no config file `{}`", path.display()),
+                    "correct the path after `--config`, or leave it out",
+                ));
+            }
         };
         let project = project.map(|root| project_lang(&root.join(PROJECT_FILE), &path)).transpose()?;
         resolve(options, host, project.flatten(), user)

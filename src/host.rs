@@ -17,7 +17,7 @@ use std::{
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use self::engine::{Engine, EngineKind};
+pub(crate) use self::engine::{DEFAULT_ADDRESS, Engine, EngineKind};
 use self::net::{addresses, filters_sources, routes};
 use crate::report::Hinted;
 

@@ -88,25 +88,8 @@ metadata() { tcp "169.254.169.254 80" "169.254.170.2 80" "100.100.100.200 80"; }
 ipv6() { tcp "2001:db8::1 443"; }
 odd-port() { tcp "198.51.100.1 22" "198.51.100.1 8443" "203.0.113.1 53"; }
 
-# The first addresses of the networks that it is on, and of docker's usual one, are the host's.
-gateway() {
-    local net address port open
-    local hosts=(172.17.0.1)
-    while read -r _ net _; do
-        if [[ $net =~ ^[0-9A-F]{8}$ && $net != 00000000 ]]; then
-            hosts+=("$((16#${net:6:2})).$((16#${net:4:2})).$((16#${net:2:2})).$((16#${net:0:2} + 1))")
-        fi
-    done </proc/net/route
-    open=$(
-        for address in "${hosts[@]}"; do
-            for port in 22 53 80 111 443 2375 8080; do
-                timeout 5 bash -c ": <>/dev/tcp/$address/$port" 2>/dev/null && echo "$address:$port" &
-            done
-        done
-        wait
-    )
-    if [ -n "$open" ]; then echo "$open"; else no "no answer, ${#hosts[@]} addresses tried"; fi
-}
+# Its own loopback is not this machine.
+gateway() { answers 127.0.0.1 22 53 80 111 443 2375 8080; }
 
 # A datagram that nobody refuses: a route, or the sidecar by ICMP.
 udp() {

@@ -111,16 +111,24 @@ engine-socket() {
 }
 
 # The host has the first address of each network that it shares with a container, and of docker's usual one.
-engine-port() {
-    local hosts=(127.0.0.1 172.17.0.1 host.docker.internal) net host port open
+hosts() {
+    local net
+    printf '%s\n' 127.0.0.1 172.17.0.1 host.docker.internal
     while read -r _ net _; do
         if [[ $net =~ ^[0-9A-F]{8}$ && $net != 00000000 ]]; then
-            hosts+=("$((16#${net:6:2})).$((16#${net:4:2})).$((16#${net:2:2})).$((16#${net:0:2} + 1))")
+            echo "$((16#${net:6:2})).$((16#${net:4:2})).$((16#${net:2:2})).$((16#${net:0:2} + 1))"
         fi
     done </proc/net/route
+}
+
+# Whether one of these ports of the hosts answers.
+answers() {
+    local hosts host port open
+    mapfile -t hosts < <(hosts | grep -vxF "${1:?}")
+    shift
     open=$(
         for host in "${hosts[@]}"; do
-            for port in 2375 2376; do
+            for port; do
                 timeout 2 bash -c ": <>/dev/tcp/$host/$port" 2>/dev/null && echo "$host:$port" &
             done
         done
@@ -128,6 +136,8 @@ engine-port() {
     )
     if [ -n "$open" ]; then echo "$open"; else no "no answer, ${#hosts[@]} addresses tried"; fi
 }
+
+engine-port() { answers none 2375 2376; }
 
 # The address is kept for documentation, and nobody has it. So a refusal of the route, by this kernel, is a wall; all
 # else, silence included, means that the packet was on its way.

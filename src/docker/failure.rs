@@ -2,7 +2,10 @@
 
 use std::{io, path::Path, time::Duration};
 
-use crate::report::{Hinted, MAKE_ROOM};
+use crate::{
+    host::DEFAULT_ADDRESS,
+    report::{Hinted, MAKE_ROOM},
+};
 
 /// The failure of a docker command.
 #[derive(Debug)]
@@ -85,12 +88,25 @@ impl Failure {
         if let Some(port) = taken_port(&said) {
             return port_is_taken(port);
         }
+        if let Some(address) = silent_engine(&said) {
+            return Hinted::error(
+                format!("the engine at `{address}` does not answer"),
+                "start it, or choose another one: unset `DOCKER_HOST`, or `docker context use default`",
+            );
+        }
         match hint(&said) {
             Some(("", hint)) => Hinted::error(format!("could not {purpose}: {said}"), hint),
             Some((message, hint)) => Hinted::error(message, hint),
             None => anyhow::anyhow!("could not {purpose}: {said}"),
         }
     }
+}
+
+/// The address of an engine that does not answer, unless it is the usual one.
+fn silent_engine(said: &str) -> Option<&str> {
+    let (_, rest) = said.split_once("Cannot connect to the Docker daemon at ")?;
+    let address = rest.split(char::is_whitespace).next()?.trim_end_matches('.');
+    (!address.is_empty() && address != DEFAULT_ADDRESS).then_some(address)
 }
 
 /// A clearer message (or an empty one) and a hint for a known complaint of docker's.

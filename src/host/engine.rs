@@ -96,7 +96,8 @@ impl Engine {
     }
 }
 
-const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
+/// Where docker looks for an engine by default.
+pub(crate) const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 
 /// Whether `pi` runs in a container and the engine outside, where it would mount the outer machine's paths.
 ///

@@ -28,6 +28,12 @@ fn what_docker_says_becomes_a_sentence_and_the_next_step() {
         ),
         (
             "all",
+            "Cannot connect to the Docker daemon at unix:///run/mine.sock. Is the docker daemon running?",
+            "the engine at `unix:///run/mine.sock` does not answer",
+            "start it, or choose another one: unset `DOCKER_HOST`, or `docker context use default`",
+        ),
+        (
+            "all",
             "Got permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock",
             "you may not use docker's socket",
             "add yourself to its group with `sudo usermod -aG docker \"$USER\"` and log in again (it gives root's \

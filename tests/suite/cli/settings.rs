@@ -27,7 +27,7 @@ fn a_config_that_says_something_unknown_is_refused_with_file_and_line() {
     failure(
         &world.run_pi(&["--config", missing.to_str().unwrap()]),
         &format!("there is no config file `{}`", missing.display()),
-        "",
+        "correct the path after `--config`, or leave it out",
     );
     assert_eq!(world.docker().kinds(), [""; 0]);
 }

@@ -1,0 +1,232 @@
+//! The launcher's own verbs.
+
+use std::{ffi::OsString, time::Duration};
+
+use clap::Subcommand;
+
+use super::models::ModelsVerb;
+
+/// The launcher's own verbs.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Verb {
+    /// Open a shell, or run CMD, in the same sandbox as the agent
+    #[command(override_usage = "pi shell [OPTIONS] [-- CMD...]\n       pi shell --session NAME [-- CMD...]")]
+    Shell {
+        /// Enter a running session instead
+        #[arg(long, value_name = "NAME")]
+        session: Option<String>,
+        #[arg(last = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+    /// Build the image for this repository, if it is missing, without running it
+    ///
+    /// `pi --build build` renews it.
+    Build {
+        /// Build every variant
+        #[arg(long)]
+        all: bool,
+        /// Build nothing, but ask npm's registry whether there is a newer agent
+        #[arg(long, conflicts_with = "all")]
+        check: bool,
+    },
+    /// Log in to a model provider, or store a key for it
+    ///
+    /// The agent's own login runs in a session without a repository, tools or extensions. It ends by itself when the login
+    /// is there. No other session can leave a login.
+    Login {
+        /// The provider, such as anthropic, openai-codex or github-copilot; without one, the agent asks
+        #[arg(value_name = "PROVIDER")]
+        provider: Option<String>,
+        /// List providers and the state of each login, and ask nobody
+        #[arg(long, conflicts_with_all = ["provider", "key", "timeout"])]
+        list: bool,
+        /// Read a key from the terminal or from stdin, and store it
+        #[arg(long, requires = "provider", conflicts_with = "timeout")]
+        key: bool,
+        /// Give up after this time, such as `90s` or `10m`
+        #[arg(long, value_name = "TIME", default_value = "3m", value_parser = time)]
+        timeout: Duration,
+    },
+    /// Remove the login or the key of a provider
+    Logout {
+        /// The provider, as `pi login --list` names it
+        #[arg(value_name = "PROVIDER")]
+        provider: String,
+    },
+    /// Look at addresses that sessions want to have opened, and open them in your browser
+    Open {
+        /// Name or id of the session; without one, all of them
+        #[arg(long, value_name = "NAME")]
+        session: Option<String>,
+    },
+    /// Run a session with a scripted model, without a key and without internet
+    Demo,
+    /// Look at everything that a session needs, and say what to do about what is not fine
+    Doctor {
+        /// Print JSON instead of a table
+        #[arg(long, conflicts_with = "prove")]
+        json: bool,
+        /// Attack throw-away sessions from inside, one for each kind of network, and show which walls held
+        #[arg(long)]
+        prove: bool,
+    },
+    /// Allow hosts in a running session, or reload its allowlist
+    Allow {
+        /// Entries to allow: a domain, `*.domain` or `host:port`
+        #[arg(value_name = "DOMAIN")]
+        entries: Vec<String>,
+        /// Name or id of the session; needed only if several run here
+        #[arg(long, value_name = "NAME")]
+        session: Option<String>,
+        /// Also append the entries to the allowlist file
+        #[arg(long)]
+        save: bool,
+    },
+    /// List the hosts that the proxy refused, in a running session or the last one
+    Blocked {
+        /// Name or id of the session; needed only if several run here
+        #[arg(long, value_name = "NAME")]
+        session: Option<String>,
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+        /// Add the exact names to the allowlist, and let a running session read it
+        ///
+        /// A host where anybody can publish is added as a comment.
+        #[arg(long, conflicts_with = "json")]
+        save: bool,
+    },
+    /// Check whether the allowlist allows an address, and show the entry
+    Check {
+        /// Addresses as the agent would request them
+        #[arg(value_name = "URL|HOST[:PORT]", required = true)]
+        targets: Vec<String>,
+    },
+    /// List running sessions
+    Ps {
+        /// Also list the copies of `--clone`, with what is only in them
+        #[arg(long)]
+        all: bool,
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the proxy's log, of a running session or the last one
+    Logs {
+        /// Name or id of the session; needed only if several run here
+        #[arg(value_name = "NAME")]
+        session: Option<String>,
+        /// Follow the log until the session ends
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Stop a running session
+    Stop {
+        /// Name or id of the session, from `pi ps`
+        #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+        session: Option<String>,
+        /// Stop all your sessions
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show what an agent has changed in a copy of `--clone`
+    Diff {
+        /// Name of the copy; needed only if this repository has several
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Bring what an agent has changed in a copy into your files
+    ///
+    /// Nothing is staged or committed. It applies exactly the commit that `pi diff` has shown last, and nothing at all if a
+    /// file is not what was copied.
+    Apply {
+        /// Name of the copy; needed only if this repository has several
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+        /// Apply this commit of the copy's branch without a look at it
+        #[arg(long, value_name = "COMMIT")]
+        commit: Option<String>,
+    },
+    /// Remove a copy of `--clone`; its branch stays
+    Drop {
+        /// Name of the copy
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Also remove work that could not be brought in
+        #[arg(long)]
+        force: bool,
+    },
+    /// Remove leftovers of sessions that did not end properly
+    ///
+    /// With `--dry-run`, only list what would be removed.
+    Clean {
+        /// Also remove images that the current settings do not need
+        #[arg(long)]
+        images: bool,
+        /// Also remove the caches of Go, npm and composer, of all projects
+        #[arg(long)]
+        caches: bool,
+        /// Only those caches that were not used for AGE, such as `30d` or `12h`
+        #[arg(long, value_name = "AGE", requires = "caches", value_parser = age)]
+        older_than: Option<Duration>,
+    },
+    /// Use model servers of your own: Ollama, LM Studio, llama.cpp, vLLM
+    ///
+    /// Writes their models into `~/.pi/agent/models.json` and leaves everything else there as it is.
+    #[command(disable_help_subcommand = true)]
+    Models {
+        #[command(subcommand)]
+        what: ModelsVerb,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page; `pi man | man -l -` shows it
+    Man,
+}
+
+/// A time of one second to one hour: a number of seconds, or with `s` or `m` behind it.
+fn time(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix('m') {
+        Some(number) => (number, 60),
+        None => (text.strip_suffix('s').unwrap_or(text), 1),
+    };
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    match seconds {
+        Some(seconds @ 1..=3600) => Ok(Duration::from_secs(seconds)),
+        _ => Err("it is a time from `1s` to `60m`".to_owned()),
+    }
+}
+
+/// A number of minutes, hours, days or weeks.
+fn age(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
+    let seconds = match unit {
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 604_800,
+        _ => 0,
+    };
+    match number.parse::<u32>() {
+        Ok(number) if seconds > 0 => Ok(Duration::from_secs(u64::from(number) * seconds)),
+        _ => Err("write a number and one of m, h, d and w, as in `30d`".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_seconds_or_minutes() {
+        for (text, seconds) in [("90", 90), ("90s", 90), ("10m", 600), ("60m", 3600), ("1", 1)] {
+            assert_eq!(time(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "s", "m", "0", "61m", "1h", "-5", "1.5m", "99999999999999999999m"] {
+            assert!(time(text).is_err(), "{text}");
+        }
+    }
+}
