@@ -234,9 +234,10 @@ impl Config {
         Self { network: Network::Demo, session_name: Some("demo".to_owned()), ..self.without_extras() }
     }
 
-    /// The settings of `pi doctor --prove`.
+    /// The settings of `pi doctor --prove`, with the user's keys, which are looked for inside.
     pub(crate) fn for_proof(self) -> Self {
-        Self { session_name: Some("proof".to_owned()), ..self.without_extras() }
+        let keys = self.keys.clone();
+        Self { session_name: Some("proof".to_owned()), keys, ..self.without_extras() }
     }
 
     /// Without what the user has let in besides, which is no fault of the walls.

@@ -101,10 +101,8 @@ impl Keys {
         let models = readable("models.json", sources.models, &mut notices);
         let texts = Texts { auth: object(auth), models: providers(models) };
         let policy = match sources.purpose {
-            Purpose::Work | Purpose::Shell => &sources.config.keys,
-            Purpose::SetUp | Purpose::Login | Purpose::Renew | Purpose::Demo | Purpose::Proof => {
-                &config::Keys::None
-            }
+            Purpose::Work | Purpose::Shell | Purpose::Proof => &sources.config.keys,
+            Purpose::SetUp | Purpose::Login | Purpose::Renew | Purpose::Demo => &config::Keys::None,
         };
         let policy =
             match company_proxy(sources.host).filter(|_| matches!(policy, config::Keys::Broker { .. })) {

@@ -176,9 +176,9 @@ impl Inputs<'_> {
     fn broker(&self) -> Option<&Broker> {
         let Program { purpose, words } = self.program;
         let asks = match purpose {
-            Purpose::Shell => true,
+            Purpose::Shell | Purpose::Proof => true,
             Purpose::Work => agent::runs_a_model(words, &self.config.images.agent_version),
-            Purpose::SetUp | Purpose::Login | Purpose::Renew | Purpose::Demo | Purpose::Proof => false,
+            Purpose::SetUp | Purpose::Login | Purpose::Renew | Purpose::Demo => false,
         };
         self.facts.keys.broker.as_ref().filter(|_| asks)
     }

@@ -28,11 +28,8 @@ const NAMED: usize = 6;
 pub(super) fn given(launcher: &Launcher, prepared: &Prepared, id: &SessionId) -> anyhow::Result<Given> {
     let Prepared { workspace, config, program, .. } = prepared;
     let host = &launcher.host;
-    // The repository of a demonstration or a proof is removed with it, and a set-up command writes in none.
-    if matches!(
-        program.purpose,
-        Purpose::Demo | Purpose::Proof | Purpose::SetUp | Purpose::Login | Purpose::Renew
-    ) {
+    // The repository of a demonstration is removed with it, and a set-up command writes in none.
+    if matches!(program.purpose, Purpose::Demo | Purpose::SetUp | Purpose::Login | Purpose::Renew) {
         return Ok(Given::shared(workspace));
     }
     // A copy has a git directory of its own.

@@ -152,3 +152,25 @@ fn the_doctor_finds_nothing_wrong_where_sessions_run() {
     assert!(seen.out.contains(&format!("`{}`", world.repo().display())), "{}", seen.out);
     world.assert_nothing_left();
 }
+
+#[test]
+fn the_doctor_proves_that_every_wall_holds_and_that_no_key_is_inside() {
+    let world = World::with_model();
+    let key = "sk-ant-of-nobody-0123456789abcdef";
+    let proved = world.pi(&["doctor", "--prove"]).env("ANTHROPIC_API_KEY", key).run();
+    let bad: Vec<&str> = proved.out.lines().filter(|line| line.starts_with("BAD")).collect();
+    assert_eq!((proved.code, bad), (Some(0), vec![]), "{proved:?}");
+    for (network, attempts) in [("open", 16), ("proxy", 24), ("none", 23)] {
+        let part = proved.out.split(&format!("{network}\n")).nth(1).unwrap();
+        let rows = part.lines().take_while(|line| line.starts_with("ok ")).count();
+        assert_eq!(rows, attempts, "{network}: {proved:?}");
+    }
+    assert!(proved.out.contains("values looked at"), "the keys were not looked for: {proved:?}");
+    world.assert_nothing_left();
+    // What gives the keys to the agent shows.
+    world.configure("keys = \"env\"");
+    let given = world.pi(&["doctor", "--prove"]).env("ANTHROPIC_API_KEY", key).run();
+    assert_eq!(given.code, Some(1), "{given:?}");
+    assert_eq!(given.out.matches("BAD  find one of your keys").count(), 3, "{given:?}");
+    world.assert_nothing_left();
+}
