@@ -53,8 +53,8 @@ pub(crate) struct Inputs<'a> {
     /// Providers with `keys = "env"`.
     pub(crate) inside: &'a BTreeSet<String>,
     pub(crate) github: Option<&'a GitHub>,
-    /// How the sidecar reaches servers on this machine's loopback.
-    pub(crate) loopback: Reach,
+    /// How the sidecar reaches servers on this machine's loopback, if it does.
+    pub(crate) loopback: Option<Reach>,
 }
 
 /// A session's broker, decided.

@@ -103,6 +103,13 @@ pub(crate) struct Options {
     /// name of the session, or `copy`. See also `pi diff` and `pi apply`.
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub(crate) clone: Option<String>,
+    /// Run on the engine of a docker context, on this machine or another; implies --clone
+    ///
+    /// Nothing of this machine is mounted there: what the session needs goes over docker's API, and its work comes back the
+    /// same way. The engine is reached by ssh, by TCP with TLS, or at a socket of this machine. `docker context ls` lists the
+    /// contexts. Config key: `on`.
+    #[arg(long, value_name = "CONTEXT", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) on: Option<String>,
     /// Mount a file or directory of the host (can be repeated)
     ///
     /// Without DST, the target is SRC. `:ro` mounts read-only. Config key: `mounts`.
@@ -251,12 +258,13 @@ fn processes(text: &str) -> Result<u32, String> {
 fn check_honoured(name: &str, verb: Option<&Verb>, given: &[String]) -> anyhow::Result<()> {
     let heeds: &[&str] = match verb {
         None | Some(Verb::Shell { session: None, .. }) => return Ok(()),
-        Some(Verb::Build { .. }) => &["lang", "build"],
+        Some(Verb::Build { .. }) => &["lang", "build", "on"],
         Some(Verb::Login { list: false, key: false, .. }) => &["build", "runtime", "lang"],
         Some(Verb::Demo) => &["build", "runtime", "memory", "cpus", "pids", "disk"],
         Some(Verb::Allow { .. } | Verb::Blocked { .. } | Verb::Doctor { .. }) => &["allowed-domains"],
         Some(Verb::Check { .. }) => &["allowed-domains", "allow"],
-        Some(Verb::Clean { .. }) => &["dry-run"],
+        Some(Verb::Clean { .. }) => &["dry-run", "on"],
+        Some(Verb::Ps { .. }) => &["on"],
         Some(_) => &[],
     };
     let always = ["config", "verbose", "quiet"];

@@ -92,6 +92,8 @@ pub(crate) struct Config {
     pub(crate) copy_ignored: Patterns,
     /// The name of the copy that the session works on, with `--clone`.
     pub(crate) clone: Option<String>,
+    /// The docker context on which sessions run, if it is not docker's own choice.
+    pub(crate) on: Option<String>,
     pub(crate) docker: String,
     pub(crate) session_name: Option<String>,
     pub(crate) images: Images,
@@ -329,6 +331,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         hide: user.hide.map(|list| patterns(Some(list))),
         copy_ignored: patterns(user.copy_ignored),
         clone: clone(options)?,
+        on: user.on.or(base.on).filter(|name| !name.is_empty()),
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,
         images: images(user.images, base.images, host),

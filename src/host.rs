@@ -1,5 +1,6 @@
 //! The machine, the user and the process. Nobody else reads the process's own state.
 
+mod contexts;
 mod engine;
 mod net;
 
@@ -17,7 +18,10 @@ use std::{
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use self::engine::{DEFAULT_ADDRESS, Engine, EngineKind};
+pub(crate) use self::{
+    contexts::Tls,
+    engine::{DEFAULT_ADDRESS, Engine, EngineKind, is_here},
+};
 use self::net::{addresses, filters_sources, routes};
 use crate::report::Hinted;
 
@@ -43,6 +47,8 @@ pub(crate) struct Host {
     /// Whether the kernel drops packets that arrive on another interface than the one to their sender (`rp_filter`).
     pub(crate) filters_sources: bool,
     pub(crate) engine: Engine,
+    /// The directories with certificates of engines, by the engine's address.
+    pub(crate) certificates: BTreeMap<String, PathBuf>,
     /// The name of the time zone, such as `Europe/Berlin`.
     pub(crate) timezone: Option<String>,
 }
@@ -92,11 +98,45 @@ impl Host {
             filters_sources: filters_sources(),
             routes: routes(),
             timezone: timezone(&env),
+            certificates: contexts::certificates(&env, &home),
             home,
             cwd,
             env,
             engine,
         })
+    }
+
+    /// The same, with the engine of a docker context, which gets nothing of this machine mounted.
+    ///
+    /// # Errors
+    /// There is no such context.
+    pub(crate) fn on(&self, context: &str) -> anyhow::Result<Self> {
+        let engine = Engine::named(&self.env, &self.home, self.uid, context)?;
+        Ok(Self { engine, ..self.clone() }.as_its_engine_sees_it())
+    }
+
+    /// The same, as it is for sessions of an engine that may run on another machine.
+    pub(crate) fn as_its_engine_sees_it(mut self) -> Self {
+        let Some(machine) = self.engine.machine() else { return self };
+        // That machine has a way out of its own.
+        self.env.retain(|name, _| {
+            !PROXIES.iter().any(|proxy| name.as_encoded_bytes().eq_ignore_ascii_case(proxy.as_bytes()))
+        });
+        for address in net::lookup(machine) {
+            if !address.is_loopback() && !self.addresses.contains(&address) {
+                self.addresses.push(address);
+            }
+        }
+        self.routes = vec![];
+        // Of its kernel nothing is known.
+        self.filters_sources = true;
+        self
+    }
+
+    /// The engine at an address that is known from a record.
+    pub(crate) fn engine_at(&self, address: &str) -> Engine {
+        let tls = self.certificates.get(address).cloned().map_or(Tls::None, Tls::Verified);
+        Engine::at(address, self.uid, &tls)
     }
 
     /// The value of a variable, unless it is empty or not UTF-8.
@@ -191,12 +231,17 @@ impl Host {
             engine: Engine {
                 address: "unix:///var/run/docker.sock".into(),
                 kind: EngineKind::Rootful,
+                files: engine::Files::Shared,
                 unfit: None,
             },
+            certificates: BTreeMap::new(),
             timezone: Some("Europe/Berlin".into()),
         }
     }
 }
+
+/// Variables that name the proxy by which this machine gets out.
+const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"];
 
 /// Whole seconds since 1970.
 pub(crate) fn seconds(time: SystemTime) -> u64 {

@@ -132,10 +132,10 @@ impl Keys {
                 models,
                 inside: &inside,
                 github: sources.github,
-                loopback: if sources.host.engine.shares_our_kernel() {
-                    Reach::Socket
-                } else {
-                    Reach::Machine
+                loopback: match &sources.host.engine {
+                    engine if engine.is_apart() => None,
+                    engine if engine.shares_our_kernel() => Some(Reach::Socket),
+                    _ => Some(Reach::Machine),
                 },
             };
             broker = Broker::new(&inputs, &mut *sources.run())?;

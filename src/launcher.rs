@@ -1,5 +1,6 @@
 //! The common start of all verbs: the options, the machine, the settings, the engine.
 
+mod apart;
 mod build;
 pub(crate) mod cloning;
 mod git;
@@ -46,6 +47,8 @@ pub(crate) struct Launcher {
     pub(crate) options: Options,
     pub(crate) host: Host,
     pub(crate) signals: Signals,
+    /// The machine with the engine that docker uses where nothing else is said.
+    pub(crate) here: Host,
 }
 
 /// The decisions about a session before its plan.
@@ -96,7 +99,8 @@ impl Prepared {
 impl Launcher {
     /// Reads the machine, and listens for signals from now on.
     pub(crate) fn new(options: Options) -> anyhow::Result<Self> {
-        Ok(Self { options, host: Host::read()?, signals: Signals::watch()? })
+        let host = Host::read()?;
+        Ok(Self { options, here: host.clone(), host, signals: Signals::watch()? })
     }
 
     /// The settings, for verbs without a repository.
@@ -150,6 +154,8 @@ impl Launcher {
         self.host.engine.check()?;
         let config = self.trusted(Config::load(&self.options, &self.host, Some(&workspace.root))?)?;
         let config = settle(config);
+        let is_apart = self.host.engine.is_apart();
+        let config = if is_apart { self.apart(config, program.purpose)? } else { config };
         let (who, as_root) = facts::who(&self.host, &workspace);
         let commands = if self.options.dry_run.is_some() { Commands::Skip } else { Commands::Run };
         let github = self.github(&config, &workspace, program.purpose, commands)?;
@@ -200,7 +206,7 @@ impl Launcher {
         let reach = self.reach(&config)?;
         let caches = variant.caches(&workspace.cwd, &workspace.root);
         let login_within = None;
-        Ok(Prepared {
+        let prepared = Prepared {
             workspace,
             config,
             facts,
@@ -214,7 +220,11 @@ impl Launcher {
             ca,
             reach,
             login_within,
-        })
+        };
+        if is_apart {
+            prepared.keeps_keys_here()?;
+        }
+        Ok(prepared)
     }
 
     /// Tells what the session does not have of the agent's directory; most of it once on this machine.
@@ -336,7 +346,9 @@ impl Launcher {
             let is_lasting = |path: &&Path| !own.iter().any(|own| path.starts_with(own));
             let writable = plan.agent.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
             // Its own files are gone with the session.
-            let paths = writable.filter_map(Mount::path).filter(is_lasting);
+            let back = plan.away.iter().flat_map(|away| &away.sent);
+            let back = back.filter(|sent| sent.access == Access::ReadWrite).map(|sent| sent.source.as_path());
+            let paths = writable.filter_map(Mount::path).chain(back).filter(is_lasting);
             Written::remember(&self.host, paths)?;
         }
         if let Reach::Proxy(_, sources) = &prepared.reach {
@@ -357,10 +369,11 @@ impl Launcher {
                     session: &real(&record::directory(&self.host, &id)),
                     live: &prepared.facts.agent_dir,
                     root: &prepared.workspace.root,
-                    owner: (self.host.uid == 0 && prepared.who.uid != 0).then_some(prepared.who),
+                    owner: self.other_owner(prepared),
                 };
                 session::lay_out(&prepared.facts, place, &git, name)
             },
+            owner: self.other_owner(prepared),
             copy: None,
             git: git.git(),
             agent_image: &|| builder.ensure(&prepared.image, Effort::Missing),
@@ -395,6 +408,11 @@ impl Launcher {
             self.wipe(prepared.config.wipe_auth, &prepared.facts.agent_dir);
         }
         outcome
+    }
+
+    /// Who the agent is, where it is not who we are.
+    fn other_owner(&self, prepared: &Prepared) -> Option<Owner> {
+        (self.host.uid == 0 && prepared.who.uid != 0).then_some(prepared.who)
     }
 
     /// Removes logins where the settings say so and no other session needs them.

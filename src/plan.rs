@@ -1,6 +1,7 @@
 //! From decisions to a value that names every container, network, volume, mount, file and variable of a session. Pure:
 //! nothing here looks at the machine or changes it, and nobody changes a plan: what varies is an input.
 
+mod away;
 mod command;
 mod copier;
 mod environment;
@@ -36,6 +37,7 @@ use crate::{
     workspace::Workspace,
 };
 
+pub(crate) use self::away::{Away, Carried, Sent};
 pub(crate) use self::copier::{COPY, Copied, copier, copier_file};
 pub(crate) use self::mounts::shadow;
 use self::{
@@ -137,6 +139,8 @@ pub(crate) struct Plan {
     pub(crate) model: Option<Container>,
     /// What is copied before the agent starts, in words.
     pub(crate) copied: Option<String>,
+    /// What the session has in place of mounts, on an engine that mounts nothing of this machine.
+    pub(crate) away: Option<Away>,
     /// Made only when there is a commit to take over.
     pub(crate) git: Option<Hatch>,
     pub(crate) agent: Container,
@@ -288,6 +292,11 @@ impl Plan {
         });
         let agent_address = (has_broker && matches!(reach, Reach::Open)).then(|| subnet.agent());
         let sidecar_address = sidecar.is_some().then(|| subnet.sidecar());
+        let containers = std::iter::once(&agent).chain(&sidecar).chain(&model);
+        let mut binds = containers.flat_map(|container| &container.mounts).filter_map(Mount::path);
+        if let Some(path) = binds.next().filter(|_| host.engine.is_apart()) {
+            anyhow::bail!("`{}` cannot be mounted on another engine", path.display());
+        }
         let state = state.to_owned();
         Ok(Self {
             record: record(&inputs),
@@ -302,6 +311,7 @@ impl Plan {
             relays: inputs.relays(),
             model,
             copied: inputs.copy.map(|copy| copy.tale.clone()),
+            away: Away::of(&inputs),
             git: Hatch::of(&inputs, &labels),
             agent,
         })

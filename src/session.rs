@@ -2,6 +2,7 @@
 
 mod answers;
 mod awaited;
+mod away;
 mod browser;
 mod cache;
 mod came_over;
@@ -44,6 +45,7 @@ use self::{
     watcher::Watcher,
 };
 pub(crate) use self::{
+    away::remove as remove_volume,
     browser::{open, opener},
     cache::{forget, unused_for},
     renewal::Renewal,
@@ -58,7 +60,7 @@ use crate::{
     docker::{Docker, Ended, Shown, known_refusal},
     egress::Sources,
     git::command::Git,
-    host::Host,
+    host::{Host, Owner},
     plan::{Choices, Plan},
     record::{Claim, Naming, SessionId},
     report::{FAILED, Hinted, Interrupted},
@@ -81,6 +83,8 @@ pub(crate) struct Needs<'a> {
     pub(crate) plan: &'a dyn Fn(&Choices) -> anyhow::Result<Plan>,
     /// Lays out the agent's own directories, once the session has a place and this name.
     pub(crate) lay_out: &'a dyn Fn(&str) -> anyhow::Result<LaidOut>,
+    /// Who the agent is, where it is not who we are.
+    pub(crate) owner: Option<Owner>,
     /// Makes the copy ready for an agent from this image, in a session that works on one.
     pub(crate) copy: Option<MakeReady<'a>>,
     /// What takes over the agent's commits, where it can make some.
@@ -165,6 +169,11 @@ fn live(
         choices.agent_image = (needs.agent_image)()?;
         signals.check()?;
         copy(&choices.agent_image)?;
+        signals.check()?;
+    }
+    if let Some(away) = (needs.plan)(&choices)?.away {
+        let owner = needs.owner;
+        away::send(&away, owner, docker, needs.host, &claim.dir)?;
         signals.check()?;
     }
     let plan = up::up(needs, choices, claim)?;

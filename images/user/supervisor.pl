@@ -73,6 +73,12 @@ sub make_home {
     my ($cache, $above) = map { (stat $_)[0] // 0 } '/var/cache/pi', '/var/cache';
     my $lang = "$home/.cache/lang";
     $cache == $above ? mkdir($lang) : symlink('/var/cache/pi', $lang);
+    # Where nothing of the user's machine is mounted, what would be in the home was sent.
+    my $sent = "$home/.pi/agent/.pi-home";
+    mkdir "$home/.config/pi" if -d "$sent/.config/pi";
+    for my $path ('.agents/skills', '.config/pi/AGENTS.md', '.config/pi/extensions') {
+        symlink("$sent/$path", "$home/$path") if -e "$sent/$path";
+    }
 }
 
 # What the agent saw as "no space left on device".

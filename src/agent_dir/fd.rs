@@ -385,6 +385,13 @@ impl Dir {
         Ok(rustix::fs::utimensat(&self.0, one(name)?, &both, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
+    /// Makes what has this name look as if it had been changed at this time, in seconds since 1970.
+    pub(crate) fn date(&self, name: &OsStr, at: u64) -> io::Result<()> {
+        let at = Timespec { tv_sec: at.try_into().unwrap_or_default(), tv_nsec: 0 };
+        let both = Timestamps { last_access: at, last_modification: at };
+        Ok(rustix::fs::utimensat(&self.0, one(name)?, &both, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
     pub(crate) fn remove_file(&self, name: &OsStr) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.0, one(name)?, AtFlags::empty())?)
     }

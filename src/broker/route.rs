@@ -80,8 +80,8 @@ pub(crate) struct Making<'a, 'r> {
     pub(crate) address: &'a str,
     pub(crate) placeholder: &'a Placeholder,
     pub(crate) env: &'a BTreeMap<OsString, OsString>,
-    /// How the sidecar reaches servers on this machine's loopback.
-    pub(crate) loopback: Reach,
+    /// How the sidecar reaches servers on this machine's loopback, if it does.
+    pub(crate) loopback: Option<Reach>,
     pub(crate) run: &'a mut Run<'r>,
 }
 
@@ -107,7 +107,9 @@ impl Making<'_, '_> {
         let mut entry = configured.and_then(Value::as_object).cloned().unwrap_or_default();
         let mut endpoints = endpoints(builtin, credential, &entry, self.env).map_err(NoRoute::Unserved)?;
         for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.base.is_loopback()) {
-            endpoint.reach = self.loopback;
+            endpoint.reach = self.loopback.ok_or_else(|| {
+                NoRoute::Failed("its server is on the loopback of this machine, and the engine is elsewhere".to_owned())
+            })?;
         }
         let (shape, delivery) = shape(builtin, credential);
         let placeholder = self.placeholder.text(shape);

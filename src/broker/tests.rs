@@ -77,7 +77,7 @@ impl User {
             models: self.models.as_deref(),
             inside: &self.inside,
             github: self.github.as_ref(),
-            loopback: Reach::Socket,
+            loopback: Some(Reach::Socket),
         };
         Broker::new(&inputs, run).unwrap()
     }
@@ -362,7 +362,7 @@ fn a_broken_file_is_an_error_that_does_not_quote_it() {
                 models,
                 inside: &inside,
                 github: None,
-                loopback: Reach::Socket,
+                loopback: Some(Reach::Socket),
             };
             let error = Broker::new(&inputs, &mut |_| Err(Failure::Silent)).unwrap_err();
             assert!(!format!("{error:#}").contains("secret"), "{error:#}");

@@ -71,6 +71,7 @@ pub(super) struct Layer {
     pub(super) copy_ignored: Values,
     /// Older releases had this; it is refused with what to use.
     agent_dir: Option<Spanned<toml::Value>>,
+    pub(super) on: Option<String>,
     pub(super) docker: Option<String>,
     /// `false`, or a section.
     #[serde(default, deserialize_with = "switch")]

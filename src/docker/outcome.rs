@@ -143,6 +143,16 @@ impl Docker {
             && labels.iter().all(|(key, value)| found.get(key) == Some(value)))
     }
 
+    /// Whether there is a volume of this name.
+    pub(crate) fn has_volume(&self, name: &str) -> anyhow::Result<bool> {
+        let look = inspect_volume(name);
+        match self.try_run(&look) {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.is_missing() => Ok(false),
+            Err(failure) => Err(failure.explain(&look.purpose)),
+        }
+    }
+
     /// Runs a command that removes something. If that no longer exists, all is well.
     pub(crate) fn gone_within(&self, cmd: &Cmd, deadline: Duration) -> anyhow::Result<()> {
         match self.try_run_within(cmd, deadline) {

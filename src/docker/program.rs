@@ -1,6 +1,7 @@
 //! The docker program as a subprocess: with a deadline, on the launcher's own streams, or with the caller's pipes.
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs::File,
     io::Read,
@@ -35,6 +36,8 @@ pub(crate) struct Docker {
     /// The `PATH` on which it finds its helpers.
     path: OsString,
     address: String,
+    /// The directories with certificates of engines, by the engine's address.
+    certificates: BTreeMap<String, PathBuf>,
     deadline: Duration,
     /// Whether the terminal obeys codes.
     draws: bool,
@@ -52,18 +55,26 @@ impl Docker {
     /// Finds the program. It fails if there is none, or if sessions cannot use its engine.
     pub(crate) fn find(name: &str, host: &Host, written: &Written) -> anyhow::Result<Self> {
         host.engine.check()?;
-        let settings = host.docker_settings();
-        let astray = match written.follow(&settings) {
+        let astray = |path: &Path| match written.follow(path) {
             Err(astray) => Some(astray.to_string()),
             Ok(real) => written
                 .holds(&real)
                 .map(|dir| format!("it is in `{}`, where agents can write", dir.display())),
         };
-        if let Some(why) = astray {
+        let settings = host.docker_settings();
+        if let Some(why) = astray(&settings) {
             return Err(Hinted::error(
                 format!("docker's settings `{}` cannot be trusted: {why}", settings.display()),
                 "they name programs that docker runs on this machine; keep them in `~/.docker`, and unset `DOCKER_CONFIG`",
             ));
+        }
+        for path in host.certificates.values() {
+            if let Some(why) = astray(path) {
+                return Err(Hinted::error(
+                    format!("the certificates in `{}` cannot be trusted: {why}", path.display()),
+                    "they say which engine docker talks to; keep them elsewhere, such as in `~/.docker`",
+                ));
+            }
         }
         let program = written.program(name, host).ok_or_else(|| {
             let path = host.env.get(OsStr::new("PATH"));
@@ -95,6 +106,7 @@ impl Docker {
             program,
             path: written.search_path(host),
             address: host.engine.address.clone(),
+            certificates: host.certificates.clone(),
             deadline,
             draws: host.var("TERM").is_some_and(|name| name != "dumb"),
             lock: None,
@@ -104,7 +116,7 @@ impl Docker {
         })
     }
 
-    /// The same program, bound to another engine of this machine.
+    /// The same program, bound to another engine.
     pub(crate) fn at(&self, address: &str) -> Self {
         Self { address: address.to_owned(), ..self.clone() }
     }
@@ -154,20 +166,31 @@ impl Docker {
     /// its own streams.
     pub(crate) fn door(&self, name: &str, host: &Host) -> (Vec<OsString>, Vec<(OsString, OsString)>) {
         let words = ["exec", "--interactive", name].map(OsString::from);
-        let passed = ["HOME", "DOCKER_CONFIG"].map(OsString::from);
+        // `SSH_AUTH_SOCK` is for the ssh that docker starts.
+        let passed = ["HOME", "DOCKER_CONFIG", "SSH_AUTH_SOCK"].map(OsString::from);
         let own = passed.into_iter().filter_map(|name| Some((name.clone(), host.env.get(&name)?.clone())));
-        let env = own.chain([("DOCKER_HOST".into(), self.address.clone().into())]);
+        let env = own.chain(self.way());
         (std::iter::once(self.program.clone().into()).chain(words).collect(), env.collect())
+    }
+
+    /// The variables by which docker reaches the engine.
+    fn way(&self) -> Vec<(OsString, OsString)> {
+        let mut way = vec![("DOCKER_HOST".into(), self.address.clone().into())];
+        if let Some(directory) = self.certificates.get(&self.address) {
+            way.push(("DOCKER_TLS_VERIFY".into(), "1".into()));
+            way.push(("DOCKER_CERT_PATH".into(), directory.into()));
+        }
+        way
     }
 
     pub(super) fn command(&self, cmd: &Cmd) -> Command {
         report::trace(cmd);
         let mut command = Command::new(&self.program);
-        command
-            .args(&cmd.args)
-            .env("DOCKER_HOST", &self.address)
-            .env_remove("DOCKER_CONTEXT")
-            .env("PATH", &self.path);
+        command.args(&cmd.args).env("PATH", &self.path);
+        for name in ["DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"] {
+            command.env_remove(name);
+        }
+        command.envs(self.way());
         // Docker would print tips between the agent's last line and the prompt.
         command.env("DOCKER_CLI_HINTS", "false");
         for (name, secret) in &cmd.secrets {

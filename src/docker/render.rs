@@ -17,6 +17,7 @@ impl Role {
             Self::Proxy => "the proxy's container",
             Self::Model => "the model's container",
             Self::Copy => "the container for the copy",
+            Self::Directory => "the container for the agent's own directory",
             Self::Git => "the container for the agent's commits",
         }
     }
@@ -27,6 +28,7 @@ impl Role {
             Self::Proxy => "proxy",
             Self::Model => "model",
             Self::Copy => "copy",
+            Self::Directory => "directory",
             Self::Git => "git",
         }
     }

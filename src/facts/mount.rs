@@ -75,7 +75,7 @@ pub(super) fn check_source(source: &Path, host: &Host) -> anyhow::Result<()> {
         .map(PathBuf::from)
         .chain(USER_SOCKETS.iter().map(|path| host.home.join(path)))
         .chain(["docker.sock", "podman/podman.sock"].iter().map(|path| Path::new(&user).join(path)))
-        .chain([host.engine.socket().to_owned()]);
+        .chain(host.engine.socket().map(Path::to_owned));
     for socket in known {
         let Ok(real) = fs::canonicalize(&socket) else { continue };
         let same_file = || match (fs::metadata(&real), fs::metadata(source)) {

@@ -8,7 +8,7 @@ pub(crate) mod apply;
 pub(crate) mod back;
 pub(crate) mod contents;
 pub(crate) mod lfs;
-mod tar;
+pub(crate) mod tar;
 
 use std::path::PathBuf;
 

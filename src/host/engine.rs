@@ -4,15 +4,12 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs,
+    net::IpAddr,
     os::unix::{fs::MetadataExt as _, net::UnixStream},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use anyhow::Context as _;
-use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
-
-use super::hex;
+use super::contexts::{self, Context, Tls};
 use crate::{files::mount_points, report::Hinted};
 
 /// An engine.
@@ -21,6 +18,7 @@ pub(crate) struct Engine {
     /// The address, as in `DOCKER_HOST`.
     pub(crate) address: String,
     pub(crate) kind: EngineKind,
+    pub(crate) files: Files,
     /// Why no session may use it, and what to do then.
     pub(crate) unfit: Option<(String, String)>,
 }
@@ -34,33 +32,59 @@ pub(crate) enum EngineKind {
     Rootless,
 }
 
+/// Whether an engine can mount what is on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Files {
+    Shared,
+    /// It cannot, or it was chosen with `--on`: everything goes to it over its API.
+    Apart,
+}
+
 impl Engine {
     /// Finds the engine in docker's own order: `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context, the default.
     pub(super) fn find(env: &BTreeMap<OsString, OsString>, home: &Path, uid: u32) -> anyhow::Result<Self> {
         let var = |name: &str| env.get(OsStr::new(name)).and_then(|v| v.to_str()).filter(|v| !v.is_empty());
-        let config = var("DOCKER_CONFIG").map_or_else(|| home.join(".docker"), PathBuf::from);
-        let address = match (var("DOCKER_HOST"), var("DOCKER_CONTEXT")) {
-            (Some(host), _) => host.to_owned(),
-            (None, Some(context)) => context_address(&config, context)?,
-            (None, None) => match current_context(&config) {
-                Some(context) => context_address(&config, &context)?,
-                None => DEFAULT_ADDRESS.to_owned(),
-            },
+        let config = contexts::settings(env, home);
+        let context = match (var("DOCKER_HOST"), var("DOCKER_CONTEXT")) {
+            (Some(host), _) => {
+                let tls = contexts::tls_of_environment(env, home);
+                return Ok(Self::at(host, uid, &tls));
+            }
+            (None, Some(context)) => Some(context.to_owned()),
+            (None, None) => contexts::current(&config),
         };
-        Ok(Self::at(&address, uid))
+        match context {
+            Some(name) => Ok(Self::of(&contexts::named(&config, &name)?, uid)),
+            None => Ok(Self::at(DEFAULT_ADDRESS, uid, &Tls::None)),
+        }
+    }
+
+    /// The engine of a docker context, which gets nothing of this machine mounted.
+    ///
+    /// # Errors
+    /// There is no such context.
+    pub(super) fn named(
+        env: &BTreeMap<OsString, OsString>,
+        home: &Path,
+        uid: u32,
+        name: &str,
+    ) -> anyhow::Result<Self> {
+        let engine = Self::of(&contexts::named(&contexts::settings(env, home), name)?, uid);
+        // Where only files do not fit, they need not.
+        let unfit = engine.unfit.filter(|_| !engine.address.starts_with(SOCKET));
+        Ok(Self { files: Files::Apart, unfit, ..engine })
+    }
+
+    fn of(context: &Context, uid: u32) -> Self {
+        Self::at(&context.address, uid, &context.tls)
     }
 
     /// The engine at an address. [`Engine::check`] refuses an unfit one later, so verbs without an engine still work.
-    pub(crate) fn at(address: &str, uid: u32) -> Self {
+    pub(crate) fn at(address: &str, uid: u32, tls: &Tls) -> Self {
         let address = address.to_owned();
-        let Some(path) = address.strip_prefix("unix://") else {
-            let unfit = (
-                format!(
-                    "the engine at `{address}` may run on another machine, and mount its paths instead of yours"
-                ),
-                "unset `DOCKER_HOST`, or choose a local engine with `docker context use default`".to_owned(),
-            );
-            return Self { address, kind: EngineKind::Rootful, unfit: Some(unfit) };
+        let Some(path) = address.strip_prefix(SOCKET) else {
+            let unfit = unfit(&address, tls);
+            return Self { address, kind: EngineKind::Rootful, files: Files::Apart, unfit };
         };
         let socket = Path::new(path);
         let rootless = uid != 0
@@ -71,13 +95,14 @@ impl Engine {
             (
                 "`pi` runs inside a container, but the engine runs outside and would mount the outer machine's paths"
                     .to_owned(),
-                "start `pi` on the machine where the engine runs".to_owned(),
+                "start `pi` on the machine where the engine runs, or give the engine no file with `--on CONTEXT`"
+                    .to_owned(),
             )
         });
-        Self { address, kind, unfit }
+        Self { address, kind, files: Files::Shared, unfit }
     }
 
-    /// Fails if the engine runs on another machine, or outside of the container that `pi` runs in.
+    /// Fails if no session can use the engine.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         match &self.unfit {
             Some((reason, next)) => Err(Hinted::error(reason, next)),
@@ -85,15 +110,72 @@ impl Engine {
         }
     }
 
-    /// Whether its containers run on this kernel. Then devices and inodes have the same numbers inside and outside.
-    pub(crate) fn shares_our_kernel(&self) -> bool {
-        cfg!(target_os = "linux") && !self.address.contains("/.docker/desktop/")
+    /// Whether nothing of this machine can be mounted there.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.files == Files::Apart
     }
 
-    /// The socket's path.
-    pub(crate) fn socket(&self) -> &Path {
-        Path::new(self.address.trim_start_matches("unix://"))
+    /// Whether its containers run on this kernel. Then devices and inodes have the same numbers inside and outside.
+    pub(crate) fn shares_our_kernel(&self) -> bool {
+        cfg!(target_os = "linux") && is_here(&self.address)
     }
+
+    /// The socket's path, where it has one here.
+    pub(crate) fn socket(&self) -> Option<&Path> {
+        self.address.strip_prefix(SOCKET).map(Path::new)
+    }
+
+    /// The machine of the engine, as its address names it.
+    pub(super) fn machine(&self) -> Option<&str> {
+        machine(&self.address)
+    }
+}
+
+const SOCKET: &str = "unix://";
+
+/// Whether the engine at this address runs on this kernel.
+pub(crate) fn is_here(address: &str) -> bool {
+    address.starts_with(SOCKET) && !address.contains("/.docker/desktop/")
+}
+
+/// The host's part of an address, without user and port.
+fn machine(address: &str) -> Option<&str> {
+    let rest = address.split_once("://")?.1.split('/').next()?;
+    let rest = rest.rsplit('@').next()?;
+    if let Some(six) = rest.strip_prefix('[') {
+        return six.split(']').next();
+    }
+    rest.split(':').next().filter(|name| !name.is_empty())
+}
+
+/// Why an engine that is not at a socket of this machine cannot be used.
+fn unfit(address: &str, tls: &Tls) -> Option<(String, String)> {
+    let is_loopback = || {
+        let name = machine(address).unwrap_or_default();
+        name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    };
+    let next = "docs.docker.com/engine/security/protect-access shows how to use TLS or ssh; then make a context of it with \
+                `docker context create`";
+    let why = if address.starts_with("ssh://") {
+        return None;
+    } else if !address.starts_with("tcp://") {
+        return Some((
+            format!("`pi` does not know how to reach the engine at `{address}`"),
+            "it knows `unix://`, `ssh://`, and `tcp://` with TLS".to_owned(),
+        ));
+    } else {
+        match tls {
+            Tls::Verified(_) => return None,
+            Tls::None if is_loopback() => return None,
+            Tls::None => {
+                "is reached without TLS: whoever is on the way could read everything and be root on its machine"
+            }
+            Tls::Unverified => {
+                "is reached without a look at its certificate: whoever is on the way could take its place"
+            }
+        }
+    };
+    Some((format!("the engine at `{address}` {why}"), next.to_owned()))
 }
 
 /// Where docker looks for an engine by default.
@@ -125,69 +207,45 @@ fn listener_is_outside(_socket: &Path) -> bool {
     false
 }
 
-fn current_context(config: &Path) -> Option<String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct File {
-        current_context: Option<String>,
-    }
-    let text = fs::read_to_string(config.join("config.json")).ok()?;
-    let file: File = serde_json::from_str(&text).ok()?;
-    file.current_context.filter(|name| !name.is_empty() && name != "default")
-}
-
-fn context_address(config: &Path, name: &str) -> anyhow::Result<String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Meta {
-        endpoints: BTreeMap<String, Endpoint>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Endpoint {
-        host: Option<String>,
-    }
-    if name == "default" {
-        return Ok(DEFAULT_ADDRESS.to_owned());
-    }
-    let path = config.join("contexts/meta").join(hex(&Sha256::digest(name))).join("meta.json");
-    let text = fs::read_to_string(&path).map_err(|error| {
-        let name = name.escape_debug();
-        Hinted::error(
-            format!("could not read docker's context `{name}` from `{}`: {error}", path.display()),
-            "`docker context ls` lists them; choose one with `DOCKER_CONTEXT` or `docker context use`",
-        )
-    })?;
-    let meta: Meta =
-        serde_json::from_str(&text).with_context(|| format!("could not understand `{}`", path.display()))?;
-    meta.endpoints
-        .get("docker")
-        .and_then(|endpoint| endpoint.host.clone())
-        .with_context(|| format!("docker's context `{name}` names no engine"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_engine_elsewhere_is_refused_with_the_reason() {
-        for address in ["ssh://me@box", "tcp://10.0.0.1:2375"] {
-            let error = Engine::at(address, 1000).check().unwrap_err();
-            assert!(error.to_string().contains("may run on another machine"), "{error}");
+    fn an_engine_elsewhere_is_used_only_by_a_way_that_nobody_can_take_over() {
+        let at = |address: &str, tls: &Tls| Engine::at(address, 1000, tls);
+        let verified = Tls::Verified("/certs".into());
+        for (address, tls) in [
+            ("ssh://me@box", &Tls::None),
+            ("tcp://10.0.0.1:2376", &verified),
+            ("tcp://127.0.0.1:2375", &Tls::None),
+            ("tcp://[::1]:2375", &Tls::None),
+        ] {
+            let engine = at(address, tls);
+            engine.check().unwrap();
+            assert!(engine.is_apart() && !engine.shares_our_kernel(), "{address}");
+        }
+        for (address, tls, why) in [
+            ("tcp://10.0.0.1:2375", &Tls::None, "is reached without TLS"),
+            ("tcp://localhost.example.com:2375", &Tls::None, "is reached without TLS"),
+            ("tcp://127.0.0.1.example.com", &Tls::None, "is reached without TLS"),
+            ("tcp://10.0.0.1:2376", &Tls::Unverified, "without a look at its certificate"),
+            ("npipe:////./pipe/docker_engine", &Tls::None, "does not know how to reach"),
+        ] {
+            let error = at(address, tls).check().unwrap_err().to_string();
+            assert!(error.contains(why), "{address}: {error}");
         }
     }
 
     #[test]
-    fn the_context_that_docker_would_use_is_followed() {
-        let config = tempfile::tempdir().unwrap();
-        let meta = config.path().join("contexts/meta").join(hex(&Sha256::digest("far")));
-        fs::create_dir_all(&meta).unwrap();
-        fs::write(meta.join("meta.json"), r#"{"Name":"far","Endpoints":{"docker":{"Host":"ssh://far"}}}"#)
-            .unwrap();
-        fs::write(config.path().join("config.json"), r#"{"currentContext":"far"}"#).unwrap();
-        let env = BTreeMap::from([("DOCKER_CONFIG".into(), config.path().into())]);
-        let error = Engine::find(&env, Path::new("/nowhere"), 1000).unwrap().check().unwrap_err();
-        assert!(error.to_string().contains("`ssh://far`"), "{error}");
+    fn the_machine_of_an_engine_is_in_its_address() {
+        for (address, found) in [
+            ("ssh://me@box:22", Some("box")),
+            ("tcp://10.0.0.1:2376", Some("10.0.0.1")),
+            ("tcp://[fd00::1]:2376", Some("fd00::1")),
+            ("unix:///var/run/docker.sock", None),
+        ] {
+            assert_eq!(machine(address), found, "{address}");
+        }
     }
 }

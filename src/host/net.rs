@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs as _},
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 /// Local addresses from the kernel's own table. There is no table on macOS, where the engine runs in another machine.
@@ -28,6 +31,23 @@ pub(super) fn addresses() -> Vec<IpAddr> {
         .filter(|address| !address.is_loopback() && !address.is_unicast_link_local());
     found.extend(six.map(IpAddr::V6));
     found
+}
+
+/// How long a name may take to be looked up.
+const LOOKUP: Duration = Duration::from_secs(5);
+
+/// The addresses of a machine; none where nobody answers in time.
+pub(super) fn lookup(machine: &str) -> Vec<IpAddr> {
+    if let Ok(address) = machine.parse() {
+        return vec![address];
+    }
+    let (send, receive) = mpsc::channel();
+    let name = machine.to_owned();
+    thread::spawn(move || {
+        let found = (name.as_str(), 0).to_socket_addrs().into_iter().flatten();
+        let _ = send.send(found.map(|address| address.ip()).collect());
+    });
+    receive.recv_timeout(LOOKUP).unwrap_or_default()
 }
 
 /// A session's bridge uses the stricter of two settings: the one for all devices and the one for new devices.

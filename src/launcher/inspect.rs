@@ -79,6 +79,7 @@ impl Launcher {
             },
             host: Host { env, cwd: repository.clone(), ..self.host.clone() },
             signals: self.signals.share(),
+            here: self.here.clone(),
         };
         let words = ["sh", "-c"].iter().chain(words).map(|word| (*word).to_owned()).collect();
         let program = Program { purpose: Purpose::Proof, words };

@@ -85,8 +85,10 @@ impl Launcher {
         std::fs::create_dir(&dir).with_context(|| format!("could not create `{}`", dir.display()))?;
         let beside = Self {
             options: self.options.clone(),
-            host: without_keys(&self.host),
+            // A login goes to no other engine.
+            host: without_keys(&self.here),
             signals: self.signals.beside(),
+            here: self.here.clone(),
         };
         let program = Program { purpose: Purpose::Renew, words: vec![provider.to_owned()] };
         let workspace = Workspace::empty(&dir, place.owner)?;

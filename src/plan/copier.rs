@@ -7,12 +7,12 @@ use std::{
 
 use super::{
     Attachment, Container, MACHINE_LABELS, Mount, OPEN_FILES, Privileges, Role, Room, SECCOMP, Source,
-    Streams, environment::no_proxies, noun::File, state_hash,
+    Streams, environment::no_proxies, mounts::expected_apart, noun::File, state_hash,
 };
 use crate::{
     config::{Access, Limits},
     copies::Copy,
-    host::Host,
+    host::{Host, Owner, is_here},
     inside,
 };
 
@@ -51,27 +51,66 @@ pub(crate) fn copier_file(dir: &Path) -> File {
 
 /// The container, under a name of its own. It lives as long as the launcher holds its stdin. `dir` is the copy's directory.
 pub(crate) fn copier(copy: &Copy, name: String, dir: &Path, host: &Host) -> Container {
+    let labels = machine_labels(host, &copy.repository);
+    keeper(Keeper {
+        name,
+        role: Role::Copy,
+        image: copy.image.clone(),
+        owner: copy.owner(),
+        mount: volume(&copy.volume, &copy.name, labels.clone(), Path::new(COPY)),
+        labels,
+        runtime: copy.runtime.clone(),
+        engine: &copy.engine,
+        dir,
+        host,
+    })
+}
+
+/// The labels of what belongs to a repository and to no session.
+pub(super) fn machine_labels(host: &Host, repository: &Path) -> BTreeMap<String, String> {
     let of = [
         host.uid.to_string(),
         host.machine.clone(),
         state_hash(host),
-        copy.repository.to_string_lossy().into_owned(),
+        repository.to_string_lossy().into_owned(),
     ];
-    let labels: BTreeMap<String, String> =
-        MACHINE_LABELS.iter().map(|key| (*key).to_owned()).zip(of).collect();
+    MACHINE_LABELS.iter().map(|key| (*key).to_owned()).zip(of).collect()
+}
+
+/// A container that has one volume and lives as long as the launcher holds its stdin.
+pub(super) struct Keeper<'a> {
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) image: String,
+    pub(super) owner: Owner,
+    pub(super) mount: Mount,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) runtime: Option<String>,
+    /// The engine's address.
+    pub(super) engine: &'a str,
+    /// Where its seccomp profile is.
+    pub(super) dir: &'a Path,
+    pub(super) host: &'a Host,
+}
+
+pub(super) fn keeper(keeper: Keeper<'_>) -> Container {
+    let Keeper { name, role, image, owner, mount, labels, runtime, engine, dir, host } = keeper;
     let mut env = no_proxies();
     env.insert("HOME".to_owned(), "/tmp".into());
     env.insert("TMPDIR".to_owned(), "/tmp".into());
-    if host.engine.shares_our_kernel() {
-        env.insert("PI_BOX_MOUNTS".to_owned(), format!("-:-:{COPY}").into());
-    }
+    let expected = if is_here(engine) {
+        Some(format!("-:-:{}", mount.target.display()))
+    } else {
+        expected_apart(std::slice::from_ref(&mount), runtime.as_deref())
+    };
+    env.extend(expected.map(|expected| ("PI_BOX_MOUNTS".to_owned(), expected.into())));
     Container {
         name,
-        role: Role::Copy,
-        image: copy.image.clone(),
-        mounts: vec![volume(&copy.volume, &copy.name, labels.clone(), Path::new(COPY))],
+        role,
+        image,
+        mounts: vec![mount],
         labels,
-        user: Some(copy.owner()),
+        user: Some(owner),
         privileges: Privileges::None,
         network: Attachment::None,
         env,
@@ -80,7 +119,7 @@ pub(crate) fn copier(copy: &Copy, name: String, dir: &Path, host: &Host) -> Cont
         files: host.files.min(OPEN_FILES),
         tmp: Room::mebibytes(64, 1000),
         seccomp: dir.join("seccomp.json"),
-        runtime: copy.runtime.clone(),
+        runtime,
         streams: Streams::Pipe,
         hosts: BTreeMap::new(),
         workdir: Some(PathBuf::from("/")),

@@ -8,7 +8,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Inputs, Mount, Needed, Needs, Purpose, RELAYS, Room, Source};
+use super::{Inputs, Mount, Needed, Needs, Purpose, RELAYS, Room, Source, away::agent_mount};
 use crate::{
     agent_dir::laid::{self, Making, Planned},
     config::Access,
@@ -20,7 +20,10 @@ use crate::{
 
 /// The agent's own directory: memory, with what was laid out for this session in it, and what hides files elsewhere.
 pub(super) fn agent_mounts(inputs: &Inputs<'_>) -> Vec<Mount> {
-    let Inputs { choices, who, .. } = inputs;
+    let Inputs { choices, who, host, .. } = inputs;
+    if host.engine.is_apart() {
+        return vec![agent_mount(inputs)];
+    }
     let inside = Path::new(inside::AGENT_DIR);
     let memory = laid::IN_MEMORY.iter().map(|name| Mount {
         source: Source::Memory { owner: *who, room: Room::mebibytes(256, 20_000) },
@@ -36,7 +39,7 @@ pub(super) fn agent_mounts(inputs: &Inputs<'_>) -> Vec<Mount> {
     memory.chain(planned.iter().map(|one| bind(&one.source, &one.target, one.access))).collect()
 }
 
-fn planned(inputs: &Inputs<'_>) -> Vec<Planned> {
+pub(super) fn planned(inputs: &Inputs<'_>) -> Vec<Planned> {
     let mut planned = laid::planned(&inputs.facts.layout, inputs.state, &inputs.facts.agent_dir);
     planned.extend(inputs.facts.hidden.iter().map(|Hidden { path, is_directory }| Planned {
         source: shadow(inputs.state, *is_directory),
@@ -54,7 +57,7 @@ pub(crate) fn shadow(state: &Path, is_directory: bool) -> PathBuf {
 
 /// What must be made for these mounts, where nothing was laid out yet.
 pub(super) fn needed(inputs: &Inputs<'_>) -> Vec<Needed> {
-    if inputs.choices.laid.is_some() {
+    if inputs.choices.laid.is_some() || inputs.host.engine.is_apart() {
         return vec![];
     }
     let need = |Planned { source: path, made, .. }: Planned| {
@@ -83,7 +86,7 @@ pub(super) fn needed(inputs: &Inputs<'_>) -> Vec<Needed> {
 
 /// The repository, the agent's home, the caches, and what the user asked for.
 pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, String>) -> Vec<Mount> {
-    let Inputs { workspace, facts, program, config, who, .. } = inputs;
+    let Inputs { workspace, facts, program, config, who, host, .. } = inputs;
     let home = Path::new(inside::HOME);
     let own_home = Mount {
         source: Source::Memory { owner: *who, room: Room { bytes: config.disk.home, files: 100_000 } },
@@ -109,6 +112,9 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
     };
     let mut mounts = vec![repository, own_home];
     mounts.extend(cache(inputs, labels));
+    if host.engine.is_apart() {
+        return mounts;
+    }
     mounts.extend(inputs.git.binds.iter().map(|bind| Mount::bind(&bind.source, &bind.target, bind.access)));
     if let Some(skills) = &facts.skills {
         mounts.push(Mount::bind(skills, home.join(".agents/skills"), Access::ReadOnly));
@@ -178,23 +184,42 @@ pub(super) fn unique(mounts: Vec<Mount>) -> Vec<Mount> {
     unique
 }
 
+/// The same for an engine that mounts nothing of this machine, where each mount is memory, or the volume of a name:
+/// `memory:-:PATH` and `volume:NAME:PATH`. Runtimes other than the engine's own do not say what a mount is.
+pub(super) fn expected_apart(mounts: &[Mount], runtime: Option<&str>) -> Option<String> {
+    let expected = mounts.iter().map(|mount| {
+        let target = escaped(&mount.target);
+        match &mount.source {
+            Source::Volume { .. } | Source::Memory { .. } if runtime.is_some() => Some(format!("-:-:{target}")),
+            Source::Volume { name, .. } => Some(format!("volume:{name}:{target}")),
+            Source::Memory { .. } => Some(format!("memory:-:{target}")),
+            Source::Bind(_) => None,
+        }
+    });
+    expected.collect::<Option<Vec<_>>>().map(|expected| expected.join(" "))
+}
+
+fn escaped(path: &Path) -> String {
+    path.as_os_str().as_encoded_bytes().iter().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"/-_.".contains(byte) {
+            text.push(char::from(*byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+        text
+    })
+}
+
 /// What the gate is to find at each mount: a name may lead elsewhere between our look and the engine's. Each as
 /// `DEVICE:INODE:PATH`, the path's odd characters as `%XX`; `-:-:PATH` for what is not of the host. Anything else the gate
 /// refuses. Left out where the engine runs in a machine of its own, which numbers files in its own way.
 pub(super) fn expected_mounts(inputs: &Inputs<'_>, mounts: &[Mount]) -> String {
+    if inputs.host.engine.is_apart() {
+        return expected_apart(mounts, inputs.config.runtime.as_deref()).unwrap_or_default();
+    }
     if !inputs.host.engine.shares_our_kernel() {
         return String::new();
     }
-    let escaped = |path: &Path| {
-        path.as_os_str().as_encoded_bytes().iter().fold(String::new(), |mut text, byte| {
-            if byte.is_ascii_alphanumeric() || b"/-_.".contains(byte) {
-                text.push(char::from(*byte));
-            } else {
-                let _ = write!(text, "%{byte:02X}");
-            }
-            text
-        })
-    };
     let laid = inputs.choices.laid.iter().flatten().map(|laid| (laid.source.clone(), Some(laid.identity)));
     let planned = if inputs.choices.laid.is_none() { planned(inputs) } else { vec![] };
     let planned = planned.into_iter().map(|one| match one.made {

@@ -23,6 +23,8 @@ pub(crate) enum Role {
     Model,
     /// It has a copy of a repository, and no agent.
     Copy,
+    /// It has the agent's own directory, and no agent.
+    Directory,
     Git,
 }
 

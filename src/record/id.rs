@@ -47,6 +47,16 @@ impl SessionId {
         format!("pi-{}-git", self.0)
     }
 
+    /// The container that fills and empties the agent's own directory, where that is a volume.
+    pub(crate) fn carrier(&self) -> String {
+        format!("pi-{}-dir", self.0)
+    }
+
+    /// The volume with the agent's own directory, on an engine that cannot mount the one of this machine.
+    pub(crate) fn volume(&self) -> String {
+        format!("pi-{}", self.0)
+    }
+
     /// The session's own network.
     pub(crate) fn network(&self) -> String {
         format!("pi-{}", self.0)
@@ -54,6 +64,6 @@ impl SessionId {
 
     /// Every container that the session can have.
     pub(crate) fn containers(&self) -> Vec<String> {
-        vec![self.agent(), self.sidecar(), self.model(), self.git()]
+        vec![self.agent(), self.sidecar(), self.model(), self.git(), self.carrier()]
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 pub(super) fn check(plan: &Plan, docker: &Docker, host: &Host) -> anyhow::Result<()> {
     for Mount { source, .. } in &plan.agent.mounts {
         let Source::Volume { name, labels } = source else { continue };
-        if labels.get("pi.role").is_none_or(|role| role != "cache") {
+        if labels.get("pi.role").is_none_or(|role| role != "cache" && role != "directory") {
             continue;
         }
         if !docker.is_plain_volume(name, labels)? {

@@ -61,40 +61,17 @@ impl Reach<'_> {
         let container = |copy: &Copy| copier(copy, name.clone(), &held.dir, self.host);
         let mut made = self.docker.create(&container(&copy))?;
         if made == Created::NoImage {
-            copy.image = self.any_image()?;
+            copy.image = any_image(self.docker, self.host)?;
             made = self.docker.create(&container(&copy))?;
         }
         anyhow::ensure!(made == Created::Yes, NO_IMAGE);
-        if let Err(error) = self.check_volume(&container(&copy)) {
+        if let Err(error) = check_volume(self.docker, &container(&copy)) {
             self.docker.halt_now(&name);
             return Err(error);
         }
         let up = self.docker.hold_up(&container(&copy)).inspect_err(|_| self.docker.halt_now(&name))?;
         held.copy = Some(copy);
         Ok(up)
-    }
-
-    /// Refuses a volume that somebody else has made under the copy's name.
-    fn check_volume(&self, container: &Container) -> anyhow::Result<()> {
-        for mount in &container.mounts {
-            if let Source::Volume { name, labels } = &mount.source
-                && !self.docker.is_plain_volume(name, labels)?
-            {
-                return Err(Hinted::error(
-                    format!("the volume `{name}` was not made by `pi`, so there is no copy in it"),
-                    format!(
-                        "`docker volume inspect {name}` shows it, and `docker volume rm {name}` removes it"
-                    ),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// An agent's image, in place of one that was removed meanwhile.
-    fn any_image(&self) -> anyhow::Result<String> {
-        let tags = self.docker.run(&list_images("pi-agent:*", Some(self.host.uid)))?;
-        tags.lines().find_map(|tag| self.docker.image_id(tag).ok().flatten()).context(NO_IMAGE)
     }
 
     /// Waits until the container of a killed session is gone.
@@ -279,6 +256,27 @@ impl Reach<'_> {
 const GIT_DIR: &str = "/var/cache/pi/.git";
 
 const NO_IMAGE: &str = "there is no image with git; `pi build` makes one";
+
+/// Refuses a volume that somebody else has made under the name of one of ours.
+pub(super) fn check_volume(docker: &Docker, container: &Container) -> anyhow::Result<()> {
+    for mount in &container.mounts {
+        if let Source::Volume { name, labels } = &mount.source
+            && !docker.is_plain_volume(name, labels)?
+        {
+            return Err(Hinted::error(
+                format!("the volume `{name}` was not made by `pi`, so it is not used"),
+                format!("`docker volume inspect {name}` shows it, and `docker volume rm {name}` removes it"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// An agent's image, in place of one that was removed meanwhile.
+pub(super) fn any_image(docker: &Docker, host: &Host) -> anyhow::Result<String> {
+    let tags = docker.run(&list_images("pi-agent:*", Some(host.uid)))?;
+    tags.lines().find_map(|tag| docker.image_id(tag).ok().flatten()).context(NO_IMAGE)
+}
 
 /// Tells what has become of a copy.
 pub(crate) fn tell(git: &Git, copy: &Copy) {

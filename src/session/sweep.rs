@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    away,
     commits::{may_have_commits, settle_dead},
     copy::bring_in_all,
     left::look,
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     docker::Docker,
-    host::{Engine, Host},
+    host::Host,
     record::{self, Dead},
     report, scratch,
     signals::Signals,
@@ -29,10 +30,11 @@ pub(crate) fn take_down(dead: &Dead, docker: &Docker, host: &Host) -> anyhow::Re
     // A record that was lost says nothing, but the directory has the id for its name.
     let engine = dead.record.as_ref().map_or(docker.address(), |record| &record.engine);
     if engine != docker.address() {
-        Engine::at(engine, host.uid).check()?;
+        host.engine_at(engine).check()?;
     }
     let docker = docker.at(engine).within(Duration::from_secs(30));
     take_down_by_id(&docker, &dead.id)?;
+    away::fetch(&docker, host, &dead.dir)?;
     keep_of_dead(dead.record.as_ref(), &dead.dir, host);
     if let Some(record) = &dead.record {
         look(&dead.dir, &record.repository);

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use super::{
-    TEARDOWN,
+    TEARDOWN, away,
     commits::{Commits, Following},
     left::look,
     settings::keep,
@@ -66,6 +66,7 @@ impl Teardown<'_> {
         }
         let left = if self.docker.was_heard() {
             take_down(self.docker, &self.id, self.extent)
+                .and_then(|()| away::fetch(self.docker, self.host, &self.dir))
         } else {
             // An engine that does not answer has nothing of ours, and would not answer now either.
             Ok(())

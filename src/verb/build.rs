@@ -9,6 +9,7 @@ use crate::{
 
 /// Builds this repository's image and the sidecar's, or all images; or asks whether there is a newer agent.
 pub(crate) fn run(launcher: &Launcher, all: bool, check: bool) -> anyhow::Result<u8> {
+    let launcher = &launcher.on()?;
     let prepared = launcher.prepare(Program { purpose: Purpose::Shell, words: vec![] })?;
     if check {
         return launcher.check_for_newer(&prepared);

@@ -25,6 +25,7 @@ use crate::{
 /// Removes everything of dead sessions of this user, machine and state directory, and nothing else.
 /// `caches` is for how long a cache that goes was not used.
 pub(crate) fn run(launcher: &Launcher, images: bool, caches: Option<Duration>) -> anyhow::Result<u8> {
+    let launcher = &launcher.on_named()?;
     let config = launcher.config()?;
     let host = &launcher.host;
     let docker = Docker::find(&config.docker, host, &Written::load(host))?;
@@ -109,7 +110,8 @@ impl Cleaner<'_> {
         }
         for id in unknown {
             self.remove(&format!("leftovers of the unknown session `{}`", id.as_str()), |cleaner| {
-                session::take_down_by_id(&cleaner.docker, &id)
+                session::take_down_by_id(&cleaner.docker, &id)?;
+                session::remove_volume(&cleaner.docker, &id)
             })?;
         }
         Ok(())

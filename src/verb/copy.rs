@@ -9,7 +9,6 @@ use crate::{
     copies::{self, Copy, Held},
     docker::Docker,
     git::{command::Git, repository::Repository},
-    host::Engine,
     launcher::{Launcher, cloning::repository},
     report::{self, Finding, Hinted},
     session::copy::Reach,
@@ -42,7 +41,7 @@ impl At {
         let git = Git::find(host, &written).context("there is no `git` on the `PATH`")?;
         let docker = Docker::find(&config.docker, host, &written)?;
         if copy.engine != docker.address() {
-            Engine::at(&copy.engine, host.uid).check()?;
+            host.engine_at(&copy.engine).check()?;
         }
         let docker = docker.at(&copy.engine);
         Ok(Self { git, docker, repository, workspace, dir, copy })

@@ -53,6 +53,7 @@ pub(crate) fn run(launcher: &Launcher) -> anyhow::Result<u8> {
         options,
         host: demo_host(&launcher.host, &scratch.path().join("agent"), &repository),
         signals: launcher.signals.share(),
+        here: launcher.here.clone(),
     };
     if demo.options.dry_run.is_some() {
         bail!(report::Hinted::usage("`pi demo` has no dry run"));

@@ -47,6 +47,7 @@ pub(crate) fn run(launcher: &Launcher, provider: Option<&str>, limit: Duration) 
         options: launcher.options.clone(),
         host: without_keys(&launcher.host),
         signals: launcher.signals.share(),
+        here: launcher.here.clone(),
     };
     let program =
         Program { purpose: Purpose::Login, words: provider.map(str::to_owned).into_iter().collect() };

@@ -62,7 +62,11 @@ struct Everything<'a> {
 
 /// Lists the running sessions of this user on this machine, and the copies if all is asked for.
 pub(crate) fn run(launcher: &Launcher, all: bool, json: bool) -> anyhow::Result<u8> {
-    let (live, _) = record::all(&launcher.host)?;
+    let named = launcher.options.on.as_deref().map(|name| launcher.host.on(name)).transpose()?;
+    let (mut live, _) = record::all(&launcher.host)?;
+    if let Some(host) = &named {
+        live.retain(|session| session.record.engine == host.engine.address);
+    }
     let rows: Vec<Row<'_>> = live
         .iter()
         .map(|Live { record, .. }| Row {

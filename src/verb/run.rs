@@ -51,6 +51,9 @@ fn text(words: &[OsString]) -> anyhow::Result<Vec<String>> {
 }
 
 fn sandboxed(launcher: &Launcher, program: Program) -> anyhow::Result<u8> {
+    // The agent's own set-up is of this machine, whatever the settings say.
+    let is_on = program.purpose != Purpose::SetUp;
+    let launcher = &if is_on { launcher.on()? } else { launcher.on_named()? };
     if program.purpose == Purpose::Work && launcher.options.dry_run.is_none() {
         launcher.renew_before()?;
     }

@@ -158,7 +158,7 @@ impl Contents {
         let mut tar = Tar::new(out);
         for dir in ["", "/objects", "/objects/info", "/objects/pack", "/refs", "/refs/heads", "/info", "/pi"]
         {
-            tar.dir(&format!(".git{dir}"))?;
+            tar.dir(format!(".git{dir}"))?;
         }
         let head = match &self.standing.head {
             Head::Branch(name) => format!("ref: {name}\n"),

@@ -16,7 +16,7 @@ const BLOCK: usize = 512;
 const NAME: usize = 100;
 
 /// A stream that is being written.
-pub(super) struct Tar<'a> {
+pub(crate) struct Tar<'a> {
     out: &'a mut dyn Write,
 }
 
@@ -32,23 +32,24 @@ struct Header<'a> {
 }
 
 impl<'a> Tar<'a> {
-    pub(super) fn new(out: &'a mut dyn Write) -> Self {
+    pub(crate) fn new(out: &'a mut dyn Write) -> Self {
         Self { out }
     }
 
     /// Adds a directory.
-    pub(super) fn dir(&mut self, path: &str) -> io::Result<()> {
-        self.header(&Header { kind: b'5', mode: 0o755, ..Header::of(path.as_bytes()) })
+    pub(crate) fn dir(&mut self, path: impl AsRef<Path>) -> io::Result<()> {
+        let path = path.as_ref().as_os_str().as_bytes();
+        self.header(&Header { kind: b'5', mode: 0o755, ..Header::of(path) })
     }
 
     /// Adds a file with these bytes.
-    pub(super) fn text(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn text(&mut self, path: &str, bytes: &[u8]) -> io::Result<()> {
         self.header(&Header { size: bytes.len() as u64, ..Header::of(path.as_bytes()) })?;
         self.contents(bytes)
     }
 
     /// Adds what `name` in `dir` is now; what is neither a file nor a link has no contents. Says whether it was added.
-    pub(super) fn entry(&mut self, dir: &Dir, name: &OsStr, path: &Path) -> io::Result<bool> {
+    pub(crate) fn entry(&mut self, dir: &Dir, name: &OsStr, path: &Path) -> io::Result<bool> {
         let path = path.as_os_str().as_bytes();
         match dir.kind(name)? {
             Some(Kind::File) => self.file(&dir.file(name)?, path).map(|()| true),
@@ -75,7 +76,7 @@ impl<'a> Tar<'a> {
     }
 
     /// Ends the stream.
-    pub(super) fn end(self) -> io::Result<()> {
+    pub(crate) fn end(self) -> io::Result<()> {
         self.out.write_all(&[0; 2 * BLOCK])?;
         self.out.flush()
     }

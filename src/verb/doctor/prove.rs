@@ -91,7 +91,7 @@ fn prove(launcher: &Launcher, network: &'static str) -> anyhow::Result<usize> {
         allowed_domains: (network == "proxy").then_some(list),
         ..launcher.options.clone()
     };
-    let proof = Launcher { options, host, signals: launcher.signals.share() };
+    let proof = Launcher { options, host, signals: launcher.signals.share(), here: launcher.here.clone() };
     let code = report::quietly(|| proof.run(&proof.prepare(Program { purpose: Purpose::Proof, words })?))?;
     if code != 0 {
         bail!(Hinted::error(
