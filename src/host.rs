@@ -18,11 +18,11 @@ use std::{
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 
+use self::net::{addresses, filters_sources, routes};
 pub(crate) use self::{
     contexts::Tls,
     engine::{DEFAULT_ADDRESS, Engine, EngineKind, is_here},
 };
-use self::net::{addresses, filters_sources, routes};
 use crate::report::Hinted;
 
 /// The machine, the user and the process, read once.
@@ -112,11 +112,11 @@ impl Host {
     /// There is no such context.
     pub(crate) fn on(&self, context: &str) -> anyhow::Result<Self> {
         let engine = Engine::named(&self.env, &self.home, self.uid, context)?;
-        Ok(Self { engine, ..self.clone() }.as_its_engine_sees_it())
+        Ok(Self { engine, ..self.clone() }.seen_by_its_engine())
     }
 
     /// The same, as it is for sessions of an engine that may run on another machine.
-    pub(crate) fn as_its_engine_sees_it(mut self) -> Self {
+    pub(crate) fn seen_by_its_engine(mut self) -> Self {
         let Some(machine) = self.engine.machine() else { return self };
         // That machine has a way out of its own.
         self.env.retain(|name, _| {

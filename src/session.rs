@@ -189,6 +189,9 @@ fn live(
         })?;
         signals.check()?;
         let sidecar = Sidecar::start(docker, sidecar, &plan.agent.name, &claim.dir, told)?;
+        if plan.away.is_some() {
+            sidecar.beat();
+        }
         teardown.sidecar = Some(Arc::new(sidecar));
     }
     if let Some(model) = &plan.model {

@@ -108,7 +108,9 @@ impl Making<'_, '_> {
         let mut endpoints = endpoints(builtin, credential, &entry, self.env).map_err(NoRoute::Unserved)?;
         for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.base.is_loopback()) {
             endpoint.reach = self.loopback.ok_or_else(|| {
-                NoRoute::Failed("its server is on the loopback of this machine, and the engine is elsewhere".to_owned())
+                NoRoute::Failed(
+                    "its server is on the loopback of this machine, and the engine is elsewhere".to_owned(),
+                )
             })?;
         }
         let (shape, delivery) = shape(builtin, credential);

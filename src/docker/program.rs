@@ -400,6 +400,7 @@ mod tests {
         let shell = Docker {
             program: "/bin/sh".into(),
             path: "/usr/bin:/bin".into(),
+            certificates: BTreeMap::new(),
             address: String::new(),
             deadline: DEADLINE,
             draws: false,

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{engine::DEFAULT_ADDRESS, hex};
+use super::hex;
 use crate::report::Hinted;
 
 /// One engine's address, and how docker reaches it.
@@ -61,16 +61,14 @@ pub(super) fn current(settings: &Path) -> Option<String> {
     file.current_context.filter(|name| !name.is_empty() && name != DEFAULT)
 }
 
-const DEFAULT: &str = "default";
+/// Docker's own choice where nobody has made one.
+pub(super) const DEFAULT: &str = "default";
 
 /// The context of this name.
 ///
 /// # Errors
 /// There is none, or it cannot be read.
 pub(super) fn named(settings: &Path, name: &str) -> anyhow::Result<Context> {
-    if name == DEFAULT {
-        return Ok(Context { address: DEFAULT_ADDRESS.to_owned(), tls: Tls::None });
-    }
     let own = hex(&Sha256::digest(name));
     let path = settings.join("contexts/meta").join(&own).join("meta.json");
     let text = fs::read_to_string(&path).map_err(|error| {
@@ -156,7 +154,8 @@ mod tests {
         write(settings.path(), "plain", r#"{"Host":"tcp://192.0.2.1:2375"}"#, &[]);
         fs::write(settings.path().join("config.json"), r#"{"currentContext":"far"}"#).unwrap();
         let mut env = BTreeMap::from([("DOCKER_CONFIG".into(), settings.path().into())]);
-        let found = |env: &BTreeMap<OsString, OsString>| Engine::find(env, Path::new("/nowhere"), 1000).unwrap();
+        let found =
+            |env: &BTreeMap<OsString, OsString>| Engine::find(env, Path::new("/nowhere"), 1000).unwrap();
         assert_eq!(found(&env).address, "ssh://far");
         env.insert("DOCKER_CONTEXT".into(), "plain".into());
         assert!(found(&env).check().is_err());
@@ -170,7 +169,12 @@ mod tests {
         let settings = tempfile::tempdir().unwrap();
         let (safe, skips) = ("tcp://192.0.2.1:2376", "tcp://192.0.2.2:2376");
         write(settings.path(), "safe", &format!(r#"{{"Host":"{safe}","SkipTLSVerify":false}}"#), &["ca.pem"]);
-        write(settings.path(), "skips", &format!(r#"{{"Host":"{skips}","SkipTLSVerify":true}}"#), &["ca.pem"]);
+        write(
+            settings.path(),
+            "skips",
+            &format!(r#"{{"Host":"{skips}","SkipTLSVerify":true}}"#),
+            &["ca.pem"],
+        );
         let tls = |name: &str| named(settings.path(), name).unwrap().tls;
         assert!(matches!(tls("safe"), Tls::Verified(_)) && tls("skips") == Tls::Unverified);
         let env = BTreeMap::from([("DOCKER_CONFIG".into(), settings.path().into())]);

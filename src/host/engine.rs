@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use super::contexts::{self, Context, Tls};
+use super::contexts::{self, Context, DEFAULT, Tls};
 use crate::{files::mount_points, report::Hinted};
 
 /// An engine.
@@ -50,7 +50,7 @@ impl Engine {
                 let tls = contexts::tls_of_environment(env, home);
                 return Ok(Self::at(host, uid, &tls));
             }
-            (None, Some(context)) => Some(context.to_owned()),
+            (None, Some(context)) => Some(context.to_owned()).filter(|name| name != DEFAULT),
             (None, None) => contexts::current(&config),
         };
         match context {
@@ -69,7 +69,13 @@ impl Engine {
         uid: u32,
         name: &str,
     ) -> anyhow::Result<Self> {
-        let engine = Self::of(&contexts::named(&contexts::settings(env, home), name)?, uid);
+        let engine = if name == DEFAULT {
+            let address = env.get(OsStr::new("DOCKER_HOST")).and_then(|host| host.to_str());
+            let address = address.filter(|address| !address.is_empty()).unwrap_or(DEFAULT_ADDRESS);
+            Self::at(address, uid, &contexts::tls_of_environment(env, home))
+        } else {
+            Self::of(&contexts::named(&contexts::settings(env, home), name)?, uid)
+        };
         // Where only files do not fit, they need not.
         let unfit = engine.unfit.filter(|_| !engine.address.starts_with(SOCKET));
         Ok(Self { files: Files::Apart, unfit, ..engine })

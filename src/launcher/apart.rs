@@ -28,9 +28,14 @@ impl Launcher {
     fn at(&self, named: Option<String>) -> anyhow::Result<Self> {
         let host = match named {
             Some(name) => self.host.on(&name)?,
-            None => self.host.clone().as_its_engine_sees_it(),
+            None => self.host.clone().seen_by_its_engine(),
         };
-        Ok(Self { options: self.options.clone(), host, signals: self.signals.share(), here: self.here.clone() })
+        Ok(Self {
+            options: self.options.clone(),
+            host,
+            signals: self.signals.share(),
+            here: self.here.clone(),
+        })
     }
 
     /// The settings of a session on an engine that mounts nothing of this machine.
@@ -68,11 +73,16 @@ impl Launcher {
                 format!("`{name}` in the agent's environment is a key")
             });
             return Err(Hinted::error(
-                format!("{what} into the sandbox, and everybody who may use the engine at `{engine}` could read them"),
+                format!(
+                    "{what} into the sandbox, and everybody who may use the engine at `{engine}` could read them"
+                ),
                 "let the broker have them, `keys = \"broker\"`, or start without with `--no-keys`",
             ));
         }
-        if config.strict && config.network == crate::config::Network::Proxy && self.host.engine.socket().is_none() {
+        if config.strict
+            && config.network == crate::config::Network::Proxy
+            && self.host.engine.socket().is_none()
+        {
             return Err(Hinted::error(
                 "`strict` is set, and nothing is known of the kernel of another machine",
                 "leave out `--on`, or set `strict = false`",

@@ -108,7 +108,11 @@ fn sent(inputs: &Inputs<'_>) -> Vec<Sent> {
     let mut all: Vec<Sent> = match &choices.laid {
         Some(laid) => laid
             .iter()
-            .map(|laid| Sent { source: laid.source.clone(), target: laid.target.clone(), access: laid.access })
+            .map(|laid| Sent {
+                source: laid.source.clone(),
+                target: laid.target.clone(),
+                access: laid.access,
+            })
             .collect(),
         None => planned(inputs)
             .into_iter()

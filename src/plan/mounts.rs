@@ -190,7 +190,9 @@ pub(super) fn expected_apart(mounts: &[Mount], runtime: Option<&str>) -> Option<
     let expected = mounts.iter().map(|mount| {
         let target = escaped(&mount.target);
         match &mount.source {
-            Source::Volume { .. } | Source::Memory { .. } if runtime.is_some() => Some(format!("-:-:{target}")),
+            Source::Volume { .. } | Source::Memory { .. } if runtime.is_some() => {
+                Some(format!("-:-:{target}"))
+            }
             Source::Volume { name, .. } => Some(format!("volume:{name}:{target}")),
             Source::Memory { .. } => Some(format!("memory:-:{target}")),
             Source::Bind(_) => None,

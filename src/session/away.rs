@@ -152,7 +152,8 @@ pub(super) fn fetch(docker: &Docker, host: &Host, dir: &Path) -> anyhow::Result<
         }
     }
     remove(&docker, &note.carried.id)?;
-    fs::remove_file(dir.join(NOTE)).with_context(|| format!("could not remove `{}`", dir.join(NOTE).display()))
+    fs::remove_file(dir.join(NOTE))
+        .with_context(|| format!("could not remove `{}`", dir.join(NOTE).display()))
 }
 
 /// Removes the volume of a session.
@@ -226,8 +227,9 @@ fn keep(stream: fs::File, note: &Note) -> anyhow::Result<()> {
             continue;
         }
         let path = entry.path()?.into_owned();
-        let Some((dir, name)) = destination(&path, &note.places, owner)
-            .with_context(|| format!("could not write what came as `{}`", report::one_line(&path.to_string_lossy())))?
+        let Some((dir, name)) = destination(&path, &note.places, owner).with_context(|| {
+            format!("could not write what came as `{}`", report::one_line(&path.to_string_lossy()))
+        })?
         else {
             continue;
         };
@@ -369,6 +371,8 @@ impl Sending<'_> {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use tar::EntryType::{Link, Regular, Symlink};
+
     use super::*;
 
     fn places(base: &Path) -> Vec<Place> {
@@ -377,7 +381,10 @@ mod tests {
             here: base.join(here),
             is_directory,
         };
-        vec![place("settings.json", "agent/settings.json", false), place("sessions/--r--", "live/--r--", true)]
+        vec![
+            place("settings.json", "agent/settings.json", false),
+            place("sessions/--r--", "live/--r--", true),
+        ]
     }
 
     #[test]
@@ -396,7 +403,8 @@ mod tests {
         }
         for path in [
             "", ".", "/settings.json", "../settings.json", "settings.json/x", "sessions/--r--", "auth.json",
-            "sessions/--r--/../x", "sessions/--other--/x", "extensions/x.js", "sessions/--r--/1/2/3/4/5/6/7/8/9",
+            "sessions/--r--/../x", "sessions/--other--/x", "extensions/x.js",
+            "sessions/--r--/1/2/3/4/5/6/7/8/9",
         ] {
             assert!(found(path).unwrap().is_none(), "{path}");
         }
@@ -425,7 +433,6 @@ mod tests {
             let body: &[u8] = if link.is_empty() { b"new" } else { b"" };
             builder.append(&header, body).unwrap();
         };
-        use tar::EntryType::{Link, Regular, Symlink};
         add("./sessions/--r--/evil", Symlink, "/etc");
         add("./sessions/--r--/evil/passwd", Regular, "");
         add("./sessions/--r--/hard", Link, "/etc/passwd");
@@ -478,8 +485,11 @@ mod tests {
         ];
         write(&all, &mut stream).unwrap();
         let mut archive = tar::Archive::new(stream.as_slice());
-        let names: Vec<String> =
-            archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string()).collect();
+        let names: Vec<String> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+            .collect();
         assert_eq!(
             names,
             [

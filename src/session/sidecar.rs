@@ -34,6 +34,9 @@ use crate::{
 /// How long the sidecar may take to try new rules.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How often a sidecar hears that its launcher is there, where the line to it can be cut. Without that it ends after a minute.
+const BEAT: Duration = Duration::from_secs(15);
+
 /// How long it may take to end.
 const END: Duration = Duration::from_secs(5);
 
@@ -92,6 +95,16 @@ impl Sidecar {
         });
         let reader = Mutex::new(Some(reader));
         Ok(Self { child, reader, link, dir: dir.to_owned(), restricts })
+    }
+
+    /// Lets the sidecar hear from now on that the launcher is there: it ends when it hears nothing.
+    pub(super) fn beat(&self) {
+        let link = self.link.clone();
+        thread::spawn(move || {
+            while link.says(b"alive\n") {
+                thread::sleep(BEAT);
+            }
+        });
     }
 
     /// Gives the sidecar new rules and waits until they are in effect. Several callers take turns; one that comes before
@@ -206,7 +219,7 @@ enum Ending {
 impl Link {
     fn open(stdin: ChildStdin, first_words: Vec<u8>, log: ProxyLog) -> Self {
         // A sidecar that reads nothing keeps this thread waiting, and nobody else.
-        let (words, rest) = sync_channel(1);
+        let (words, rest) = sync_channel(4);
         thread::spawn(move || write(stdin, &first_words, &rest));
         Self {
             words: Mutex::new(Some(words)),
@@ -218,6 +231,13 @@ impl Link {
             answers: Mutex::default(),
             log: Mutex::new(log),
         }
+    }
+
+    /// Says something that has no answer, unless the sidecar reads nothing now. Returns whether it is there.
+    fn says(&self, bytes: &[u8]) -> bool {
+        let words = lock(&self.words);
+        words.iter().for_each(|words| drop(words.try_send(bytes.to_vec())));
+        words.is_some()
     }
 
     fn change(&self, rendered: &Rendered) -> anyhow::Result<()> {

@@ -1,6 +1,7 @@
 //! Every test that runs `pi` as a program. `engine`, `git`, `network`, `storm` and a part of `login` need a real engine, which `tests/setup` makes
 //! ready; in the others docker is a script.
 
+mod apart;
 mod attacks;
 mod cli;
 mod copies;

@@ -166,6 +166,11 @@ impl World {
             .env("TMPDIR", self.root.join("tmp"))
             .env("TERM", "xterm-256color")
             .env("PATH", path);
+        // The contexts of `tests/on`.
+        let call = match std::env::var_os("PI_TEST_DOCKER_CONFIG") {
+            Some(settings) => call.env("DOCKER_CONFIG", settings),
+            None => call,
+        };
         match (&self.engine, std::env::var_os("DOCKER_HOST")) {
             (Engine::Fake(fake), _) => call
                 .env("XDG_CONFIG_HOME", self.root.join("config"))

@@ -54,26 +54,55 @@ fn what_docker_says_becomes_a_sentence_and_the_next_step() {
 }
 
 #[test]
-fn an_engine_on_another_machine_is_refused() {
+fn an_engine_that_anybody_on_the_way_could_take_over_is_refused() {
     let world = World::fake();
-    let why = |address: &str| {
-        format!("the engine at `{address}` may run on another machine, and mount its paths instead of yours")
+    let context = |name: &str, endpoint: &str| {
+        // `printf far | sha256sum`, as docker names a context's directory.
+        let sum =
+            Command::new("sh").arg("-c").arg(format!("printf {name} | sha256sum | cut -d' ' -f1")).output();
+        let sum = String::from_utf8(sum.unwrap().stdout).unwrap();
+        let meta = world.home().join(".docker/contexts/meta").join(sum.trim()).join("meta.json");
+        write(meta, format!(r#"{{"Name":"{name}","Endpoints":{{"docker":{endpoint}}}}}"#));
     };
-    let next = "unset `DOCKER_HOST`, or choose a local engine with `docker context use default`";
-    for address in ["ssh://me@box", "tcp://10.0.0.1:2375"] {
-        failure(&world.pi(&["-p", "x"]).env("DOCKER_HOST", address).run(), &why(address), next);
+    let why = "the engine at `tcp://10.0.0.1:2375` is reached without TLS: whoever is on the way could read everything and be \
+               root on its machine";
+    let next = "docs.docker.com/engine/security/protect-access shows how to use TLS or ssh; then make a context of it with \
+                `docker context create`";
+    failure(&world.pi(&["-p", "x"]).env("DOCKER_HOST", "tcp://10.0.0.1:2375").run(), why, next);
+    context("plain", r#"{"Host":"tcp://10.0.0.1:2375"}"#);
+    failure(&world.run_pi(&["--on", "plain", "-p", "x"]), why, next);
+    let chosen = world.pi(&["-p", "x"]).env_remove("DOCKER_HOST").env("DOCKER_CONTEXT", "plain").run();
+    failure(&chosen, why, next);
+    world.configure("on = \"plain\"\n");
+    failure(&world.run_pi(&["-p", "x"]), why, next);
+    // What is done without an engine is done all the same.
+    world.run_pi(&["ps"]).has_code(0);
+    world.configure("");
+    context("skips", r#"{"Host":"tcp://10.0.0.1:2376","SkipTLSVerify":true}"#);
+    let skips = world.run_pi(&["--on", "skips", "-p", "x"]);
+    skips.says(125, "is reached without a look at its certificate");
+    world.run_pi(&["--on", "nowhere", "-p", "x"]).says(125, "could not read docker's context `nowhere`");
+    assert_eq!(world.docker().kinds(), [""; 0]);
+}
+
+#[test]
+fn what_would_be_mounted_or_readable_on_another_engine_is_refused() {
+    let world = World::fake();
+    let refused = |options: &[&str], code: i32, why: &str| {
+        let words = [&["--on", "default"], options, &["-p", "x"]].concat();
+        world.pi(&words).env("OPENAI_API_KEY", "sk-0123456789abcdef0123").run().says(code, why);
+    };
+    refused(&["--mount", "/etc/hosts"], 2, "`--mount` has no effect with `--on`");
+    refused(&["--publish", "8080"], 2, "`--publish` does not work with `--on` yet");
+    refused(&["--env", "OPENAI_API_KEY"], 125, "`OPENAI_API_KEY` in the agent's environment is a key");
+    for keys in ["\"env\"", "{ openai = \"env\" }"] {
+        world.configure(&format!("keys = {keys}\n"));
+        refused(&[], 125, "everybody who may use the engine");
     }
-    // `printf far | sha256sum`, as docker names a context's directory.
-    let sum = Command::new("sh").arg("-c").arg("printf far | sha256sum | cut -d' ' -f1").output().unwrap();
-    let sum = String::from_utf8(sum.stdout).unwrap();
-    let meta = world.home().join(".docker/contexts/meta").join(sum.trim()).join("meta.json");
-    write(&meta, r#"{"Name":"far","Endpoints":{"docker":{"Host":"ssh://far"}}}"#);
-    failure(
-        &world.pi(&["-p", "x"]).env_remove("DOCKER_HOST").env("DOCKER_CONTEXT", "far").run(),
-        &why("ssh://far"),
-        next,
-    );
-    write(world.home().join(".docker/config.json"), r#"{"currentContext":"far"}"#);
-    failure(&world.pi(&["-p", "x"]).env_remove("DOCKER_HOST").run(), &why("ssh://far"), next);
+    world.configure("");
+    for words in [&["--on", "default", "install", "npm:x"][..], &["--on", "default", "demo"]] {
+        let refused = world.run_pi(words);
+        assert!(refused.code == Some(2) || refused.code == Some(125), "{refused:?}");
+    }
     assert_eq!(world.docker().kinds(), [""; 0]);
 }

@@ -64,7 +64,7 @@ pub(crate) fn write(path: impl AsRef<Path>, content: impl AsRef<[u8]>) {
 
 /// Held while a program is written, and shared while one is started: a child keeps all files of this process open until
 /// it runs its own program, and a file that anybody has open for writing cannot be run.
-pub(super) static PROGRAMS: RwLock<()> = RwLock::new(());
+pub(crate) static PROGRAMS: RwLock<()> = RwLock::new(());
 
 /// Writes a file that can be run.
 pub(crate) fn write_program(path: &Path, content: impl AsRef<[u8]>) {

@@ -76,6 +76,14 @@ impl World {
         fs::remove_file(self.images()).unwrap();
     }
 
+    /// Tells `pi` that another engine has the same images as this one.
+    pub(crate) fn knows_on(&self, from: &str, to: &str) {
+        let mut known: Value = serde_json::from_slice(&fs::read(self.images()).unwrap()).unwrap();
+        let same = known[from].clone();
+        merge(&mut known, json!({ to: same }));
+        write(self.images(), known.to_string());
+    }
+
     /// Where `pi` remembers its images; only this machine's own name is not known before it has run.
     fn images(&self) -> PathBuf {
         self.state().join("images.json")

@@ -1,0 +1,48 @@
+//! What is killed, and that nothing of the agent's work is lost by it.
+
+use std::process::Stdio;
+
+use rustix::process::Signal;
+
+use super::{Apart, read};
+use crate::world::wait::{until, until_true};
+
+const SCRIPT: &str = "git commit --quiet --allow-empty --message committed; echo uncommitted >>a; \
+                      echo new >\"$(echo ~/.pi/agent/sessions/*)/new.jsonl\"; echo done; cat >/dev/null";
+
+#[test]
+fn a_killed_launcher_loses_neither_work_nor_transcripts_of_another_engine() {
+    let apart = Apart::new();
+    let world = &apart.world;
+    let repo = world.repo();
+    let transcripts = world
+        .agent_dir()
+        .join("sessions")
+        .join(format!("-{}--", repo.display().to_string().replace('/', "-")));
+    for with_watcher in [false, true] {
+        let running = apart.shell(&[], SCRIPT).stdin(Stdio::piped()).start();
+        until_true("the agent's work", || running.out().contains("done"));
+        if with_watcher {
+            for watcher in world.watchers() {
+                rustix::process::kill_process(watcher, Signal::KILL).unwrap();
+            }
+        }
+        running.signal_group(Signal::KILL);
+        running.wait();
+        if with_watcher {
+            // What is left is found by anything that looks for it.
+            assert!(apart.left().len() >= 2, "{:?}", apart.left());
+            world.run_pi(&["clean"]).has_code(0);
+        }
+        until("the end of the session", || {
+            let left = (world.sessions(), world.watchers().len());
+            if left.0.is_empty() && left.1 == 0 { Ok(()) } else { Err(format!("{left:?}")) }
+        });
+        assert_eq!(read(transcripts.join("new.jsonl")), "new\n");
+        std::fs::remove_file(transcripts.join("new.jsonl")).unwrap();
+        world.run_pi(&["diff"]).has_code(0);
+        let log = world.git(repo, &["log", "--format=%s", "pi/copy"]);
+        assert!(log.starts_with("wip\ncommitted\n"), "{log}");
+    }
+    apart.end();
+}
