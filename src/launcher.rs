@@ -4,7 +4,7 @@ mod apart;
 mod build;
 pub(crate) mod cloning;
 mod git;
-mod inspect;
+pub(crate) mod inspect;
 pub(crate) mod place;
 mod renew;
 mod usable;
