@@ -107,8 +107,9 @@ pub(crate) struct Options {
     ///
     /// Nothing of this machine is mounted there: what the session needs goes over docker's API, and its work comes back the
     /// same way. The engine is reached by ssh, by TCP with TLS, or at a socket of this machine. `docker context ls` lists the
-    /// contexts. Config key: `on`.
-    #[arg(long, value_name = "CONTEXT", value_parser = NonEmptyStringValueParser::new())]
+    /// contexts. Of several, separated by commas, the one is taken that has most memory and processors left, if its containers
+    /// use all that they may; or the one that has the copy. Config key: `on`.
+    #[arg(long, value_name = "CONTEXT[,CONTEXT]", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) on: Option<String>,
     /// Mount a file or directory of the host (can be repeated)
     ///

@@ -182,6 +182,13 @@ pub(crate) struct Limits {
     pub(crate) pids: Option<u32>,
 }
 
+impl Limits {
+    /// How much memory and how many processors a session with these limits can take.
+    pub(crate) fn needed(&self) -> (u64, f64) {
+        (self.memory.as_deref().map_or(4 << 30, value::bytes), self.cpus.unwrap_or(2.0))
+    }
+}
+
 /// A mount that the user asked for, unchecked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MountSpec {

@@ -22,7 +22,7 @@ use serde::{Serialize, Serializer};
 use crate::{plan::Streams, record::SessionId, report::quote, secret::Secret};
 
 pub(crate) use self::{
-    about::About,
+    about::{About, Free},
     failure::{build_failure, known_refusal},
     outcome::{Created, Ended, Shown},
     program::Docker,

@@ -89,9 +89,82 @@ impl Docker {
     }
 }
 
+/// What an engine has left for one more session, if its containers use all that they may.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Free {
+    pub(crate) memory: u64,
+    pub(crate) cpus: f64,
+}
+
+/// What a container without limits counts for.
+const UNLIMITED: (u64, f64) = (1 << 30, 1.0);
+
+impl Free {
+    /// How many sessions with these limits fit in; for comparing engines.
+    pub(crate) fn sessions(self, memory: u64, cpus: f64) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 bytes")]
+        let by_memory = self.memory as f64 / memory.max(1) as f64;
+        by_memory.min(self.cpus / cpus.max(0.01))
+    }
+
+    /// What is left when containers with these limits, a line of bytes and billionths of a processor each, use them.
+    fn beside(about: &About, containers: &str) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 processors")]
+        let mut free = Self { memory: about.mem_total, cpus: about.cpus as f64 };
+        for line in containers.lines() {
+            let mut fields = line.split_whitespace().map(|field| field.parse::<u64>().unwrap_or_default());
+            let mut limit = || fields.next().filter(|limit| *limit > 0);
+            free.memory = free.memory.saturating_sub(limit().unwrap_or(UNLIMITED.0));
+            #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 processors")]
+            let cpus = limit().map_or(UNLIMITED.1, |billionths| billionths as f64 / 1e9);
+            free.cpus -= cpus;
+        }
+        free
+    }
+}
+
+impl Docker {
+    /// Asks the engine what it has left.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub(crate) fn free(&self) -> anyhow::Result<Free> {
+        let about = self.about()?;
+        let ids = self.run(&Cmd::new("list the engine's containers", &["ps", "--quiet"]))?;
+        if ids.is_empty() {
+            return Ok(Free::beside(&about, ""));
+        }
+        let format = "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}";
+        let mut look = Cmd::new("look at the engine's containers", &["inspect", "--format", format]);
+        for id in ids.lines() {
+            look = look.arg(id);
+        }
+        match self.try_run(&look) {
+            Ok(limits) => Ok(Free::beside(&about, &limits)),
+            // One has just ended.
+            Err(failure) if failure.is_missing() => {
+                Ok(Free::beside(&about, &"0 0\n".repeat(ids.lines().count())))
+            }
+            Err(failure) => Err(failure.explain(&look.purpose)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_containers_may_use_is_taken() {
+        let about = About { mem_total: 8 << 30, cpus: 4, ..About::default() };
+        let free = Free::beside(&about, "4294967296 2000000000\n0 0\n");
+        assert_eq!(free, Free { memory: 3 << 30, cpus: 1.0 });
+        assert!(Free::beside(&about, "").sessions(4 << 30, 2.0) > free.sessions(4 << 30, 2.0));
+        assert!(
+            Free::beside(&about, "").sessions(4 << 30, 2.0)
+                < Free { memory: 9 << 30, cpus: 8.0 }.sessions(4 << 30, 2.0)
+        );
+    }
 
     #[test]
     fn what_an_engine_cannot_limit_is_named() {

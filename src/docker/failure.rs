@@ -41,6 +41,7 @@ impl Failure {
         matches!(self, Self::NotStarted(_))
             || said.contains("Cannot connect to the Docker daemon")
             || said.contains("permission denied while trying to connect")
+            || says_unreached(&said.to_ascii_lowercase())
     }
 
     /// Docker's message; empty if there is none.
@@ -122,6 +123,12 @@ fn hint(said: &str) -> Option<(&'static str, &'static str)> {
              over this machine), or use a rootless engine",
         ));
     }
+    if says_unreached(&said) {
+        return Some((
+            "",
+            "`docker context ls` lists the engines; see `docker --context NAME version`, and ssh or the certificates",
+        ));
+    }
     if has("cannot connect to the docker daemon")
         || has("is the docker daemon running")
         || has("connection refused")
@@ -162,6 +169,15 @@ fn hint(said: &str) -> Option<(&'static str, &'static str)> {
         return Some(("", "install docker 20.10 or newer"));
     }
     None
+}
+
+/// Whether docker says, in small letters, that the line to an engine elsewhere did not come about.
+fn says_unreached(said: &str) -> bool {
+    let whys = [
+        "stderr=ssh:", "dial tcp", "x509", "tls:", "stderr=host key verification",
+        "permission denied (publickey",
+    ];
+    said.contains("error during connect") && whys.iter().any(|why| said.contains(why))
 }
 
 /// The port of 127.0.0.1 that docker could not publish because another program has it.

@@ -1,12 +1,22 @@
 //! Sessions on engines that mount nothing of this machine: which engine that is, and what such a session cannot have.
 
+use std::{thread, time::Duration};
+
 use super::{Launcher, Prepared};
 use crate::{
     agent,
-    config::{COPY, Config, Keys, OpenUrls},
+    config::{COPY, Config, Keys, Network, OpenUrls},
+    copies,
+    docker::{Docker, Free},
+    host::Host,
     purpose::Purpose,
     report::{self, Hinted},
+    workspace::Workspace,
+    written::Written,
 };
+
+/// How long one of several engines may take to say what it has left.
+const ANSWER: Duration = Duration::from_secs(20);
 
 impl Launcher {
     /// The same, on the engine that `--on` names, or else the settings.
@@ -27,6 +37,7 @@ impl Launcher {
 
     fn at(&self, named: Option<String>) -> anyhow::Result<Self> {
         let host = match named {
+            Some(names) if names.contains(',') => self.freest(&names)?,
             Some(name) => self.host.on(&name)?,
             None => self.host.clone().seen_by_its_engine(),
         };
@@ -36,6 +47,41 @@ impl Launcher {
             signals: self.signals.share(),
             here: self.here.clone(),
         })
+    }
+
+    /// The machine with the engine, of several, that has most left for a session; or that has the session's copy already.
+    fn freest(&self, names: &str) -> anyhow::Result<Host> {
+        let config = self.config()?;
+        let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let hosts = names.map(|name| Ok((name, self.host.on(name)?))).collect::<anyhow::Result<Vec<_>>>()?;
+        let root = Workspace::find(&self.host).ok().map(|workspace| workspace.root);
+        let copy = config.clone.as_deref().unwrap_or(COPY);
+        let copy = root.and_then(|root| copies::find(&self.host, &root, Some(copy)).ok());
+        if let Some((_, host)) =
+            copy.and_then(|(_, copy)| hosts.iter().find(|(_, host)| host.engine.address == copy.engine))
+        {
+            return Ok(host.clone());
+        }
+        let free = |host: &Host| {
+            let docker = Docker::find(&config.docker, host, &Written::load(host).and_around(host))?;
+            docker.within(ANSWER).free()
+        };
+        let answers: Vec<anyhow::Result<Free>> = thread::scope(|scope| {
+            let asked: Vec<_> = hosts.iter().map(|(_, host)| scope.spawn(|| free(host))).collect();
+            asked.into_iter().map(|asked| asked.join().expect("asking does not panic")).collect()
+        });
+        let (memory, cpus) = config.limits.needed();
+        let mut best: Option<(f64, &str, &Host)> = None;
+        for ((name, host), answer) in hosts.iter().zip(answers) {
+            match answer.map(|free| free.sessions(memory, cpus)) {
+                Ok(room) if best.is_none_or(|(most, ..)| room > most) => best = Some((room, name, host)),
+                Ok(_) => {}
+                Err(error) => report::warn(format_args!("`{name}` is left out: {error:#}")),
+            }
+        }
+        let Some((_, name, host)) = best else { anyhow::bail!("none of these engines answers") };
+        report::note(format_args!("the session is on `{name}`, which has most left"));
+        Ok(host.clone())
     }
 
     /// The settings of a session on an engine that mounts nothing of this machine.
@@ -79,10 +125,7 @@ impl Launcher {
                 "let the broker have them, `keys = \"broker\"`, or start without with `--no-keys`",
             ));
         }
-        if config.strict
-            && config.network == crate::config::Network::Proxy
-            && self.host.engine.socket().is_none()
-        {
+        if config.strict && config.network == Network::Proxy && self.host.engine.socket().is_none() {
             return Err(Hinted::error(
                 "`strict` is set, and nothing is known of the kernel of another machine",
                 "leave out `--on`, or set `strict = false`",

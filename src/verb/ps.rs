@@ -90,7 +90,7 @@ pub(crate) fn run(launcher: &Launcher, all: bool, json: bool) -> anyhow::Result<
     if rows.is_empty() {
         report::note("no session is running");
     } else {
-        report::data(sessions_table(&rows, now))?;
+        report::data(sessions_table(&rows, now, &launcher.here.engine.address))?;
     }
     if all && copies.is_empty() {
         report::note("there is no copy");
@@ -158,12 +158,18 @@ fn size(kib: u64) -> String {
     }
 }
 
-fn sessions_table(rows: &[Row<'_>], now: u64) -> String {
+/// `usual` is the engine that goes without saying.
+fn sessions_table(rows: &[Row<'_>], now: u64, usual: &str) -> String {
     let mut table = format!("{:<20} {:<16} {:<8} {:>8}  {}\n", "NAME", "ID", "NETWORK", "AGE", "REPOSITORY");
     for row in rows {
+        let at = if row.engine == usual {
+            String::new()
+        } else {
+            format!("  on {}", report::one_line(row.engine))
+        };
         let _ = writeln!(
             table,
-            "{:<20} {:<16} {:<8} {:>8}  {}",
+            "{:<20} {:<16} {:<8} {:>8}  {}{at}",
             row.name,
             row.id,
             row.network,

@@ -208,7 +208,7 @@ fn on_another_engine_a_key_is_with_the_broker_and_nowhere_else_and_the_walls_sta
     let world = &apart.world;
     let script = "curl -sS --max-time 20 -o /dev/null -w '%{http_code}\\n' http://refused.test/; \
                   curl -sS --max-time 5 http://1.1.1.1/ --noproxy '*' 2>&1 | grep -c 'onnect'; \
-                  env | grep -c 0123456789abcdef; grep -rc 0123456789abcdef ~/.pi | grep -v ':0' | wc -l; cat >/dev/null";
+                  env | grep -c 9abc''defg; grep -rc 9abc''defg ~/.pi | grep -v ':0' | wc -l; cat >/dev/null";
     let running = apart
         .shell(&["--allow", "allowed.test", "--env", "MARK=seen-0123456789"], script)
         .env("OPENAI_API_KEY", KEY)
@@ -227,10 +227,10 @@ fn on_another_engine_a_key_is_with_the_broker_and_nowhere_else_and_the_walls_sta
     }
     // A variable that the agent has shows that a key would have been found.
     assert!(told.contains("seen-0123456789") && told.contains("PI_BOX_BROKER"));
-    assert!(!told.contains(KEY) && !told.contains("0123456789abcdef"), "{told}");
+    assert!(!told.contains(KEY) && !told.contains("9abcdefg"), "{told}");
     let sidecar = ["ps", "--quiet", "--filter", &apart.label(), "--filter", "label=pi.role=proxy"];
     let sidecar = apart.docker(&sidecar);
-    let kept = "cat /proc/1/environ /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c 0123456789abcdef; \
+    let kept = "cat /proc/1/environ /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c 9abc''defg; \
                 grep ' /tmp ' /proc/mounts";
     let kept = apart.docker(&["exec", &sidecar, "sh", "-c", kept]);
     assert!(kept.starts_with("0\ntmpfs "), "{kept}");
@@ -242,7 +242,10 @@ fn on_another_engine_a_key_is_with_the_broker_and_nowhere_else_and_the_walls_sta
     let done = running.release();
     is(&done, "403\n1\n0\n0\n");
     // Nothing of it is in what stays.
-    let offline = apart.shell(&["--no-network"], "grep -rc 0123456789abcdef . | grep -v ':0$' | wc -l; cat /sys/class/net/*/flags | wc -l; cat >/dev/null");
+    let offline = apart.shell(
+        &["--no-network"],
+        "grep -rc 9abc''defg . | grep -v ':0$' | wc -l; cat /sys/class/net/*/flags | wc -l; cat >/dev/null",
+    );
     let running = offline.env("OPENAI_API_KEY", KEY).stdin(Stdio::piped()).start();
     apart.agent();
     world.run_pi(&["stop", "--all"]).has_code(0);
