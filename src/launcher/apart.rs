@@ -35,9 +35,9 @@ impl Launcher {
         self.at(self.options.on.clone())
     }
 
-    fn at(&self, named: Option<String>) -> anyhow::Result<Self> {
-        let host = match named {
-            Some(names) if names.contains(',') => self.freest(&names)?,
+    fn at(&self, context: Option<String>) -> anyhow::Result<Self> {
+        let host = match context {
+            Some(several) if several.contains(',') => self.freest(&several)?,
             Some(name) => self.host.on(&name)?,
             None => self.host.clone().seen_by_its_engine(),
         };
@@ -74,7 +74,7 @@ impl Launcher {
         let mut best: Option<(f64, &str, &Host)> = None;
         for ((name, host), answer) in hosts.iter().zip(answers) {
             match answer.map(|free| free.sessions(memory, cpus)) {
-                Ok(room) if best.is_none_or(|(most, ..)| room > most) => best = Some((room, name, host)),
+                Ok(fit) if best.is_none_or(|(most, ..)| fit > most) => best = Some((fit, name, host)),
                 Ok(_) => {}
                 Err(error) => report::warn(format_args!("`{name}` is left out: {error:#}")),
             }
