@@ -19,6 +19,7 @@ use self::cloning::Cloning;
 use crate::{
     agent,
     agent_dir::{laid::Place, login::store, notice::Notice, take_back::untold},
+    broker::Broker,
     cli::Options,
     config::{Access, COPY, Config, Network, WipeAuth},
     docker::Docker,

@@ -360,10 +360,10 @@ fn through_a_companys_proxy_each_server_has_a_socket_of_its_own() {
     assert_eq!(
         servers,
         [
+            at(sockets[2]),
             at(sockets[0]),
             "0.0.0.0:443".into(),
             "0.0.0.0:80".into(),
-            at(sockets[2]),
             at(sockets[3]),
             at(sockets[1])
         ]

@@ -1,6 +1,7 @@
 //! A machine that gets out by a proxy only.
 
 use std::{
+    fs,
     io::{self, Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{Arc, Mutex},
@@ -68,10 +69,12 @@ fn tunnel(mut client: TcpStream, asked: &Mutex<Vec<String>>) -> io::Result<()> {
 fn a_machine_behind_a_proxy_has_its_broker_go_through_it_with_tls_to_the_provider_itself() {
     let (world, provider) = (World::with_model(), provider());
     world.prepare(myself(), &["--allow", "any.test"]);
-    // Without the proxy nobody knows where the provider is.
-    world.configure("dns = [\"192.0.2.53\"]");
+    world.configure(&format!("dns = [\"{}\"]", provider.address));
     write(world.root().join("ca.pem"), &provider.authority);
     models(&world, "$CORP_KEY");
+    // Without the proxy nobody knows where the provider is.
+    let file = world.agent_dir().join("models.json");
+    write(&file, fs::read_to_string(&file).unwrap().replace("llm.test", "behind.example"));
     let company = Company::start();
     let key = format!("{KEY}-behind-a-proxy");
     let address = |login: &str| format!("http://{login}@127.0.0.1:{}", company.port);
@@ -81,7 +84,7 @@ fn a_machine_behind_a_proxy_has_its_broker_go_through_it_with_tls_to_the_provide
             .env("HTTPS_PROXY", proxy)
             .run()
     };
-    write(world.root().join("list"), "llm.test\n");
+    write(world.root().join("list"), "behind.example\n");
     let list = format!("--allowed-domains={}", world.root().join("list").display());
     let prompt = "run: echo it ran; env; cat ~/.pi/agent/*.json";
     for options in [&[][..], &[list.as_str()], &["--no-network"]] {
@@ -93,30 +96,40 @@ fn a_machine_behind_a_proxy_has_its_broker_go_through_it_with_tls_to_the_provide
         assert_eq!(provider.requests(&key).len(), before + 2, "{options:?}");
         let asked = company.asked();
         assert!(
-            !asked.is_empty() && asked.iter().all(|line| line == "CONNECT llm.test:443 HTTP/1.1"),
+            !asked.is_empty() && asked.iter().all(|line| line == "CONNECT behind.example:443 HTTP/1.1"),
             "{asked:?}"
         );
     }
+    // One request, since the agent would try again and again.
+    let ask = |proxy: &str, direct: &str| {
+        let script = "models=~/.pi/agent/models.json; curl --noproxy '*' -sS -d '{}' \
+            -H \"authorization: Bearer $(jq -r .providers.corp.apiKey $models)\" \
+            $(jq -r .providers.corp.baseUrl $models)/chat/completions";
+        let outcome = pi(&world, &["shell", "--", "sh", "-c", script])
+            .env("CORP_KEY", &key)
+            .env("HTTPS_PROXY", proxy)
+            .env("NO_PROXY", direct)
+            .run();
+        assert!(outcome.code == Some(0) && !outcome.out.contains(&key), "{outcome:?}");
+        outcome
+    };
     // With a wrong login the user hears what the proxy says.
-    let refused = through(&[], &address("someone:else"), prompt);
-    let said = "pi: warning: the proxy in `HTTPS_PROXY` does not lead to llm.test:443: it answered `HTTP/1.1 407 Proxy \
+    let refused = ask(&address("someone:else"), "");
+    let said = "pi: warning: the proxy in `HTTPS_PROXY` does not lead to behind.example:443: it answered `HTTP/1.1 407 Proxy \
                 Authentication Required`\n";
-    assert!(refused.code == Some(1) && refused.err.matches(said).count() == 1, "{refused:?}");
-    assert!(refused.err.contains("the provider could not be reached"), "{refused:?}");
+    assert!(refused.err == said && refused.out.contains("could not be reached"), "{refused:?}");
     company.asked();
     // One of a kind that cannot be used is named, and the keys stay outside.
-    let other = through(&[], "socks5://127.0.0.1:1080", prompt);
+    let other = ask("socks5://127.0.0.1:1080", "");
     assert!(
         other.err.contains("the broker asks providers directly, since it cannot use the proxy"),
         "{other:?}"
     );
-    assert!(!other.out.contains(&key) && company.asked().is_empty(), "{other:?}");
     // What `NO_PROXY` names is asked directly: here, in vain.
-    let near = pi(&world, &["-p", "--model", "corp/echo", "hello"])
-        .env("HTTPS_PROXY", address("someone:secret"))
-        .env("NO_PROXY", "localhost,.test")
-        .run();
-    assert!(near.code == Some(1) && company.asked().is_empty(), "{near:?}");
-    assert!(near.err.contains("cannot be resolved"), "{near:?}");
+    for direct in ["localhost,.example", "*"] {
+        let near = ask(&address("someone:secret"), direct);
+        assert!(near.out.contains("cannot be resolved"), "{near:?}");
+    }
+    assert!(company.asked().is_empty());
     world.assert_nothing_left();
 }
