@@ -84,25 +84,29 @@ fn a_turn_with_a_tool_goes_through_the_broker_whatever_the_network() {
 
 #[test]
 fn an_agent_that_means_ill_finds_no_key() {
-    let (world, _) = world("");
+    let (world, provider) = world("");
+    let key = &format!("{KEY}-of-the-hunt");
     // What a session before this one had is worth nothing now.
     let former = pi(&world, &["shell", "--", "jq", "-r", ".providers.corp.apiKey"])
         .args(&["/home/pi/.pi/agent/models.json"])
         .good();
     fs::copy(source("tests/keys/look.sh"), world.repo().join("look.sh")).unwrap();
     let control = "a-value-that-is-there";
-    let [halves, controls] = [KEY, control].map(|text| text.split_at(text.len() / 2));
+    let [halves, controls] = [key.as_str(), control].map(|text| text.split_at(text.len() / 2));
     let words = ["shell", "--", "bash", "look.sh", halves.0, halves.1, controls.0, controls.1, former.trim()];
-    let outcome = pi(&world, &words).limit(Duration::from_secs(120)).run();
+    let outcome = pi(&world, &words).env("CORP_KEY", key).limit(Duration::from_secs(120)).run();
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     let said: BTreeMap<&str, &str> = outcome.out.lines().filter_map(|line| line.split_once(' ')).collect();
     let all: Vec<_> = said.iter().filter(|(name, _)| !name.contains("control")).collect();
-    assert!(all.len() > 38, "{outcome:?}");
+    assert!(all.len() >= 60, "{}: {outcome:?}", all.len());
+    let without = all.iter().find(|(name, _)| **name != "ports" && !said.contains_key(&*format!("control-{name}")));
+    assert_eq!(without, None);
     for (name, result) in &said {
         let expected: &[&str] = match *name {
             "ports" => &["8440"],
             // What is odd about the others goes no further than the broker.
-            "ask-control" | "ask-host-header" | "ask-forwarded" | "ask-upgrade" | "ask-twice" => &["200"],
+            "ask-host-header" | "ask-forwarded" | "ask-upgrade" | "ask-twice" => &["200"],
+            _ if name.starts_with("control-ask-") || name.starts_with("control-raw-") => &["200"],
             _ if name.starts_with("control-") => &["found"],
             _ if name.starts_with("ask-") => &["400", "403", "404", "411", "421", "000"],
             _ => &["nothing"],
@@ -110,6 +114,10 @@ fn an_agent_that_means_ill_finds_no_key() {
         let result = result.rsplit(' ').next().unwrap_or(result);
         assert!(expected.contains(&result), "{name}: {result}: {:#?}", outcome.out);
     }
+    // Whatever it was asked, the key went with one kind of request to one place.
+    let requests = provider.requests(key);
+    let astray = requests.iter().find(|one| **one != format!("POST /v1/chat/completions {key}"));
+    assert!(astray.is_none() && requests.len() >= all.len() / 2, "{astray:?}");
     world.assert_nothing_left();
 }
 

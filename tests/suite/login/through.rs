@@ -3,17 +3,13 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    sync::Mutex,
     time::Duration,
 };
 
 use serde_json::Value;
 
-use super::text;
+use super::{PORTS, text};
 use crate::world::{World, files::write_program, terminal::Terminal, wait::until};
-
-/// The ports of logins are the machine's, so one test at a time has them.
-static PORTS: Mutex<()> = Mutex::new(());
 
 /// The agent's dialog, by words that it shows whatever its version.
 fn is_dialog(screen: &str, provider: &str) -> bool {
