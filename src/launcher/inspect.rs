@@ -13,6 +13,7 @@ use super::{Launcher, Prepared};
 use crate::{
     agent,
     cli::Options,
+    config::Images,
     files::{read_small, replace},
     host::{Host, seconds},
     lang::Variant,
@@ -193,16 +194,23 @@ impl Newest {
     }
 }
 
+/// What npm has said last of the agent that these settings name.
+fn last(images: &Images, host: &Host) -> Option<Newest> {
+    let text = read_small(&host.newest_agent()).ok()??;
+    let last: Newest = serde_json::from_str(&text).ok()?;
+    (last.package == images.agent_package && last.wanted == images.agent_version).then_some(last)
+}
+
+/// Whether there was a newer agent when npm was asked last, and what to do then.
+pub(crate) fn newer(images: &Images, host: &Host) -> Option<String> {
+    last(images, host)?.sentence()
+}
+
 /// Reminds of a newer agent, once a day, from what npm has said last.
 pub(super) fn remind(prepared: &Prepared, host: &Host) {
     let now = seconds(SystemTime::now());
-    let text = read_small(&host.newest_agent()).ok().flatten().unwrap_or_default();
-    let Ok(mut last) = serde_json::from_str::<Newest>(&text) else { return };
-    let images = &prepared.config.images;
-    if last.package != images.agent_package
-        || last.wanted != images.agent_version
-        || now.saturating_sub(last.told) < DAY.as_secs()
-    {
+    let Some(mut last) = last(&prepared.config.images, host) else { return };
+    if now.saturating_sub(last.told) < DAY.as_secs() {
         return;
     }
     if let Some(said) = last.sentence() {
