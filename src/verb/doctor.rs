@@ -1,5 +1,6 @@
 //! `pi doctor`: the state of everything that a session needs, and what to do about what is not fine.
 
+mod asked;
 mod engine;
 mod machine;
 mod prove;
@@ -70,7 +71,7 @@ struct Diagnosis {
 }
 
 /// Looks at everything. The exit status is 1 if something is wrong.
-pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool) -> anyhow::Result<u8> {
+pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool, asks: bool) -> anyhow::Result<u8> {
     if proves {
         return prove::run(launcher);
     }
@@ -91,6 +92,9 @@ pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool) -> anyhow::Resu
             lines.push(limits(&config));
             lines.extend(on_the_engine(launcher, &config));
             lines.extend(repository::look(launcher, &config, workspace));
+            if asks {
+                lines.extend(asked::look(launcher));
+            }
         }
     }
     let wrong = lines.iter().filter(|line| line.state == State::Wrong).count();

@@ -214,6 +214,32 @@ fn keys_that_are_of_no_use_are_told() {
 }
 
 #[test]
+fn a_provider_is_asked_about_a_key_where_the_user_wants_that_and_never_else() {
+    let (world, provider) = world("");
+    let key = format!("{KEY}-of-the-doctor");
+    let doctor = |words: &[&str], key: &str| pi(&world, &[&["doctor"], words].concat()).env("CORP_KEY", key).run();
+    let login = |name: &str, refresh: &str, expires: u64| {
+        let login = serde_json::json!({ "type": "oauth", "access": "t", "refresh": refresh, "expires": expires });
+        write(world.agent_dir().join("auth.json"), serde_json::json!({ name: login }).to_string());
+    };
+    login("somebody", "", 1);
+    let plain = doctor(&[], &key);
+    assert!(plain.out.contains("outside, with the broker: corp"), "{plain:?}");
+    assert!(plain.out.contains("login of `somebody`: expired"), "{plain:?}");
+    assert!(provider.requests(&key).is_empty());
+    login("anthropic", "r", 9_000_000_000_000);
+    let asked = doctor(&["--ask"], &key);
+    assert!(asked.out.contains("llm.test takes your key for `corp`"), "{asked:?}");
+    assert!(asked.out.contains("login of `anthropic`: logged in; renewed in"), "{asked:?}");
+    assert_eq!(provider.requests(&key), [format!("POST /v1/chat/completions {key}")]);
+    fs::remove_file(world.agent_dir().join("auth.json")).unwrap();
+    let refused = doctor(&["--ask", "--json"], "not-the-key");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.out.contains("your key for `corp` was refused by llm.test (401)"), "{refused:?}");
+    world.assert_nothing_left();
+}
+
+#[test]
 fn the_settings_and_an_option_say_where_keys_are() {
     let (world, provider) = world("");
     let script = "cat ~/.pi/agent/auth.json; echo $GROQ_API_KEY; cat /etc/hosts";
