@@ -182,11 +182,15 @@ impl Route {
         // Where two headers carry keys, a login is in the first.
         let is_key = |carrier: &&Carrier| **carrier == Carrier::ApiKey;
         let carrier = match self.delivery {
-            Delivery::Key if !self.placeholder.contains("sk-ant-oat") => carriers.iter().find(|one| is_key(one)),
+            Delivery::Key if !self.placeholder.contains("sk-ant-oat") => {
+                carriers.iter().find(|one| is_key(one))
+            }
             _ => None,
         };
         let carrier = carrier.or(carriers.first())?;
-        let tail = ["{model}", "{arn}", "{version}"].iter().fold(rule.tail.to_owned(), |tail, name| tail.replace(name, "x"));
+        let tail = ["{model}", "{arn}", "{version}"]
+            .iter()
+            .fold(rule.tail.to_owned(), |tail, name| tail.replace(name, "x"));
         Some(Question {
             url: format!("http://{address}/{}/{}{}{tail}", self.name, base.authority(), base.path),
             header: format!("{}: {}{}", carrier.header(), carrier.scheme(), self.placeholder),

@@ -138,6 +138,11 @@ function serve(request, response) {
     response.writeHead(401, { "content-type": "application/json" });
     return response.end('{"error":{"message":"there is no such key"}}');
   }
+  // The scripted model would make nothing of it.
+  if (request.headers["content-length"] === "2") {
+    request.resume();
+    return response.writeHead(400, { "content-type": "application/json" }).end('{"error":{"message":"there are no messages"}}');
+  }
   const onward = ask({ port: 8080, method: request.method, path: request.url, headers: request.headers }, (answer) => {
     response.writeHead(answer.statusCode, answer.headers);
     answer.pipe(response);

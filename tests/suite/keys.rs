@@ -99,7 +99,8 @@ fn an_agent_that_means_ill_finds_no_key() {
     let said: BTreeMap<&str, &str> = outcome.out.lines().filter_map(|line| line.split_once(' ')).collect();
     let all: Vec<_> = said.iter().filter(|(name, _)| !name.contains("control")).collect();
     assert!(all.len() >= 60, "{}: {outcome:?}", all.len());
-    let without = all.iter().find(|(name, _)| **name != "ports" && !said.contains_key(&*format!("control-{name}")));
+    let without =
+        all.iter().find(|(name, _)| **name != "ports" && !said.contains_key(&*format!("control-{name}")));
     assert_eq!(without, None);
     for (name, result) in &said {
         let expected: &[&str] = match *name {
@@ -217,9 +218,11 @@ fn keys_that_are_of_no_use_are_told() {
 fn a_provider_is_asked_about_a_key_where_the_user_wants_that_and_never_else() {
     let (world, provider) = world("");
     let key = format!("{KEY}-of-the-doctor");
-    let doctor = |words: &[&str], key: &str| pi(&world, &[&["doctor"], words].concat()).env("CORP_KEY", key).run();
+    let doctor =
+        |words: &[&str], key: &str| pi(&world, &[&["doctor"], words].concat()).env("CORP_KEY", key).run();
     let login = |name: &str, refresh: &str, expires: u64| {
-        let login = serde_json::json!({ "type": "oauth", "access": "t", "refresh": refresh, "expires": expires });
+        let login =
+            serde_json::json!({ "type": "oauth", "access": "t", "refresh": refresh, "expires": expires });
         write(world.agent_dir().join("auth.json"), serde_json::json!({ name: login }).to_string());
     };
     login("somebody", "", 1);

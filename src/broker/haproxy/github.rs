@@ -123,19 +123,24 @@ fn graph(write: Write) -> Vec<String> {
     let mut lines = vec![
         format!("    http-request wait-for-body time 10s at-least {LONGEST} if {asks}"),
         "    http-request set-var(txn.seen) req.body_len".to_owned(),
-        excuse(
-            "this question is too long, or not plain",
-            &format!(
-                "if {asks} {{ req.body_size gt {LONGEST} }} || {asks} !{{ req.body_size,sub(txn.seen) eq 0 }} || {asks} \
-                 {{ req.hdr(content-encoding) -m found }} || {asks} {{ req.hdr(transfer-encoding) -m found }} || {asks} \
-                 {{ req.body -m reg '\\\\u00[4567]' }}"
-            ),
-        ),
-        known("POST", "{ pathq -m str /graphql } !{ req.body -m sub mutation }"),
     ];
+    for odd in [
+        format!("{{ req.body_size gt {LONGEST} }}"),
+        "!{ req.body_size,sub(txn.seen) eq 0 }".to_owned(),
+        "{ req.hdr(content-encoding) -m found }".to_owned(),
+        "{ req.hdr(transfer-encoding) -m found }".to_owned(),
+        // A letter behind an escape, which could be one of a word that is looked for.
+        r"{ req.body -m reg '\\u00[4567]' }".to_owned(),
+    ] {
+        lines.push(excuse("this question is too long, or not plain", &format!("if {asks} {odd}")));
+    }
+    lines.push(known("POST", "{ pathq -m str /graphql } !{ req.body -m sub mutation }"));
     if write == Write::Allowed {
         let one = "!{ req.body -m reg '(?s)mutation.*mutation' }";
-        lines.push(known("POST", &format!("{{ pathq -m str /graphql }} {one} {{ req.body -m reg '{change}' }}")));
+        lines.push(known(
+            "POST",
+            &format!("{{ pathq -m str /graphql }} {one} {{ req.body -m reg '{change}' }}"),
+        ));
     }
     lines
 }

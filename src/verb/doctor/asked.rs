@@ -53,11 +53,18 @@ fn ask(launcher: &Launcher) -> anyhow::Result<Vec<Line>> {
     let prepared = report::quietly(|| asking.prepare(program(vec![])))?;
     let broker = prepared.facts.keys.broker.as_ref();
     let routes = broker.iter().flat_map(|broker| {
-        broker.routes.iter().filter_map(|route| Some((route.provider.clone(), route.question(&broker.address)?)))
+        broker
+            .routes
+            .iter()
+            .filter_map(|route| Some((route.provider.clone(), route.question(&broker.address)?)))
     });
     let questions: Vec<(String, Question)> = routes.collect();
     if questions.is_empty() {
-        return Ok(vec![Line::note("keys", "there is no key with the broker to ask about", "`pi login`, or set one")]);
+        return Ok(vec![Line::note(
+            "keys",
+            "there is no key with the broker to ask about",
+            "`pi login`, or set one",
+        )]);
     }
     let mut words = ["sh", "-c", SCRIPT, "ask"].map(str::to_owned).to_vec();
     for (number, (_, Question { url, header, .. })) in questions.iter().enumerate() {

@@ -105,13 +105,16 @@ fn a_session_says_where_logins_are_made_when_there_is_no_model_and_when_one_is_t
     terminal.wait("the question", |screen| screen.contains("[y/N]"));
     terminal.line("y");
     let joined = |screen: &str| screen.split_whitespace().collect::<Vec<_>>().join(" ");
-    terminal.wait("where logins are made", |screen| joined(screen).contains("There is no model yet. Logins are kept outside"));
+    terminal.wait("where logins are made", |screen| {
+        joined(screen).contains("There is no model yet. Logins are kept outside")
+    });
     for typed in ["/login", "/login groq", "/logo"] {
         let before = joined(&terminal.screen()).matches("Logins are kept outside").count();
         terminal.text(typed);
         terminal.wait("what was typed", |screen| screen.contains(typed));
         terminal.keys(&["Enter"]);
-        let screen = terminal.wait("the answer", |screen| joined(screen).matches("Logins are kept outside").count() > before);
+        let screen = terminal
+            .wait("the answer", |screen| joined(screen).matches("Logins are kept outside").count() > before);
         assert!(!screen.contains("Login to") && !screen.contains(typed), "{screen}");
     }
     terminal.keys(&["C-d"]);

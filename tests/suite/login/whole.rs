@@ -80,7 +80,8 @@ fn a_login_by_a_code_on_another_device_is_made_and_kept() {
         provider.address
     );
     let terminal = begin(&world, "github-copilot", &page);
-    terminal.insist(&["Enter"], "the code", |screen| screen.contains("ABCD-1234") || screen.contains("code=0"));
+    terminal
+        .insist(&["Enter"], "the code", |screen| screen.contains("ABCD-1234") || screen.contains("code=0"));
     terminal.insist(&["Enter"], "the end of the login", |screen| screen.contains("code=0"));
     let stored: Value = serde_json::from_str(&fs::read_to_string(logins(&world)).unwrap()).unwrap();
     let login = &stored["github-copilot"];

@@ -126,8 +126,7 @@ fn pushing_can_be_taken_away_and_other_repositories_are_named() {
         try list gh issue list -R me/proj
         try read gh api repos/me/other"
     );
-    let expected =
-        "clone ok\nother ok\npush refused\nissue refused\npr refused\nlist ok\nread ok\n";
+    let expected = "clone ok\nother ok\npush refused\nissue refused\npr refused\nlist ok\nread ok\n";
     shell(&world, &[&list, "--no-push"], &script)
         .env("PI_GH_TOKEN", "github_pat_another")
         .run()
