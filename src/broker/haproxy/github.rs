@@ -95,7 +95,12 @@ fn api(github: &GitHub, place: &Place<'_>, ways: Ways<'_>) -> Vec<String> {
     if github.graph == Graph::Allowed {
         lines.extend(graph(github.write));
     }
-    let text = "gh needs a fine-grained token for this: no other can be limited to a repository";
+    let text = match github.graph {
+        Graph::Allowed => {
+            "of GraphQL pass questions, and single changes to issues and pull requests as gh writes them"
+        }
+        Graph::Refused => "gh needs a fine-grained token for this: no other can be limited to a repository",
+    };
     lines.push(excuse(text, "if { path -m str /graphql } !{ var(txn.known) -m bool }"));
     lines.push(excuse("gh may not do this here", "unless { var(txn.known) -m bool }"));
     lines.extend(without_carriers());

@@ -121,6 +121,6 @@ fn control(world: &World, outside: &Path, before: &State) {
     attacker.wait().has_code(0);
     assert!(victim.code == Some(0) && victim.out == SECRET, "the attack is none: {victim:?}");
     let after = state(outside);
-    assert!(after.0 & 0o777 == 0o755 && after.2.len() == before.2.len() + 1, "{after:?}");
+    assert_eq!(after.2.len(), before.2.len() + 1, "{after:?}");
     assert_eq!(owner_of(outside), world.owner());
 }
