@@ -40,7 +40,8 @@ memory() {
                 my ($from, $to) = /^([0-9a-f]+)-([0-9a-f]+) r/ or next;
                 ($from, $to) = (hex $from, hex $to);
                 next if $to - $from > 64 << 20;
-                sysseek($memory, $from, 0) && sysread($memory, my $bytes, $to - $from) and print $bytes;
+                my $bytes;
+                sysseek($memory, $from, 0) && sysread($memory, $bytes, $to - $from) and print $bytes;
             }
         }'
 }
@@ -54,7 +55,8 @@ sockets() {
             socket(my $socket, AF_UNIX, SOCK_STREAM, 0);
             connect($socket, pack_sockaddr_un($path)) or next;
             vec(my $ready = "", fileno $socket, 1) = 1;
-            select($ready, undef, undef, 0.3) > 0 && sysread($socket, my $said, 4096) and print $said;
+            my $said;
+            select($ready, undef, undef, 0.3) > 0 && sysread($socket, $said, 4096) and print $said;
         }'
 }
 
