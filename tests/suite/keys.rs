@@ -126,6 +126,24 @@ fn an_agent_that_means_ill_finds_no_key() {
     world.assert_nothing_left();
 }
 
+/// Says whether the key, which comes in two halves, is in the memory of another process.
+const MEMORY: &str = r#"
+    my $key = $ARGV[0] . $ARGV[1];
+    my $said = "nothing";
+    for my $process (grep { $_ ne "/proc/$$" } glob "/proc/[0-9]*") {
+        open(my $maps, "<", "$process/maps") && open(my $memory, "<", "$process/mem") or next;
+        while (<$maps>) {
+            my ($from, $to) = /^([0-9a-f]+)-([0-9a-f]+) r/ or next;
+            ($from, $to) = (hex $from, hex $to);
+            next if $to - $from > 64 << 20;
+            my $bytes = "";
+            sysseek($memory, $from, 0) && sysread($memory, $bytes, $to - $from);
+            $said = "found" if index($bytes, $key) >= 0;
+        }
+    }
+    print "$said\n";
+"#;
+
 #[test]
 fn a_key_is_nowhere_on_the_host_but_where_it_was() {
     let (world, _) = world("");
@@ -149,6 +167,13 @@ fn a_key_is_nowhere_on_the_host_but_where_it_was() {
         !seen.contains(KEY) && seen.contains("drwx------ 2 65532 65532") && seen.ends_with("65534"),
         "{seen}"
     );
+    // Nor is it in any memory that this user can read; the broker's own user finds it there.
+    let [head, tail] = [&KEY[..12], &KEY[12..]];
+    let memory = |user: &str| {
+        docker(&["exec", &format!("--user={user}:{user}"), &sidecar, "perl", "-e", MEMORY, head, tail])
+    };
+    assert_eq!((memory("65534").as_str(), memory("65533").as_str()), ("nothing", "nothing"));
+    assert_eq!(memory("65532"), "found");
     let mut pending = vec![world.states()];
     while let Some(path) = pending.pop() {
         if path.is_dir() {
@@ -263,6 +288,12 @@ fn the_settings_and_an_option_say_where_keys_are() {
     assert!(!brokered.out.contains("gsk_") && brokered.err.is_empty(), "{brokered:?}");
     let none = look(&["--no-keys"]);
     assert!(none.out.starts_with("{}\n\n") && !none.out.contains("pi-keys"), "{none:?}");
+    // Without a network and without keys there is nothing at all beside the agent.
+    let alone =
+        pi(&world, &["--no-network", "--no-keys", "--dry-run=json", "shell"]).env("GROQ_API_KEY", "k").good();
+    let alone: serde_json::Value = serde_json::from_str(&alone).unwrap();
+    assert_eq!((&alone["network"], &alone["sidecar"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+    assert_eq!(alone["agent"]["network"], "none");
     world.configure(&format!("dns = [\"{}\"]\nkeys = {{ groq = \"env\" }}", provider.address));
     let inside = look(&[]);
     assert!(inside.out.contains("gsk_stored") && inside.out.contains("gsk_secret\n"), "{inside:?}");
