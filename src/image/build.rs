@@ -76,6 +76,9 @@ impl Builder<'_> {
         while first > 0 && self.own(&image.layers[first - 1].tag)?.is_none() {
             first -= 1;
         }
+        if first < image.layers.len() {
+            self.docker.check_fit()?;
+        }
         for (n, layer) in image.layers.iter().enumerate().skip(first) {
             self.signals.check()?;
             if self.renewed.borrow().contains(&layer.tag) {
