@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Image, Layer, files, known::Known};
+use super::{Image, Layer, files, known::Known, progress::Progress};
 use crate::{
     config::{Images, Pull},
     docker::{self, Docker},
@@ -204,14 +204,13 @@ impl Builder<'_> {
         let id = scratch.path().join("id");
         let build = docker::build(&layer.tag, &id, &context, &layer.args, &labels, effort == Effort::Renew);
         report::note(format_args!("building the image `{}`", layer.tag));
+        let progress = Progress::of(&layer.tag, self.host.draws_on_stderr());
         let status = self.docker.foreground(
             &build,
             None,
             |child| self.signals.foreground(&child),
             |bytes| {
-                if !report::is_quiet() {
-                    report::progress(bytes);
-                }
+                progress.take(bytes);
                 if let Ok(mut kept) = kept.lock() {
                     // Docker itself reports a full disk.
                     let _ = kept.0.write_all(bytes);
@@ -221,6 +220,7 @@ impl Builder<'_> {
                 }
             },
         )?;
+        drop(progress);
         if status.success() {
             let id = read_small(&id)?.context("docker did not say which image it built")?;
             // Some engines list an image by another digest than the builder names: then the new tag tells.
