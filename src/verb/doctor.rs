@@ -11,6 +11,8 @@ use serde::Serialize;
 use crate::{
     config::{self, Config, InForce},
     docker::Docker,
+    facts,
+    host::Owner,
     launcher::Launcher,
     report::{self, Finding, Hinted},
     workspace::Workspace,
@@ -90,7 +92,7 @@ pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool, asks: bool) -> 
                 Err(error) => lines.push(Line::failed("settings", &error, "correct that file")),
             }
             lines.push(limits(&config));
-            lines.extend(on_the_engine(launcher, &config));
+            lines.extend(on_the_engine(launcher, &config, workspace.as_ref().ok()));
             lines.extend(repository::look(launcher, &config, workspace));
             if asks {
                 lines.extend(asked::look(launcher));
@@ -110,10 +112,13 @@ pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool, asks: bool) -> 
     Ok(u8::from(wrong > 0))
 }
 
-fn on_the_engine(launcher: &Launcher, config: &Config) -> Vec<Line> {
-    let written = Written::load(&launcher.host).and_around(&launcher.host);
-    match Docker::find(&config.docker, &launcher.host, &written) {
-        Ok(docker) => engine::look(launcher, config, &docker),
+fn on_the_engine(launcher: &Launcher, config: &Config, workspace: Option<&Workspace>) -> Vec<Line> {
+    let host = &launcher.host;
+    let written = Written::load(host).and_around(host);
+    let own = Owner { uid: host.uid, gid: host.gid };
+    let who = workspace.map_or(own, |workspace| facts::who(host, workspace).0);
+    match Docker::find(&config.docker, host, &written) {
+        Ok(docker) => engine::look(launcher, config, who, &docker),
         Err(error) => vec![Line::failed("engine", &error, "start Docker Engine 20.10 or newer")],
     }
 }
