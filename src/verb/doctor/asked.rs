@@ -48,7 +48,7 @@ fn ask(launcher: &Launcher) -> anyhow::Result<Vec<Line>> {
         ..launcher.options.clone()
     };
     let host = Host { cwd: repository.clone(), ..launcher.host.clone() };
-    let asking = Launcher { options, host, signals: launcher.signals.share() };
+    let asking = Launcher { options, host, signals: launcher.signals.share(), here: launcher.here.clone() };
     let program = |words| Program { purpose: Purpose::Proof, words };
     let prepared = report::quietly(|| asking.prepare(program(vec![])))?;
     let broker = prepared.facts.keys.broker.as_ref();
