@@ -120,6 +120,12 @@ fn ended(session: &Live) -> anyhow::Error {
     anyhow::anyhow!("the session `{}` has ended", session.record.name)
 }
 
+/// Whether the launcher of a session that counts as running was killed: it has left its socket, and its last docker clients
+/// hold its lock for a moment.
+pub(crate) fn is_deserted(session: &Live) -> bool {
+    connect(&session.dir).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
 /// Connects to a launcher, which opens its socket a moment after it has taken the session's lock.
 fn reach(session: &Live, signals: &Signals) -> anyhow::Result<UnixStream> {
     let begun = Instant::now();

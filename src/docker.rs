@@ -15,6 +15,7 @@ use std::{
     ffi::OsString,
     fmt::{self, Display},
     path::Path,
+    time::Duration,
 };
 
 use serde::{Serialize, Serializer};
@@ -56,6 +57,17 @@ impl Cmd {
 
     fn pair(self, flag: &str, value: impl Into<OsString>) -> Self {
         self.arg(flag).arg(value)
+    }
+
+    /// How long to wait for its end after a signal; `None` for what tidies up, which is waited for in any case.
+    fn grace(&self) -> Option<Duration> {
+        let has = |words: &[&str]| self.args.iter().take(2).any(|arg| words.iter().any(|word| arg == word));
+        match () {
+            () if has(&["rm", "stop"]) => None,
+            // The engine may be about to do it, and then there is something to take down.
+            () if has(&["create", "start", "connect"]) => Some(Duration::from_secs(3)),
+            () => Some(Duration::ZERO),
+        }
     }
 
     /// Whether it creates something.

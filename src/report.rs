@@ -9,6 +9,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    fs::FileType,
     termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr},
 };
 
@@ -111,6 +112,18 @@ pub(crate) fn nobody_reads() -> bool {
     let stdout = io::stdout();
     let mut ask = [PollFd::new(&stdout, PollFlags::empty())];
     poll(&mut ask, Some(&Timespec::default())).is_ok() && ask[0].revents().contains(PollFlags::ERR)
+}
+
+/// Whether stdin is a pipe or a socket that somebody may still write to.
+pub(crate) fn input_is_open() -> bool {
+    let stdin = io::stdin();
+    let is_stream = rustix::fs::fstat(&stdin).is_ok_and(|found| {
+        matches!(FileType::from_raw_mode(found.st_mode), FileType::Fifo | FileType::Socket)
+    });
+    let mut ask = [PollFd::new(&stdin, PollFlags::empty())];
+    is_stream
+        && poll(&mut ask, Some(&Timespec::default())).is_ok()
+        && !ask[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 /// A value as JSON. Characters that control a terminal are escaped.

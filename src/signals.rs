@@ -25,8 +25,29 @@ pub(crate) struct Signals {
     on_signal: Arc<Mutex<OnSignal>>,
 }
 
+/// Whether a signal has come, for those who have nothing else to do with signals.
+#[derive(Debug, Clone)]
+pub(crate) struct Flag(Arc<AtomicI32>);
+
+impl Flag {
+    /// Fails after a signal.
+    pub(crate) fn check(&self) -> Result<(), Interrupted> {
+        match self.0.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            signal => Err(Interrupted(u8::try_from(signal).unwrap_or(FAILED))),
+        }
+    }
+}
+
+/// Whether an engine has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answers {
+    Yes,
+    No,
+}
+
 /// Stops something by its name. If that fails, the teardown removes it.
-type Stop = dyn Fn() + Send + Sync;
+type Stop = dyn Fn() -> Answers + Send + Sync;
 
 /// What the first signal ends.
 #[derive(Default)]
@@ -75,24 +96,26 @@ impl Signals {
         Self { first: self.first.clone(), on_signal: Arc::default() }
     }
 
+    /// Whether a signal has come.
+    pub(crate) fn flag(&self) -> Flag {
+        Flag(self.first.clone())
+    }
+
     /// Fails with [`Interrupted`] after a signal.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        match self.first.load(Ordering::SeqCst) {
-            0 => Ok(()),
-            signal => Err(Interrupted(u8::try_from(signal).unwrap_or(FAILED)).into()),
-        }
+        Ok(self.flag().check()?)
     }
 
     /// From now on the first signal also ends this command.
     pub(crate) fn foreground(&self, child: &Arc<SharedChild>) {
         held(&self.on_signal).foreground = Some(child.clone());
         if self.check().is_err() {
-            let _ = child.send_signal(SIGTERM);
+            end(child);
         }
     }
 
     /// From now on the first signal also does this, in another thread. It fails after a signal.
-    pub(crate) fn stops(&self, stop: impl Fn() + Send + Sync + 'static) -> anyhow::Result<()> {
+    pub(crate) fn stops(&self, stop: impl Fn() -> Answers + Send + Sync + 'static) -> anyhow::Result<()> {
         held(&self.on_signal).stop = Some(Arc::new(stop));
         self.check()
     }
@@ -107,20 +130,33 @@ fn held(acts: &Mutex<OnSignal>) -> MutexGuard<'_, OnSignal> {
     acts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How long a client may take to end. Where the engine hangs, it hangs too.
+const END: Duration = Duration::from_secs(2);
+
+fn end(client: &SharedChild) {
+    let _ = client.send_signal(SIGTERM);
+    if !matches!(client.wait_timeout(END), Ok(Some(_))) {
+        let _ = client.kill();
+    }
+}
+
 fn act(acts: &Mutex<OnSignal>) {
     let (foreground, stop) = {
         let acts = held(acts);
         (acts.foreground.clone(), acts.stop.clone())
     };
     if let Some(child) = foreground {
-        let _ = child.send_signal(SIGTERM);
+        end(&child);
     }
     if let Some(stop) = stop {
-        stop();
         // If the engine hangs, so does its client.
+        let moment = match stop() {
+            Answers::Yes => Duration::from_secs(5),
+            Answers::No => Duration::ZERO,
+        };
         let client = held(acts).client.clone();
         if let Some(client) = client
-            && !matches!(client.wait_timeout(Duration::from_secs(5)), Ok(Some(_)))
+            && !matches!(client.wait_timeout(moment), Ok(Some(_)))
         {
             let _ = client.kill();
         }

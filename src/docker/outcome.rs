@@ -16,6 +16,7 @@ use super::{
 use crate::{
     plan::{Container, Network, Streams},
     report,
+    signals::Answers,
 };
 
 /// The outcome of creating a container or a network.
@@ -153,10 +154,13 @@ impl Docker {
 
     /// Stops a container, and then removes it. The stop gives an agent time to save a login. If a call fails, the
     /// teardown repeats it.
-    pub(crate) fn halt(&self, name: &str) {
-        let _ = self.try_run_within(&stop(name), Duration::from_secs(15));
+    pub(crate) fn halt(&self, name: &str) -> Answers {
+        if matches!(self.try_run_within(&stop(name), Duration::from_secs(10)), Err(Failure::Late(_))) {
+            return Answers::No;
+        }
         // `stop` ignores a container that has not started yet.
         self.halt_now(name);
+        Answers::Yes
     }
 
     /// Removes a container at once. If that fails, the teardown repeats it.

@@ -1,22 +1,23 @@
 //! `pi clean`: removes leftovers of dead sessions, and on request images and caches.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
     config::Config,
-    copies,
+    control, copies,
     docker::{self, Docker, list_images, remove_image},
     host::{Host, Owner},
     image::{self, Image},
     lang::Variant,
     launcher::Launcher,
     plan::state_hash,
-    record::{self, Live, SessionId},
-    report::{self, Finding},
+    record::{self, Dead, Live, SessionId},
+    report::{self, Finding, Interrupted},
     scratch,
     session::{self, take_down},
     written::Written,
@@ -27,9 +28,9 @@ use crate::{
 pub(crate) fn run(launcher: &Launcher, images: bool, caches: Option<Duration>) -> anyhow::Result<u8> {
     let config = launcher.config()?;
     let host = &launcher.host;
-    let docker = Docker::find(&config.docker, host, &Written::load(host))?;
-    let mut cleaner =
-        Cleaner { docker, host, dry: launcher.options.dry_run.is_some(), failed: false, found: false };
+    let docker = Docker::find(&config.docker, host, &Written::load(host))?.heeding(&launcher.signals);
+    let dry = launcher.options.dry_run.is_some();
+    let mut cleaner = Cleaner { docker, host, dry, failed: false, found: false, hung: BTreeSet::new() };
     if !cleaner.dry {
         scratch::sweep(host);
     }
@@ -53,6 +54,8 @@ struct Cleaner<'a> {
     dry: bool,
     failed: bool,
     found: bool,
+    /// Engines that did not answer in time.
+    hung: BTreeSet<String>,
 }
 
 impl Cleaner<'_> {
@@ -64,6 +67,7 @@ impl Cleaner<'_> {
         }
         match act(self) {
             Ok(()) => report::data(format_args!("removed {what}\n")),
+            Err(error) if error.is::<Interrupted>() => Err(error),
             Err(error) => {
                 self.failed = true;
                 report::complain(format_args!("could not remove {what}: {error:#}"));
@@ -78,6 +82,9 @@ impl Cleaner<'_> {
     }
 
     fn sessions(&mut self) -> anyhow::Result<()> {
+        if !self.dry {
+            self.wait_for_watchers();
+        }
         let (live, dead) = record::all(self.host)?;
         for session in dead {
             // A session without a record has made nothing yet, so there is nothing to tell.
@@ -85,9 +92,7 @@ impl Cleaner<'_> {
                 take_down(&session, &self.docker, self.host)?;
                 continue;
             }
-            self.remove(&format!("the session `{}`", session.id.as_str()), |cleaner| {
-                take_down(&session, &cleaner.docker, cleaner.host)
-            })?;
+            self.dead(&session)?;
         }
         for (dir, why) in record::kept(self.host) {
             self.failed = true;
@@ -98,6 +103,7 @@ impl Cleaner<'_> {
             .warn();
         }
         if !self.dry {
+            // Others may have begun meanwhile.
             record::wait_for_cleaners(self.host);
         }
         let mut unknown = self.unknown(&live)?;
@@ -111,6 +117,32 @@ impl Cleaner<'_> {
             self.remove(&format!("leftovers of the unknown session `{}`", id.as_str()), |cleaner| {
                 session::take_down_by_id(&cleaner.docker, &id)
             })?;
+        }
+        Ok(())
+    }
+
+    /// A launcher that was killed just now has a watcher, and that is at work already.
+    fn wait_for_watchers(&self) {
+        let begun = Instant::now();
+        let is_orphan = || record::live(self.host).is_ok_and(|live| live.iter().any(control::is_deserted));
+        while begun.elapsed() < ENDING && is_orphan() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        record::wait_for_cleaners(self.host);
+    }
+
+    /// Takes a dead session down. An engine that hangs is waited for once.
+    fn dead(&mut self, session: &Dead) -> anyhow::Result<()> {
+        let engine = session::engine(session, &self.docker).to_owned();
+        let hangs = Cell::new(self.hung.contains(&engine));
+        self.remove(&format!("the session `{}`", session.id.as_str()), |cleaner| {
+            anyhow::ensure!(!hangs.get(), "the engine at `{engine}` does not answer");
+            let begun = Instant::now();
+            take_down(session, &cleaner.docker, cleaner.host)
+                .inspect_err(|_| hangs.set(begun.elapsed() > HANGS))
+        })?;
+        if hangs.get() {
+            self.hung.insert(engine);
         }
         Ok(())
     }
@@ -191,5 +223,8 @@ impl Cleaner<'_> {
     }
 }
 
-/// How long an engine may still list removed objects.
+/// An engine that has failed after this time hangs.
+const HANGS: Duration = Duration::from_secs(5);
+
+/// How long an engine may still list removed objects, and how long a watcher may take to notice its launcher's end.
 const ENDING: Duration = Duration::from_millis(500);
