@@ -93,6 +93,7 @@ pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool) -> anyhow::Resu
             lines.extend(repository::look(launcher, &config, workspace));
         }
     }
+    launcher.signals.check()?;
     let wrong = lines.iter().filter(|line| line.state == State::Wrong).count();
     if json {
         let launcher = env!("CARGO_PKG_VERSION");
@@ -109,7 +110,7 @@ pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool) -> anyhow::Resu
 fn on_the_engine(launcher: &Launcher, config: &Config) -> Vec<Line> {
     let written = Written::load(&launcher.host).and_around(&launcher.host);
     match Docker::find(&config.docker, &launcher.host, &written) {
-        Ok(docker) => engine::look(launcher, config, &docker),
+        Ok(docker) => engine::look(launcher, config, &docker.heeding(&launcher.signals)),
         Err(error) => vec![Line::failed("engine", &error, "start Docker Engine 20.10 or newer")],
     }
 }

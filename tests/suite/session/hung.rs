@@ -65,8 +65,8 @@ fn a_session_does_not_wait_for_another_engine_that_hangs() {
     assert_eq!(outcome.code, Some(OWN), "{outcome:#?}");
     assert!(begun.elapsed() < MOMENTS, "{:?}", begun.elapsed());
     // The control: that engine was asked.
-    let asked = world.docker().calls().iter().any(|call| call.words.concat().contains(DEAD[0]));
-    assert!(asked, "{:?}", world.docker().calls());
+    let asked = |id: &str| world.docker().calls().iter().any(|call| call.words.concat().contains(id));
+    assert!(DEAD.iter().any(|id| asked(id)), "{:?}", world.docker().kinds());
     assert_eq!(world.sessions().len(), 3);
 }
 
@@ -153,7 +153,7 @@ fn stopping_all_waits_for_no_engine_longer_than_for_one_and_stops_the_others_at_
         outcome.says(143, "something of this session is left");
     }
     let outcome = stop.wait();
-    assert_eq!((outcome.code, outcome.err.as_str()), (Some(0), ""), "{:?}", begun.elapsed());
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
     assert!(begun.elapsed() < Duration::from_secs(30) + MOMENTS, "{:?}", begun.elapsed());
     wakes(&world);
     gone(&world);
