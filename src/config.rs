@@ -199,6 +199,8 @@ pub(crate) struct Images {
     pub(crate) agent_version: String,
     pub(crate) acli: bool,
     pub(crate) ca_certificates: Option<PathBuf>,
+    /// Whether open sessions ask for a newer agent now and then.
+    pub(crate) check_agent: bool,
     pub(crate) pull: Pull,
 }
 
@@ -406,6 +408,7 @@ fn images(user: ImagesLayer, base: ImagesLayer, host: &Host) -> Images {
         agent_version: text(user.agent_version, base.agent_version),
         acli: user.acli.or(base.acli).unwrap_or_default(),
         ca_certificates: (!ca_certificates.is_empty()).then(|| host.expand(&ca_certificates)),
+        check_agent: user.check_agent.or(base.check_agent).unwrap_or(true),
         pull: user.pull.or(base.pull).unwrap_or(Pull::Always),
     }
 }

@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_session_answers_wherever_its_directory_is() {
-        let signals = Signals::deaf();
+        let signals = Signals::apart();
         for depth in [1, 12] {
             let top = tempfile::tempdir().unwrap();
             let dir = (0..depth).fold(top.path().to_owned(), |dir, _| dir.join("a rather long name"));

@@ -191,6 +191,14 @@ pub(crate) fn list(kind: &str, label: &str, value_of: &str) -> Cmd {
         .pair("--format", format!("{name}\t{{{{.Label \"{value_of}\"}}}}"))
 }
 
+/// The size of every volume, with a line of `NAME SIZE` each, as people read it. The engine looks at all that it has.
+pub(crate) fn volume_sizes() -> Cmd {
+    Cmd::new(
+        "learn the sizes of volumes",
+        &["system", "df", "--verbose", "--format", "{{range .Volumes}}{{println .Name .Size}}{{end}}"],
+    )
+}
+
 /// The tags of our images, of all users or of one.
 pub(crate) fn list_images(reference: &str, user: Option<u32>) -> Cmd {
     let cmd = Cmd::new("list images", &["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"])

@@ -388,12 +388,12 @@ impl Launcher {
             opener: opener.as_deref(),
         };
         let sweep = Sweep::start(&self.host, &docker);
-        let outcome = match &prepared.cloning {
+        let outcome = self.asking_beside(prepared, || match &prepared.cloning {
             None => session::run(&needs, &id, &choices),
             Some(cloning) => cloning.run(self, prepared, &docker, |ready| {
                 session::run(&Needs { copy: Some(ready), ..needs }, &id, &choices)
             }),
-        };
+        });
         sweep.settle(&self.signals);
         if !prepared.program.purpose.is_bare() {
             self.wipe(prepared.config.wipe_auth, &prepared.facts.agent_dir);

@@ -1,6 +1,7 @@
 //! The launcher's messages on stderr, its data on stdout, and its exit status. Only this module writes to them.
 
 use std::{
+    cell::Cell,
     fmt::Display,
     io::{self, Write as _},
     process::ExitCode,
@@ -24,6 +25,10 @@ const VERBOSE: u8 = 2;
 
 static VERBOSITY: AtomicU8 = AtomicU8::new(NORMAL);
 
+thread_local! {
+    static ON_THE_SIDE: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Sets the verbosity of the process. `--verbose` wins over `--quiet`.
 pub(crate) fn set_verbosity(verbose: bool, quiet: bool) {
     let level = match (verbose, quiet) {
@@ -34,9 +39,9 @@ pub(crate) fn set_verbosity(verbose: bool, quiet: bool) {
     VERBOSITY.store(level, Ordering::Relaxed);
 }
 
-/// Whether `--quiet` asked for errors only.
+/// Whether `--quiet` asked for errors only, or this thread does something on the side.
 pub(crate) fn is_quiet() -> bool {
-    VERBOSITY.load(Ordering::Relaxed) == QUIET
+    ON_THE_SIDE.get() || VERBOSITY.load(Ordering::Relaxed) == QUIET
 }
 
 /// Whether to print docker commands before they run.
@@ -44,12 +49,11 @@ pub(crate) fn is_verbose() -> bool {
     VERBOSITY.load(Ordering::Relaxed) == VERBOSE
 }
 
-/// Does something without notes and warnings.
+/// Does something without notes and warnings, in this thread; a session may run beside it.
 pub(crate) fn quietly<T>(act: impl FnOnce() -> T) -> T {
-    let before = VERBOSITY.load(Ordering::Relaxed);
-    set_verbosity(before == VERBOSE, true);
+    let before = ON_THE_SIDE.replace(!is_verbose());
     let outcome = act();
-    VERBOSITY.store(before, Ordering::Relaxed);
+    ON_THE_SIDE.set(before);
     outcome
 }
 

@@ -80,15 +80,14 @@ impl Signals {
         }
     }
 
-    /// A listener that no signal reaches.
-    #[cfg(test)]
-    pub(crate) fn deaf() -> Self {
-        Self { first: Arc::default(), on_signal: Arc::default() }
-    }
-
     /// The same listener, for another owner.
     pub(crate) fn share(&self) -> Self {
         Self { first: self.first.clone(), on_signal: self.on_signal.clone() }
+    }
+
+    /// A listener of its own, for something that runs beside a session and ends with it by [`Self::raise`].
+    pub(crate) fn apart() -> Self {
+        Self { first: Arc::default(), on_signal: Arc::default() }
     }
 
     /// The same listener, for something that runs beside a session: a signal does not end it half-way.

@@ -91,6 +91,7 @@ pub(super) struct ImagesLayer {
     pub(super) acli: Option<bool>,
     pub(super) ca_certificates: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "choice")]
+    pub(super) check_agent: Option<bool>,
     pub(super) pull: Option<Pull>,
 }
 

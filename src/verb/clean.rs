@@ -163,6 +163,7 @@ impl Cleaner<'_> {
         let repositories = self.labelled("volume", "pi.repo")?;
         let repositories: BTreeMap<&str, &str> =
             repositories.lines().filter_map(|line| line.split_once('\t')).collect();
+        let mut sizes = None;
         for line in self.labelled("volume", "pi.role")?.lines() {
             if let Some((name, "cache")) = line.split_once('\t').map(|(name, role)| (name, role.trim())) {
                 if age > session::unused_for(self.host, name) {
@@ -170,7 +171,9 @@ impl Cleaner<'_> {
                 }
                 let of = repositories.get(name).filter(|path| !path.is_empty());
                 let of = of.map(|path| format!(" of `{}`", report::one_line(path))).unwrap_or_default();
-                self.remove(&format!("the cache `{name}`{of}"), |cleaner| {
+                let size = sizes.get_or_insert_with(|| self.sizes()).get(name);
+                let size = size.map(|size| format!(" ({size})")).unwrap_or_default();
+                self.remove(&format!("the cache `{name}`{of}{size}"), |cleaner| {
                     cleaner.docker.run(&docker::remove_volume(name))?;
                     session::forget(cleaner.host, name);
                     Ok(())
@@ -178,6 +181,13 @@ impl Cleaner<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The volumes' sizes, where the engine tells them.
+    fn sizes(&self) -> BTreeMap<String, String> {
+        let said = self.docker.try_run(&docker::volume_sizes()).unwrap_or_default();
+        let pairs = said.lines().filter_map(|line| line.split_once(' '));
+        pairs.map(|(name, size)| (name.to_owned(), report::short(size.trim()))).collect()
     }
 
     /// Names the copies, which nothing but `pi drop` removes, and removes what is left of lost ones.
