@@ -209,6 +209,13 @@ pub(crate) fn list_images(reference: &str, user: Option<u32>) -> Cmd {
     }
 }
 
+/// The images of a name, with a line of `ID<tab>AGE` each; the age is in words, such as `3 weeks ago`.
+fn image_ages(reference: &str) -> Cmd {
+    let columns = "{{.ID}}\t{{.CreatedSince}}";
+    Cmd::new("look at the age of the images", &["image", "ls", "--no-trunc", "--format", columns])
+        .pair("--filter", format!("reference={reference}"))
+}
+
 pub(crate) fn remove_image(tag: &str) -> Cmd {
     Cmd::new(format!("remove the image `{tag}`"), &["image", "rm", tag])
 }

@@ -3,7 +3,7 @@
 mod build;
 pub(crate) mod cloning;
 mod git;
-mod inspect;
+pub(crate) mod inspect;
 pub(crate) mod place;
 mod renew;
 mod usable;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use shared_child::SharedChild;
 
 use super::{
-    Cmd, Docker, clock, events, failure::Failure, image_exists, inspect_volume, is_running,
+    Cmd, Docker, clock, events, failure::Failure, image_ages, image_exists, inspect_volume, is_running,
     remove_containers, render, stop,
 };
 use crate::{
@@ -188,6 +188,17 @@ impl Docker {
             Err(failure) if failure.is_missing() => Ok(None),
             Err(failure) => Err(failure.explain(&format!("look for the image `{tag}`"))),
         }
+    }
+
+    /// The age of each image of these names, in the engine's words such as `3 weeks ago`, by the image's id.
+    pub(crate) fn image_ages(&self, references: &[&str]) -> anyhow::Result<BTreeMap<String, String>> {
+        let mut ages = BTreeMap::new();
+        for reference in references {
+            let said = self.run(&image_ages(reference))?;
+            let lines = said.lines().filter_map(|line| line.split_once('\t'));
+            ages.extend(lines.map(|(id, age)| (id.to_owned(), age.to_owned())));
+        }
+        Ok(ages)
     }
 
     /// How an attached container ended. `since` is the start of its session, in seconds since 1970.

@@ -15,7 +15,7 @@ use super::{Launcher, Prepared, is_first_time};
 use crate::{
     agent,
     cli::Options,
-    config::Network,
+    config::{Images, Network},
     files::{read_small, replace},
     host::{Host, seconds},
     lang::Variant,
@@ -227,15 +227,6 @@ const WEEK: Duration = Duration::from_secs(7 * 86_400);
 const SHORT: Duration = Duration::from_secs(5);
 
 impl Newest {
-    /// What was said last of the agent that the settings name.
-    fn last(prepared: &Prepared, host: &Host) -> Option<Self> {
-        let text = read_small(&host.newest_agent()).ok().flatten()?;
-        let images = &prepared.config.images;
-        let is_same =
-            |last: &Self| last.package == images.agent_package && last.wanted == images.agent_version;
-        serde_json::from_str(&text).ok().filter(is_same)
-    }
-
     fn save(&self, host: &Host) {
         // Without it, nobody is reminded.
         let _ = serde_json::to_vec(self).map(|text| replace(&host.newest_agent(), &text));
@@ -258,10 +249,22 @@ impl Newest {
     }
 }
 
+/// What npm has said last of the agent that these settings name.
+fn last(images: &Images, host: &Host) -> Option<Newest> {
+    let text = read_small(&host.newest_agent()).ok()??;
+    let last: Newest = serde_json::from_str(&text).ok()?;
+    (last.package == images.agent_package && last.wanted == images.agent_version).then_some(last)
+}
+
+/// Whether there was a newer agent when npm was asked last, and what to do then.
+pub(crate) fn newer(images: &Images, host: &Host) -> Option<String> {
+    last(images, host)?.sentence()
+}
+
 /// Reminds of a newer agent, once a day, from what npm has said last.
 pub(super) fn remind(prepared: &Prepared, host: &Host) {
     let now = seconds(SystemTime::now());
-    let Some(mut last) = Newest::last(prepared, host) else { return };
+    let Some(mut last) = last(&prepared.config.images, host) else { return };
     if now.saturating_sub(last.told) < DAY.as_secs() {
         return;
     }
@@ -280,7 +283,7 @@ fn is_due(prepared: &Prepared, host: &Host) -> bool {
         return false;
     }
     let now = seconds(SystemTime::now());
-    if let Some(last) = Newest::last(prepared, host) {
+    if let Some(last) = last(images, host) {
         return now.saturating_sub(last.asked) > WEEK.as_secs();
     }
     let none = String::new;

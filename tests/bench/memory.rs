@@ -15,8 +15,14 @@ use crate::{
 };
 
 pub(crate) fn rows(world: &World, _: usize) {
-    for (name, words) in [("`pi`", &[] as &[&str]), ("`pi --proxy`", &["--proxy"])] {
-        let kib = of_a_session(world, words);
+    let all = [
+        ("`pi`", &[] as &[&str], KeyIs::Nowhere),
+        ("`pi --proxy`", &["--proxy"], KeyIs::Nowhere),
+        ("`pi` with a key", &[], KeyIs::Set),
+        ("`pi --proxy` with a key", &["--proxy"], KeyIs::Set),
+    ];
+    for (name, words, key) in all {
+        let kib = of_a_session(world, words, key);
         figure(
             &format!("private memory of an idle session, {name}"),
             &format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024),
@@ -24,17 +30,20 @@ pub(crate) fn rows(world: &World, _: usize) {
     }
 }
 
+/// Whether there is a key, for which a session has a broker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum KeyIs {
+    Set,
+    Nowhere,
+}
+
 /// In KiB, of everything but the agent itself: the launcher and its watcher, docker's clients, the engine's shims, and what
 /// runs in the containers.
-fn of_a_session(world: &World, words: &[&str]) -> u64 {
+fn of_a_session(world: &World, words: &[&str], key: KeyIs) -> u64 {
     let words = [words, &["shell", "--", "sh", "-c", "echo up; cat"]].concat();
-    let mut session = world
-        .pi(&words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .unwrap();
+    let mut pi = if key == KeyIs::Set { world.with_a_key(&words) } else { world.pi(&words) };
+    let mut session =
+        pi.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
     let mut first = String::new();
     BufReader::new(session.stdout.take().unwrap()).read_line(&mut first).unwrap();
     assert_eq!(first, "up\n");
@@ -92,11 +101,11 @@ fn words_of(pid: u32) -> String {
         .unwrap_or_default()
 }
 
-/// In KiB.
+/// In KiB. Clean pages are not counted: they are programs' files, which the kernel can drop and read again.
 fn private(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     text.lines()
-        .filter(|line| line.starts_with("Private_"))
+        .filter(|line| line.starts_with("Private_Dirty:"))
         .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
         .sum()
 }

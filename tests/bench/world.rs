@@ -86,7 +86,7 @@ impl World {
 
     pub(crate) fn with_a_key(&self, words: &[&str]) -> Command {
         let mut pi = self.pi(words);
-        pi.env("ANTHROPIC_API_KEY", "sk-ant-made-up");
+        pi.env("ANTHROPIC_API_KEY", "sk-ant-made-up-and-of-no-use");
         pi
     }
 

@@ -9,7 +9,7 @@ use crate::{
     host::Owner,
     image::{self, Image, known::Known},
     lang::Variant,
-    launcher::Launcher,
+    launcher::{Launcher, inspect},
 };
 
 /// An engine that does not answer within this time hangs.
@@ -30,7 +30,7 @@ pub(super) fn look(launcher: &Launcher, config: &Config, docker: &Docker) -> Vec
         }
         Ok(about) => lines.extend(abilities(&about)),
     }
-    lines.extend(images(launcher, config));
+    lines.extend(images(launcher, config, &docker));
     lines
 }
 
@@ -86,7 +86,7 @@ fn abilities(about: &About) -> Vec<Line> {
     lines
 }
 
-fn images(launcher: &Launcher, config: &Config) -> Vec<Line> {
+fn images(launcher: &Launcher, config: &Config, docker: &Docker) -> Vec<Line> {
     let ca = match image::certificates(&config.images) {
         Ok(ca) => ca,
         Err(error) => {
@@ -99,24 +99,45 @@ fn images(launcher: &Launcher, config: &Config) -> Vec<Line> {
         .map(|variant| (variant.name(), Image::agent(variant, &config.images, &config.packages, who, &ca)))
         .into_iter()
         .chain([("sidecar", Image::proxy(&config.images, &ca))]);
-    let (built, missing): (Vec<_>, Vec<_>) = all.partition(|(_, image)| known.id(image.tag()).is_some());
-    let names =
-        |of: &[(&'static str, Image)]| of.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    let mut lines = vec![Line::fine(
-        "images",
-        format!("agent {} {}", config.images.agent_package, config.images.agent_version),
-    )];
-    if !built.is_empty() {
-        lines.push(Line::fine("images", format!("built: {}", names(&built))));
+    let ages = docker.image_ages(&["pi-agent", "pi-proxy"]).unwrap_or_default();
+    let mut lines = vec![agent(launcher, config)];
+    let mut missing = Vec::new();
+    for (name, image) in all {
+        match known.id(image.tag()).and_then(|id| ages.get(&id)) {
+            Some(age) => lines.push(built(name, age)),
+            None => missing.push(name),
+        }
     }
     if !missing.is_empty() {
         lines.push(Line::note(
             "images",
-            format!("not built yet: {}", names(&missing)),
+            format!("not built yet: {}", missing.join(", ")),
             "the first session that needs one builds it; `pi build --all` builds them now",
         ));
     }
     lines
+}
+
+/// The agent's version, and a newer one if npm has named one.
+fn agent(launcher: &Launcher, config: &Config) -> Line {
+    let wanted = format!("agent {} {}", config.images.agent_package, config.images.agent_version);
+    match inspect::newer(&config.images, &launcher.host) {
+        Some(newer) => Line::note("images", wanted, newer),
+        None => Line::fine("images", wanted + "; `pi build --check` asks npm's registry for a newer one"),
+    }
+}
+
+/// An image and its age in the engine's words, which count months from the second one on.
+fn built(name: &str, age: &str) -> Line {
+    let what = format!("{name}: built {age}");
+    if age.contains("month") || age.contains("year") {
+        return Line::note(
+            "images",
+            format!("{what}, so security updates since then are not in it"),
+            "`pi --build build --all` renews all images",
+        );
+    }
+    Line::fine("images", what)
 }
 
 #[cfg(test)]
@@ -126,6 +147,13 @@ mod tests {
     fn worst(info: &str) -> Vec<String> {
         let about: About = serde_json::from_str(info).unwrap();
         abilities(&about).into_iter().filter(|line| line.state != State::Fine).map(|line| line.what).collect()
+    }
+
+    #[test]
+    fn an_image_that_is_months_old_is_to_be_renewed() {
+        assert_eq!(built("base", "5 weeks ago").state, State::Fine);
+        assert_eq!(built("base", "About a minute ago").state, State::Fine);
+        assert_eq!(built("base", "2 months ago").state, State::Note);
     }
 
     #[test]

@@ -5,8 +5,10 @@ use crate::{
     config::Config,
     egress::Sources,
     facts::{self, Facts},
+    github,
     keys::{Commands, Keys},
     launcher::Launcher,
+    models::Ours,
     purpose::Purpose,
     workspace::Workspace,
 };
@@ -14,6 +16,7 @@ use crate::{
 /// The workspace, what would go into a session there, and the allowlist.
 pub(super) fn look(launcher: &Launcher, config: &Config, workspace: anyhow::Result<Workspace>) -> Vec<Line> {
     let mut lines = vec![allowlist(config)];
+    lines.extend(servers(launcher));
     let workspace = match workspace {
         Ok(workspace) => workspace,
         Err(error) => {
@@ -32,6 +35,7 @@ pub(super) fn look(launcher: &Launcher, config: &Config, workspace: anyhow::Resu
         Ok(facts) => {
             lines.extend(facts.findings.iter().map(|finding| Line::found("repository", finding)));
             lines.extend(keys(&facts.keys));
+            lines.extend(on_github(launcher, config, &workspace));
         }
         Err(error) => {
             lines.push(Line::failed("repository", &error, "no session starts here before that is mended"));
@@ -51,6 +55,42 @@ fn keys(keys: &Keys) -> Vec<Line> {
     let inside = keys.note.iter().map(|note| Line::fine("keys", note.clone()));
     let notices = keys.notices.iter().map(|notice| Line::found("keys", &notice.finding()));
     [held].into_iter().chain(inside).chain(notices).collect()
+}
+
+/// Which repositories of GitHub sessions use the user's token for.
+fn on_github(launcher: &Launcher, config: &Config, workspace: &Workspace) -> Vec<Line> {
+    let sources = github::Sources {
+        config,
+        host: &launcher.host,
+        workspace,
+        purpose: Purpose::Work,
+        commands: Commands::Skip,
+        ask: None,
+    };
+    let found = match github::find(&sources) {
+        Ok(found) => found,
+        Err(error) => return vec![Line::failed("github", &error, "correct that, or unset the token")],
+    };
+    let used = found.github.map(|github| {
+        let names: Vec<String> = github.repositories.iter().map(ToString::to_string).collect();
+        let may = if config.github_push { "read and push" } else { "read only" };
+        Line::fine("github", format!("your token, outside, with the broker: {} ({may})", names.join(", ")))
+    });
+    let notices = found.notices.iter().map(|notice| Line::found("github", &notice.finding()));
+    used.into_iter().chain(notices).collect()
+}
+
+/// The servers of `pi models`.
+fn servers(launcher: &Launcher) -> Vec<Line> {
+    match Ours::load(&launcher.host) {
+        Ok(ours) => {
+            let servers = ours.servers.iter();
+            servers
+                .map(|(name, server)| Line::fine("models", format!("{name} at {}", server.address)))
+                .collect()
+        }
+        Err(error) => vec![Line::failed("models", &error, "make that file yours and readable")],
+    }
 }
 
 fn allowlist(config: &Config) -> Line {

@@ -64,8 +64,8 @@ fn a_dead_session_whose_engine_does_not_answer_is_kept_for_later() {
         OWN,
         "",
         &format!(
-            "pi: warning: could not remove what the dead session `{DEAD}` left: the engine at `unix:///other.sock` \
-             does not answer\n"
+            "pi: warning: could not remove what the dead session `{DEAD}` left: the engine at \
+             `unix:///other.sock` does not answer\n"
         ),
     );
     assert_eq!(world.sessions(), [dir]);
