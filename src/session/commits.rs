@@ -43,6 +43,9 @@ const PARTS: usize = 40;
 /// How long the container for it may take to go.
 const REMOVAL: Duration = Duration::from_secs(30);
 
+/// How long the thread that looks may take to end where its engine hangs.
+const MOMENT: Duration = Duration::from_secs(1);
+
 /// When a user who waits is told for what.
 const SAY_WHY: Duration = Duration::from_secs(8);
 
@@ -341,7 +344,7 @@ impl Following {
         let begun = Instant::now();
         let mut told = false;
         while !self.thread.is_finished() {
-            if in_vain() {
+            if begun.elapsed() > MOMENT && in_vain() {
                 return Err(InVain);
             }
             if !told && begun.elapsed() > SAY_WHY {

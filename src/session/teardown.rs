@@ -115,12 +115,12 @@ impl Teardown<'_> {
     /// Takes over the agent's commits, if it could make some. Returns whether the session's directory holds nothing of
     /// value any more.
     fn take_over(&self, commits: Option<Result<Commits, InVain>>) -> bool {
-        let mut commits = match commits {
+        let settled = match commits {
             None => return true,
-            Some(Err(InVain)) => return false,
-            Some(Ok(commits)) => commits,
+            Some(Err(InVain)) => Err(anyhow::anyhow!("the engine does not answer")),
+            Some(Ok(mut commits)) => commits.settle(self.extent == Extent::Everything),
         };
-        commits.settle(self.extent == Extent::Everything).unwrap_or_else(|error| {
+        settled.unwrap_or_else(|error| {
             Finding::hinted(
                 format!("the agent's commits did not come over: {error:#}"),
                 "nothing is lost: the next `pi`, or `pi clean`, tries it again",

@@ -19,7 +19,7 @@ use std::{
 
 use crate::world::{
     World,
-    call::Outcome,
+    call::{Outcome, Running},
     files::write,
     model::docker,
     wait::{processes, until, until_true},
@@ -69,8 +69,7 @@ fn number(name: &str, default: u64) -> u64 {
 /// All that the engine has, but for what other tests have: that carries the label of another state directory, or none of
 /// a launcher's.
 fn engine_has(world: &World) -> BTreeSet<String> {
-    let plan = world.plan(&[]);
-    let ours = plan["agent"]["labels"]["pi.state"].as_str().unwrap();
+    let ours = world.label();
     let mut found = BTreeSet::new();
     for (kind, name) in [("container", "{{.Names}}"), ("network", "{{.Name}}"), ("volume", "{{.Name}}")] {
         let format = format!("{name}\t{{{{.Label \"pi.state\"}}}}{{{{.Label \"pi.e2e\"}}}}");
@@ -213,6 +212,29 @@ fn many_sessions_at_once_do_not_disturb_each_other() {
     assert_engine_is_as(&before, &world);
     world.assert_nothing_left();
     println!("{many} sessions at once, nothing left");
+}
+
+/// First starts at once, each thirty in a home of their own that no session has seen:
+/// `PI_TEST_STARTS=1000 cargo test --release --test suite storm::first_starts -- --nocapture`.
+#[test]
+fn first_starts_at_once_do_not_disturb_each_other() {
+    let many = usize::try_from(number("PI_TEST_STARTS", 30)).unwrap();
+    let (mut started, mut failed) = (0, Vec::new());
+    while started < many {
+        let world = World::fake();
+        write(world.home().join(".agents/proxy_allowed_domains.txt"), "example.com\n");
+        world.docker().rule("start-agent", "exits 7");
+        let batch = (many - started).min(30);
+        let sessions: Vec<_> = (0..batch)
+            .map(|n| world.pi(if n % 2 == 0 { &["-p", "x"] } else { &["--proxy", "-p", "x"] }).start())
+            .collect();
+        let outcomes = sessions.into_iter().map(Running::wait);
+        failed.extend(outcomes.filter(|one| (one.code, one.err.as_str()) != (Some(7), "")));
+        world.assert_nothing_left();
+        started += batch;
+    }
+    println!("{started} first starts, {} failed", failed.len());
+    assert!(failed.is_empty(), "{failed:#?}");
 }
 
 #[test]
