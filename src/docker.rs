@@ -20,7 +20,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use crate::{plan::Streams, record::SessionId, report::quote, secret::Secret};
+use crate::{inside, plan::Streams, record::SessionId, report::quote, secret::Secret};
 
 pub(crate) use self::{
     about::About,
@@ -153,9 +153,9 @@ fn events(name: &str, since: &str, until: &str) -> Cmd {
         .pair("--format", "{{.Actor.Attributes.name}} {{.Action}} {{.Actor.Attributes.exitCode}}")
 }
 
-/// Runs a command in a running container.
-pub(crate) fn exec(name: &str, streams: Streams, workdir: &Path, command: &[String]) -> Cmd {
-    let mut cmd = Cmd::new("enter the session", &["exec"]);
+/// Runs a command in a running container. All that it starts has the mark.
+pub(crate) fn exec(name: &str, streams: Streams, workdir: &Path, mark: &str, command: &[String]) -> Cmd {
+    let mut cmd = Cmd::new("enter the session", &["exec", "--env"]).arg(format!("PI_BOX_WITHIN={mark}"));
     cmd = match streams {
         Streams::Tty => cmd.arg("--interactive").arg("--tty"),
         Streams::Pipe => cmd.arg("--interactive"),
@@ -164,6 +164,11 @@ pub(crate) fn exec(name: &str, streams: Streams, workdir: &Path, command: &[Stri
     cmd = cmd.arg("--detach-keys=ctrl-^,ctrl-@").pair("--workdir", workdir).arg(name);
     cmd.args.extend(command.iter().map(OsString::from));
     cmd
+}
+
+/// Ends what a command with this mark has started in a running container.
+pub(crate) fn end_marked(name: &str, mark: &str) -> Cmd {
+    Cmd::new("end what was started in the session", &["exec", name, inside::ENTRY, "--end", mark])
 }
 
 /// Runs a script with these words in a running container.

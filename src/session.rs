@@ -118,7 +118,8 @@ pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyho
         root.clone_from(&record.repository);
         Ok(record)
     })?;
-    let steer = Arc::new(Steer::new(&claim.name, needs.host, needs.signals, needs.sources));
+    let Needs { host, docker, signals, sources, .. } = needs;
+    let steer = Arc::new(Steer::new(&claim.name, host, signals, *sources, docker, id.agent()));
     let server = Server::start(&claim.dir, steer.clone())?;
     let docker = needs.docker.clone().holding(claim.lock.clone());
     let needs = &Needs { docker: &docker, ..*needs };

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicI32, Ordering},
     },
     thread,
@@ -39,6 +39,18 @@ impl Flag {
     }
 }
 
+/// Whether this process has received a signal; set where it begins to listen.
+static RECEIVED: OnceLock<Flag> = OnceLock::new();
+
+/// The signal that ended this process instead of an error, if there was one: what a signal of the whole terminal has killed
+/// beside it is nobody's fault.
+pub(crate) fn rather_than(error: anyhow::Error) -> anyhow::Error {
+    match RECEIVED.get().map(Flag::check) {
+        Some(Err(signal)) => signal.into(),
+        _ => error,
+    }
+}
+
 /// Whether an engine has answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answers {
@@ -65,6 +77,7 @@ impl Signals {
     pub(crate) fn watch() -> anyhow::Result<Self> {
         let first = Arc::new(AtomicI32::new(0));
         let on_signal = Arc::new(Mutex::new(OnSignal::default()));
+        let _ = RECEIVED.set(Flag(first.clone()));
         let mut signals =
             Watched::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM]).context("could not listen for signals")?;
         let (mine, acts) = (first.clone(), on_signal.clone());

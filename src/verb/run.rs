@@ -12,13 +12,13 @@ use super::{learn, resume};
 use crate::{
     agent,
     cli::DryRun,
-    control::{self, Request},
+    control::{self, Entered, Request},
     docker::{self, Docker},
     inside,
     launcher::Launcher,
     plan::Streams,
     purpose::{Program, Purpose},
-    record,
+    record::{self, Record, SessionId},
     report::{self, FAILED, Hinted},
     written::Written,
 };
@@ -128,9 +128,16 @@ pub(crate) fn enter(launcher: &Launcher, name: &str, command: &[OsString]) -> an
     // command in a Landlock domain like the agent's.
     let mut command = or_shell(command)?;
     command.splice(0..0, [inside::ENTRY, "--within"].map(str::to_owned));
-    let exec = docker::exec(&session.record.id.agent(), streams, &session.record.directory, &command);
+    // If this process is killed, or its terminal closed, the session's launcher ends the command.
+    let mark = SessionId::random()?;
+    let entered = Entered::announce(&session, mark.as_str(), &launcher.signals)?;
+    let Record { id, directory, .. } = &session.record;
+    let exec = docker::exec(&id.agent(), streams, directory, mark.as_str(), &command);
     let shown = docker.attach(&exec, false, |client| launcher.signals.foreground(&client))?;
     shown.tell();
     launcher.signals.check()?;
+    if shown.status().code().is_some() {
+        entered.leave();
+    }
     Ok(shown.status().code().and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED))
 }

@@ -178,7 +178,7 @@ fn one_run(world: &World, dice: &Dice) -> Fault {
 #[test]
 fn many_sessions_at_once_do_not_disturb_each_other() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let many = usize::try_from(number("PI_TEST_SESSIONS", 30)).unwrap();
+    let many = usize::try_from(number("PI_TEST_SESSIONS", 16)).unwrap();
     let world = World::real();
     world.run_pi(&["--proxy", "shell", "--", "true"]).has_code(0);
     let before = engine_has(&world);
@@ -238,12 +238,12 @@ fn first_starts_at_once_do_not_disturb_each_other() {
 }
 
 #[test]
-fn a_hundred_networks_do_not_exhaust_the_pools() {
+fn many_networks_do_not_exhaust_the_pools() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let world = World::real();
-    // Networks as sessions make them: their own small subnets, whatever the engine's pools hold.
+    // Networks as sessions make them: their own small subnets. The engine's own pools hold about thirty.
     let plans: Vec<serde_json::Value> =
-        (0..100).map(|_| world.plan(&["--proxy"])["network"].clone()).collect();
+        (0..40).map(|_| world.plan(&["--proxy"])["network"].clone()).collect();
     let mut made = Vec::new();
     for plan in &plans {
         let name = plan["name"].as_str().unwrap();
@@ -254,7 +254,7 @@ fn a_hundred_networks_do_not_exhaust_the_pools() {
         if output.status.success() {
             made.push(name);
         } else {
-            // Two of a hundred may have chosen the same of 8192 subnets; a session would choose again.
+            // Two of them may have chosen the same of 8192 subnets; a session would choose again.
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(said.contains("overlaps"), "{said}");
         }
@@ -262,7 +262,7 @@ fn a_hundred_networks_do_not_exhaust_the_pools() {
     let one_more = world.run_pi(&["--proxy", "shell", "--", "echo", "still room"]);
     let removed = Command::new("docker").args(["network", "rm"]).args(&made).output().unwrap();
     assert!(removed.status.success(), "{removed:?}");
-    assert!(made.len() > 90, "{}", made.len());
+    assert!(made.len() > 35, "{}", made.len());
     assert_eq!((one_more.code, &*one_more.out), (Some(0), "still room\n"), "{}", one_more.err);
     world.assert_nothing_left();
 }
