@@ -90,8 +90,8 @@ pub(super) struct ImagesLayer {
     pub(super) agent_version: Option<Spanned<String>>,
     pub(super) acli: Option<bool>,
     pub(super) ca_certificates: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "choice")]
     pub(super) check_agent: Option<bool>,
+    #[serde(default, deserialize_with = "choice")]
     pub(super) pull: Option<Pull>,
 }
 
