@@ -187,7 +187,7 @@ fn what_npm_has_said_is_told_once_a_day_and_without_asking() {
     let said = |told: u64| {
         let text = serde_json::json!({
             "package": "@earendil-works/pi-coding-agent", "wanted": "0.87.1", "installed": "0.87.1",
-            "latest": "0.99.0", "admitted": "0.87.1", "told": told,
+            "latest": "0.99.0", "admitted": "0.87.1", "told": told, "asked": 9_000_000_000u64,
         });
         write(world.state().join("newest-agent.json"), text.to_string());
     };
