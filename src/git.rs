@@ -22,6 +22,7 @@ pub(crate) mod discard;
 mod follow;
 mod give;
 pub(crate) mod given;
+pub(crate) mod left;
 mod names;
 pub(crate) mod private;
 pub(crate) mod programs;

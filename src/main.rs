@@ -140,7 +140,8 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         Action::Verb(Verb::Check { targets }) => verb::check::run(&launcher()?, &targets),
         Action::Verb(Verb::Models { what }) => verb::models::run(&launcher()?, &what),
         Action::Verb(Verb::Ps { all, json }) => verb::ps::run(&launcher()?, all, json),
-        Action::Verb(Verb::Diff { name }) => verb::diff::run(&launcher()?, name.as_deref()),
+        Action::Verb(Verb::Diff { name, risky: true }) => verb::risky::run(&launcher()?, name.as_deref()),
+        Action::Verb(Verb::Diff { name, .. }) => verb::diff::run(&launcher()?, name.as_deref()),
         Action::Verb(Verb::Apply { name, commit }) => {
             verb::apply::run(&launcher()?, name.as_deref(), commit.as_deref())
         }

@@ -21,6 +21,7 @@ pub(crate) mod models;
 pub(crate) mod open;
 pub(crate) mod ps;
 mod resume;
+pub(crate) mod risky;
 pub(crate) mod run;
 pub(crate) mod stop;
 pub(crate) mod version;

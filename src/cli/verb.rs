@@ -107,7 +107,7 @@ pub(crate) enum Verb {
     },
     /// List running sessions
     Ps {
-        /// Also list the copies of `--clone`, with what is only in them
+        /// Also list the copies of `--clone`, with what is only in them, and the subagents of this repository
         #[arg(long)]
         all: bool,
         /// Print JSON instead of a table
@@ -132,11 +132,17 @@ pub(crate) enum Verb {
         #[arg(long)]
         all: bool,
     },
-    /// Show what an agent has changed in a copy of `--clone`
+    /// Show what an agent has changed in a copy of `--clone`, or what it has left that runs on this machine
     Diff {
         /// Name of the copy; needed only if this repository has several
         #[arg(value_name = "NAME")]
         name: Option<String>,
+        /// List all new and changed files that commonly run on this machine
+        ///
+        /// Without NAME, those that sessions have left in the work tree in the last 30 days: settings of editors, hooks,
+        /// build scripts, workflows and the like.
+        #[arg(long)]
+        risky: bool,
     },
     /// Bring what an agent has changed in a copy into your files
     ///

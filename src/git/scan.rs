@@ -60,9 +60,23 @@ pub(crate) struct Seen {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Left {
     pub(crate) disarmed: Vec<Disarmed>,
-    /// New or changed files that commonly run on the host.
-    pub(crate) risky: Vec<PathBuf>,
+    pub(crate) risky: Vec<Risky>,
     pub(crate) unseen: Vec<PathBuf>,
+}
+
+/// A new or changed file that commonly runs on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Risky {
+    pub(crate) path: PathBuf,
+    pub(crate) change: Change,
+}
+
+/// What has become of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Change {
+    New,
+    Changed,
 }
 
 /// Something that git on the host would take for a repository.
@@ -100,6 +114,28 @@ impl Seen {
         seen.unseen = walk.unseen;
         Ok(seen)
     }
+
+    /// What commonly runs on the host and is in the work tree now, but was not there, or was another.
+    ///
+    /// # Errors
+    /// The work tree cannot be read at all.
+    pub(crate) fn news(&self, root: &Path, top: Top) -> io::Result<Vec<Risky>> {
+        let mut walk = Walk::new(top, None);
+        walk.run(root)?;
+        Ok(self.news_of(&walk.risky))
+    }
+
+    fn news_of(&self, now: &[(PathBuf, String)]) -> Vec<Risky> {
+        let news = now.iter().filter_map(|(path, mark)| {
+            let change = match self.risky.get(&key(path)) {
+                None => Change::New,
+                Some(known) if known != mark => Change::Changed,
+                Some(_) => return None,
+            };
+            Some(Risky { path: path.clone(), change })
+        });
+        news.collect()
+    }
 }
 
 /// Looks at what is there after a session, and takes out of action what git on the host would take for a repository and
@@ -110,8 +146,7 @@ impl Seen {
 pub(crate) fn disarm(root: &Path, top: Top, before: &Seen, links: &[PathBuf]) -> io::Result<Left> {
     let mut walk = Walk { links, ..Walk::new(top, Some(before)) };
     walk.run(root)?;
-    let is_news = |(path, mark): &(PathBuf, String)| before.risky.get(&key(path)) != Some(mark);
-    let risky = walk.risky.iter().filter(|found| is_news(found)).map(|(path, _)| path.clone()).collect();
+    let risky = before.news_of(&walk.risky);
     // Where the user's own rights end, as in a database's files, they ended before.
     walk.unseen.retain(|path| !before.closed.contains(&key(path)));
     Ok(Left { disarmed: walk.disarmed, risky, unseen: walk.unseen })

@@ -6,6 +6,7 @@ mod engine;
 mod kinds;
 mod ordinary;
 mod random;
+mod trees;
 
 use std::{
     ffi::OsString,

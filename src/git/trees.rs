@@ -1,12 +1,15 @@
 //! Worktrees of subagents. What a session leaves of them becomes the host's: git on the host knows them at the same paths,
 //! and the next session finds them again. One that was removed inside goes on the host, too.
 
+mod list;
+
 use std::{
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
+pub(crate) use self::list::{Subagent, subagents};
 use super::{
     command::Git,
     discard::discard,
@@ -46,7 +49,7 @@ impl Trees {
     /// Looks at what the session with this directory for git has left; nothing where it had no git directory of its own.
     pub(crate) fn left(dir: &Path) -> Option<Self> {
         let repository = State::load(dir).ok()?.entries.into_iter().next()?.repository;
-        let inside = Dir::open(&private_dir(dir)).ok()?;
+        let inside = Dir::open(&inside(dir)?).ok()?;
         let admins = inside.dir("worktrees".as_ref()).ok();
         let has = |name: &str| admins.as_ref().and_then(|admins| admins.dir(name.as_ref()).ok());
         let names = match Dir::open(&repository.work_tree.join(DIRECTORY)) {
@@ -75,11 +78,13 @@ impl Trees {
         self.stay.iter().map(|(name, _)| Path::new(DIRECTORY).join(name).join(".git")).collect()
     }
 
-    /// Tells the host's git of them, once the commits have come over.
+    /// Tells the host's git of them, once the commits have come over. Returns those of which it cannot be told: they are out
+    /// of action.
     ///
     /// # Errors
     /// The git directory cannot be written.
-    pub(crate) fn take_over(&self, git: &Git) -> anyhow::Result<()> {
+    pub(crate) fn take_over(&self, git: &Git) -> anyhow::Result<Vec<PathBuf>> {
+        let mut unfit = Vec::new();
         for name in &self.gone {
             self.remove(name)?;
         }
@@ -95,9 +100,10 @@ impl Trees {
             if !is_fit || !leads_home(&self.repository, name) || !self.register(git, name, note)? {
                 let tree = Dir::open(&tree(&self.repository, name))?;
                 tree.rename_new(".git".as_ref(), &tree, ".git.pi-quarantine".as_ref())?;
+                unfit.push(Path::new(DIRECTORY).join(name));
             }
         }
-        Ok(())
+        Ok(unfit)
     }
 
     /// False where the place is taken by something else.
@@ -171,6 +177,11 @@ pub(super) fn given(repository: &Repository, dir: &Path) -> io::Result<Vec<(Path
     }
     fs::write(dir.join(GIVEN), names)?;
     Ok(files)
+}
+
+/// The agent's own git directory, by a path without links: a home may be behind one.
+fn inside(dir: &Path) -> Option<PathBuf> {
+    fs::canonicalize(private_dir(dir)).ok()
 }
 
 /// Whether a work tree is the place of subagents' worktrees.

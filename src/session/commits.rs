@@ -264,8 +264,17 @@ impl Commits {
             Err(error) => return Err(error),
         };
         self.came.tell();
-        if let Some(Err(error)) = Trees::left(&self.dir()).map(|trees| trees.take_over(&self.git)) {
-            report::warn(format_args!("could not take over the worktrees of subagents: {error:#}"));
+        match Trees::left(&self.dir()).map(|trees| trees.take_over(&self.git)) {
+            Some(Ok(unfit)) => unfit.iter().for_each(|tree| {
+                report::warn(format_args!(
+                    "`{}` is no worktree for git any more: its branch has a submodule or did not come over, or its name is taken",
+                    tree.display()
+                ));
+            }),
+            Some(Err(error)) => {
+                report::warn(format_args!("could not take over the worktrees of subagents: {error:#}"));
+            }
+            None => {}
         }
         let Some(why) = kept else {
             if let Err(error) = discard_private(&self.state) {

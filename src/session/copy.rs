@@ -307,7 +307,11 @@ pub(crate) fn tell(git: &Git, copy: &Copy) {
         .collect();
     if !risky.is_empty() {
         let more = risky.len().saturating_sub(NAMED);
-        let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
+        let more = if more > 0 {
+            format!("\nand {more} more: `pi diff --risky {own}` shows all")
+        } else {
+            String::new()
+        };
         let names = risky[..risky.len().min(NAMED)].join("\n");
         Finding::plain(format!("the agent changed files that commonly run on this machine:\n{names}{more}"))
             .warn();

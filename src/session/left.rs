@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use crate::{
     git::{
         given::{DIRECTORY, seen_before},
-        scan::{Disarmed, Left, disarm},
+        left::note,
+        scan::{Disarmed, Left, Risky, disarm},
         trees::Trees,
     },
+    host::Host,
+    record::Record,
     report::{self, Finding, one_line},
 };
 
@@ -16,11 +19,17 @@ use crate::{
 const LINES: usize = 5;
 
 /// Looks at the work tree `root` of the session with this directory, and tells what is there.
-pub(super) fn look(state: &Path, root: &Path) {
+pub(super) fn look(state: &Path, root: &Path, host: &Host) {
     let Some((seen, top)) = seen_before(&state.join(DIRECTORY)) else { return };
     let links = Trees::left(&state.join(DIRECTORY)).map(|trees| trees.links()).unwrap_or_default();
     match disarm(root, top, &seen, &links) {
-        Ok(left) => findings(&left).iter().for_each(Finding::warn),
+        Ok(left) => {
+            findings(&left).iter().for_each(Finding::warn);
+            let session = Record::load(state).map(|record| record.name).unwrap_or_default();
+            if let Err(error) = note(host, root, &session, &left.risky) {
+                report::warn(format_args!("could not keep the names of these files for later: {error:#}"));
+            }
+        }
         Err(error) => report::warn(format_args!(
             "could not look at what the agent left in `{}`: {error}",
             root.display()
@@ -50,11 +59,13 @@ fn findings(left: &Left) -> Vec<Finding> {
         )));
     }
     if !risky.is_empty() {
-        let paths = in_one_line(risky);
-        findings.push(Finding::plain(format!("new or changed, and commonly run on this machine: {paths}")));
+        let paths = in_one_line(risky.iter().map(|Risky { path, .. }| path.as_path()));
+        findings.push(Finding::plain(format!(
+            "new or changed, and commonly run on this machine (`pi diff --risky`): {paths}"
+        )));
     }
     if !unseen.is_empty() {
-        let paths = in_one_line(unseen);
+        let paths = in_one_line(unseen.iter().map(PathBuf::as_path));
         findings
             .push(Finding::plain(format!("too deep or too much to look at, so do not run git in {paths}")));
     }
@@ -69,9 +80,9 @@ fn listed(lines: impl ExactSizeIterator<Item = String>) -> String {
     if all > most { format!("{text}\nand {} more", all - most) } else { text }
 }
 
-fn in_one_line(paths: &[PathBuf]) -> String {
+fn in_one_line<'a>(paths: impl ExactSizeIterator<Item = &'a Path> + Clone) -> String {
     const PATHS: usize = 12;
-    let first = paths.iter().take(PATHS).map(|path| shown(path)).collect::<Vec<_>>().join(", ");
+    let first = paths.clone().take(PATHS).map(shown).collect::<Vec<_>>().join(", ");
     match paths.len().saturating_sub(PATHS) {
         0 => first,
         more => format!("{first} and {more} more"),
@@ -86,6 +97,7 @@ fn shown(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::git::scan::Change;
 
     #[test]
     fn a_notice_has_at_most_ten_lines() {
@@ -95,7 +107,9 @@ mod tests {
         };
         let left = Left {
             disarmed: (0..100).map(|n| one(n, n % 2 == 0)).collect(),
-            risky: (0..100).map(|n| format!("{n}/Makefile\n").into()).collect(),
+            risky: (0..100)
+                .map(|n| Risky { path: format!("{n}/Makefile\n").into(), change: Change::New })
+                .collect(),
             unseen: vec!["x".into()],
         };
         let findings = findings(&left);

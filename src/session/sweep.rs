@@ -36,7 +36,7 @@ pub(crate) fn take_down(dead: &Dead, docker: &Docker, host: &Host) -> anyhow::Re
     take_down_by_id(&docker, &dead.id)?;
     keep_of_dead(dead.record.as_ref(), &dead.dir, host);
     if let Some(record) = &dead.record {
-        look(&dead.dir, &record.repository);
+        look(&dead.dir, &record.repository, host);
     }
     if settle_dead(&dead.dir, &docker, host)? {
         record::remove(&dead.dir)?;

@@ -76,7 +76,7 @@ impl Teardown<'_> {
         }
         if left.is_ok() {
             keep(&self.dir, self.host, self.packages.take());
-            look(&self.dir, &self.root);
+            look(&self.dir, &self.root, self.host);
         }
         let is_empty = left.is_ok() && self.take_over(commits);
         match left {

@@ -1,4 +1,5 @@
-//! `pi ps`: lists running sessions from their records, without asking an engine, and copies on request.
+//! `pi ps`: lists running sessions from their records, without asking an engine; on request copies, and the subagents of the
+//! repository around the current directory.
 
 use std::{
     fmt::Write as _,
@@ -12,12 +13,17 @@ use super::diff::short;
 use crate::{
     copies::{self, Copy, Held},
     docker::Docker,
-    git::command::Git,
+    git::{
+        command::Git,
+        given::DIRECTORY,
+        trees::{Subagent, subagents},
+    },
     host::seconds,
-    launcher::Launcher,
+    launcher::{Launcher, cloning::repository},
     record::{self, Live},
     report,
     session::copy::Reach,
+    workspace::Workspace,
     written::Written,
 };
 
@@ -53,14 +59,27 @@ struct CopyRow {
     unfetched: Option<String>,
 }
 
-/// All that runs and all copies, for programs.
+/// A subagent.
+#[derive(Serialize)]
+struct SubagentRow {
+    name: String,
+    branch: String,
+    state: String,
+    /// Seconds since 1970.
+    since: u64,
+    pull_request: Option<String>,
+}
+
+/// All that there is, for programs.
 #[derive(Serialize)]
 struct Everything<'a> {
     sessions: Vec<Row<'a>>,
     copies: Vec<CopyRow>,
+    subagents: Vec<SubagentRow>,
 }
 
-/// Lists the running sessions of this user on this machine, and the copies if all is asked for.
+/// Lists the running sessions of this user on this machine. If all is asked for, also the copies, and the subagents of the
+/// repository around the current directory.
 pub(crate) fn run(launcher: &Launcher, all: bool, json: bool) -> anyhow::Result<u8> {
     let live = record::live(&launcher.host)?;
     let rows: Vec<Row<'_>> = live
@@ -77,9 +96,13 @@ pub(crate) fn run(launcher: &Launcher, all: bool, json: bool) -> anyhow::Result<
         })
         .collect();
     let copies = if all { copies(launcher)? } else { vec![] };
+    let subagents = if all { subagents_here(launcher, &live) } else { vec![] };
     if json {
-        let text =
-            if all { report::json(&Everything { sessions: rows, copies })? } else { report::json(&rows)? };
+        let text = if all {
+            report::json(&Everything { sessions: rows, copies, subagents })?
+        } else {
+            report::json(&rows)?
+        };
         return report::data(text).map(|()| 0);
     }
     let now = seconds(SystemTime::now());
@@ -93,7 +116,46 @@ pub(crate) fn run(launcher: &Launcher, all: bool, json: bool) -> anyhow::Result<
     } else if all {
         report::data(copies_table(&copies, now))?;
     }
+    if !subagents.is_empty() {
+        report::data(subagents_table(&subagents, now))?;
+    }
     Ok(0)
+}
+
+/// The subagents of the repository around the current directory; there are none where there is no repository.
+fn subagents_here(launcher: &Launcher, live: &[Live]) -> Vec<SubagentRow> {
+    let host = &launcher.host;
+    let Ok(workspace) = Workspace::find(host) else { return vec![] };
+    let Ok(repository) = repository(&workspace) else { return vec![] };
+    let written = Written::load(host).and(workspace.dirs()).and_around(host);
+    let Some(git) = Git::find(host, &written) else { return vec![] };
+    let is_here = |live: &&Live| live.record.repository == workspace.root;
+    let dirs: Vec<PathBuf> = live.iter().filter(is_here).map(|live| live.dir.join(DIRECTORY)).collect();
+    let row = |Subagent { name, branch, state, since, pr }| SubagentRow {
+        name,
+        branch,
+        state,
+        since,
+        pull_request: pr,
+    };
+    subagents(&git, &repository, &dirs).into_iter().map(row).collect()
+}
+
+fn subagents_table(rows: &[SubagentRow], now: u64) -> String {
+    let mut table =
+        format!("{:<20} {:<22} {:>8}  {:<30}  PULL REQUEST\n", "SUBAGENT", "STATE", "AGE", "BRANCH");
+    for row in rows {
+        let _ = writeln!(
+            table,
+            "{:<20} {:<22} {:>8}  {:<30}  {}",
+            row.name,
+            row.state,
+            age(now.saturating_sub(row.since)),
+            row.branch,
+            row.pull_request.as_deref().unwrap_or("-")
+        );
+    }
+    table
 }
 
 /// The copies, each with what is only in it.
@@ -170,7 +232,7 @@ fn sessions_table(rows: &[Row<'_>], now: u64) -> String {
     table
 }
 
-fn age(seconds: u64) -> String {
+pub(super) fn age(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m", seconds / 60),

@@ -1,4 +1,5 @@
-// GitHub for the proof: git's own server for whoever brings any token, and an API that answers everything.
+// GitHub for the proof: git's own server for whoever brings any token, and an API that answers everything. It opens a pull
+// request only for a branch that was pushed.
 import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdirSync } from "node:fs";
 import { gunzipSync } from "node:zlib";
@@ -39,7 +40,24 @@ export function git(request, response, body) {
 	program.stdin.end(request.headers["content-encoding"] === "gzip" ? gunzipSync(body) : body);
 }
 
-export function api(request, response) {
+const pulls = [];
+
+function openPull(request, response, body) {
+	const { title, head, base } = JSON.parse(body);
+	const repository = `${ROOT}/${request.url.slice("/repos/".length).replace(/\/pulls$/, "")}.git`;
+	try {
+		execFileSync("git", ["-C", repository, "rev-parse", "--verify", "--quiet", `refs/heads/${head}`], { stdio: "ignore" });
+	} catch {
+		response.writeHead(422, { "content-type": "application/json" });
+		return response.end(JSON.stringify({ message: "Validation Failed" }));
+	}
+	pulls.push(`${head} into ${base}: ${title}`);
+	response.writeHead(201, { "content-type": "application/json" });
+	response.end(JSON.stringify({ html_url: `https://github.com/me/proj/pull/${pulls.length}`, title }));
+}
+
+export function api(request, response, body = "") {
+	if (request.method === "POST" && /^\/repos\/me\/[a-z]+\/pulls$/.test(request.url)) return openPull(request, response, body.toString());
 	response.writeHead(200, { "content-type": "application/json" });
 	response.end(JSON.stringify({ login: "someone", path: request.url, data: { repository: { hasIssuesEnabled: true, issues: { totalCount: 0, nodes: [] } } } }));
 }

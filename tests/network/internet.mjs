@@ -138,7 +138,7 @@ async function asGitHub(request, response) {
   const chunks = [];
   for await (const chunk of request) chunks.push(chunk);
   if (request.headers.host === "github.com") github.git(request, response, Buffer.concat(chunks));
-  else github.api(request, response);
+  else github.api(request, response, Buffer.concat(chunks));
 }
 
 // One port speaks TLS and HTTP, whatever the first byte asks for, and answers anything else as well.

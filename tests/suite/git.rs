@@ -2,6 +2,7 @@
 //! session answers many questions.
 
 mod attempts;
+mod kinds;
 mod over;
 mod told;
 

@@ -20,6 +20,7 @@ use crate::{
         private::{Part, config},
         quarantine::Quarantine,
         repository::{Repository, Standing},
+        scan::Change,
         state::lay_out_store_of,
         takeover::Inside,
     },
@@ -234,6 +235,32 @@ pub(crate) fn changed(
         .args(["diff-tree", "-r", "-z", "--no-renames", "--name-only", base, tip])
         .run()?;
     Ok(paths(&list).collect())
+}
+
+/// The same, each with what has become of it; not those that are gone.
+///
+/// # Errors
+/// Git cannot compare them.
+pub(crate) fn changes(
+    git: &Git,
+    repository: &Repository,
+    base: &str,
+    tip: &str,
+) -> anyhow::Result<Vec<(Change, PathBuf)>> {
+    let list = git
+        .within(repository)
+        .args(["diff-tree", "-r", "-z", "--no-renames", "--name-status", base, tip])
+        .run()?;
+    let mut words = paths(&list);
+    let mut all = Vec::new();
+    while let (Some(kind), Some(path)) = (words.next(), words.next()) {
+        match kind.to_str() {
+            Some("A") => all.push((Change::New, path)),
+            Some("D") => {}
+            _ => all.push((Change::Changed, path)),
+        }
+    }
+    Ok(all)
 }
 
 /// The difference between two commits, as text. No program of the repository's takes part.

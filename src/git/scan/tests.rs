@@ -109,8 +109,16 @@ fn new_and_changed_files_that_run_are_named_and_sockets_too() {
     fs::write(root.join(".envrc"), "x").unwrap();
     fs::create_dir(root.join(".vscode")).unwrap();
     symlink("x", root.join(".vscode/tasks.json")).unwrap();
+    let expected = [
+        (".envrc", Change::New),
+        (".vscode/tasks.json", Change::New),
+        ("Makefile", Change::Changed),
+        ("package.json", Change::Changed),
+    ];
+    let expected = expected.map(|(path, change)| Risky { path: path.into(), change });
+    assert_eq!(before.news(root, Top::Repository).unwrap(), expected);
     let left = disarm(root, Top::Repository, &before, &[]).unwrap();
-    assert_eq!(left.risky, [".envrc", ".vscode/tasks.json", "Makefile", "package.json"].map(Path::new));
+    assert_eq!(left.risky, expected);
 }
 
 #[test]

@@ -70,6 +70,11 @@ fn nothing_that_a_copy_holds_runs_on_the_host() {
     let shown = world.run_pi(&["diff"]);
     shown.has_code(0);
     assert!(shown.out.contains("+changed\n"), "{shown:?}");
+    world.run_pi(&["diff", "--risky", "copy"]).is(
+        0,
+        "CHANGE   FILE\nnew      .gitattributes\nnew      .gitmodules\nnew      Makefile\n",
+        "",
+    );
     world.run_pi(&["apply"]).has_code(0);
     world.run_pi(&["ps", "--all"]).has_code(0);
     world.run_pi(&["clean"]).has_code(0);

@@ -95,12 +95,30 @@ fn the_end_names_what_commonly_runs_here_in_few_lines() {
     agent.step(
         "echo x: >>Makefile; mkdir -p .vscode; echo {} >.vscode/tasks.json; echo x >ordinary; git init -q n",
     );
+    // While it runs, and when it has ended.
+    let risky = || -> Vec<String> {
+        let said = world.run_pi(&["diff", "--risky"]);
+        said.has_code(0);
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        said.out.lines().skip(1).map(words).collect()
+    };
+    assert_eq!(risky(), ["new runs repo .vscode/tasks.json", "changed runs repo Makefile"]);
     let ended = agent.end();
     ended.has_code(0);
     let said = "pi: warning: the agent left repositories in the work tree; git would run what they say, so they were renamed:\n  \
                 `n/.git` → .git.pi-quarantine\npi: hint: rename one back when you have looked at its `config` and `hooks`\n\
-                pi: warning: new or changed, and commonly run on this machine: `.vscode/tasks.json`, `Makefile`\n";
+                pi: warning: new or changed, and commonly run on this machine (`pi diff --risky`): `.vscode/tasks.json`, `Makefile`\n";
     assert_eq!(ended.err, said);
     assert!(world.repo().join("n/.git.pi-quarantine").is_dir());
+    let with_age = risky();
+    assert!(with_age.len() == 2 && with_age[1].starts_with("changed ") && !with_age[1].contains("runs"));
+    // More than a notice names.
+    let many = "for n in $(seq 200); do mkdir -p many/$n; echo >many/$n/Makefile; done; rm Makefile";
+    let said = world.shell(&[], many).run();
+    assert!(said.code == Some(0) && said.err.lines().count() == 1, "{said:?}");
+    assert!(said.err.ends_with(" and 188 more\n") && said.err.contains("`pi diff --risky`"), "{said:?}");
+    let all = risky();
+    assert_eq!(all.len(), 201);
+    assert!(all[0].starts_with("new ") && all[200].ends_with(" repo .vscode/tasks.json"), "{all:?}");
     world.assert_nothing_left();
 }

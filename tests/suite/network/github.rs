@@ -6,7 +6,7 @@ use super::{configure, restricted};
 use crate::world::{
     World,
     call::Call,
-    files::{write, write_program},
+    files::{myself, write, write_program},
     internet::internet,
     terminal::Terminal,
 };
@@ -133,6 +133,48 @@ fn pushing_can_be_taken_away_and_other_repositories_are_named() {
     let classic = shell(&world, &[&list], &script).env("PI_GH_TOKEN", "ghp_classic").run();
     assert!(classic.out.starts_with("issues refused\n") && classic.out.ends_with("api ok\n"), "{classic:?}");
     assert!(classic.out.contains("fine-grained token"), "{classic:?}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_subagent_is_pushed_and_gets_its_pull_request_with_the_users_token() {
+    let world = World::with_model();
+    internet();
+    world.prepare(myself(), &["--allow", "any.test"]);
+    configure(&world, "");
+    write(world.root().join("ca.pem"), &internet().authority);
+    world.git(world.repo(), &["commit", "--quiet", "--allow-empty", "--message", "first"]);
+    world.git(world.repo(), &["remote", "add", "origin", "git@github.com:me/proj.git"]);
+    let spawn = |options: &[&str], name: &str| {
+        let task = format!(
+            "run: echo {name} >{name}.txt; git add .; git commit --quiet -m 'Add {name}'; env; cat ~/.config/gh/*"
+        );
+        let tasks = serde_json::json!([[name, task]]).to_string();
+        let words = [options, &["-p", "--model", "demo/spawn", tasks.as_str()]].concat();
+        let call = world.pi(&words).env("PI_GH_TOKEN", TOKEN);
+        let said = call.env("NODE_EXTRA_CA_CERTS", world.root().join("ca.pem")).run();
+        assert!(said.code == Some(0) && !said.out.contains(TOKEN), "{said:#?}");
+        said.out
+    };
+    let said = spawn(&[], "opened");
+    for expected in [
+        "The subagent `opened` has finished.\nPull request: https://github.com/me/proj/pull/",
+        "\nBranch: subagent/opened, pushed to origin\n",
+    ] {
+        assert!(said.contains(expected), "no {expected:?}: {said}");
+    }
+    let post = format!("github POST api.github.com/repos/me/proj/pulls {TOKEN}");
+    assert!(asked("/pulls").contains(&post), "{:?}", asked("/pulls"));
+    // Where pushing is taken away, the branch stays here.
+    let said = spawn(&["--no-push"], "closed");
+    assert!(
+        said.contains("Note: it could not be pushed to `origin`: ") && !said.contains("Pull request"),
+        "{said}"
+    );
+    assert_eq!(asked("/pulls").iter().filter(|line| **line == post).count(), 1);
+    let branches = world.git(world.repo(), &["for-each-ref", "--format=%(refname:short)", "refs/heads/"]);
+    assert_eq!(branches, "main\nsubagent/closed\nsubagent/opened\n");
+    assert_eq!(world.git(world.repo(), &["status", "--short"]), "");
     world.assert_nothing_left();
 }
 

@@ -5,7 +5,10 @@ use std::{fs, io::Write as _};
 use rustix::process::Signal;
 
 use super::{assert_clean, branches, command, reports, tasks, trees, words, world};
-use crate::world::wait::{processes, until_true};
+use crate::world::{
+    World,
+    wait::{processes, until_true},
+};
 
 /// Tries to write what is not its own, and says what it could.
 const INTRUDER: &str = "echo fine >own.txt; mkdir -p a b; echo x >a/x; mv a/x b/x; ln b/x b/y; git add .; \
@@ -20,6 +23,19 @@ const INTRUDER: &str = "echo fine >own.txt; mkdir -p a b; echo x >a/x; mv a/x b/
     up=$(cut -d' ' -f4 /proc/$PPID/stat); for process in $up $(cut -d' ' -f4 /proc/$up/stat); do \
         kill -0 $process 2>/dev/null && echo reached $process; done; \
     git config a.b c && echo stopped";
+
+/// The subagents that `pi ps --all` lists, without their ages.
+fn on_the_host(world: &World) -> Vec<String> {
+    let said = world.run_pi(&["ps", "--all", "--json"]);
+    said.has_code(0);
+    let all: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let row = |one: &serde_json::Value| {
+        let text = |key: &str| one[key].as_str().unwrap_or("-").to_owned();
+        assert!(one["since"].as_u64().unwrap() > 1_600_000_000, "{one}");
+        [text("name"), text("state"), text("branch"), text("pull_request")].join(" ")
+    };
+    all["subagents"].as_array().unwrap().iter().map(row).collect()
+}
 
 #[test]
 fn each_bad_end_is_told_and_all_work_is_kept() {
@@ -67,6 +83,12 @@ fn each_bad_end_is_told_and_all_work_is_kept() {
     // The user's own worktree beside them is nobody else's.
     world.git(world.repo(), &["worktree", "add", "--quiet", "--detach", ".worktrees/mine"]);
     fs::write(world.repo().join(".worktrees/crash/more"), "").unwrap();
+    let expected_here = [
+        "crash killed subagent/crash -",
+        "intruder finished, no worktree subagent/intruder -",
+        "queued finished, no worktree subagent/queued -",
+    ];
+    assert_eq!(on_the_host(&world), expected_here);
     let command = |words: &str| command(&world, words);
     let listed = command("/worktrees");
     assert!(listed.contains("subagent/crash     killed") && !listed.contains("mine"), "{listed}");
@@ -132,12 +154,14 @@ fn a_launcher_that_is_killed_with_four_running_loses_nothing() {
     let pi = world.pi(&words(&tasks)).start();
     let file = |name: &str| world.repo().join(format!(".worktrees/{name}/{name}.txt"));
     until_true("four at work", || names.iter().all(|name| file(name).exists()));
+    assert_eq!(on_the_host(&world), names.map(|name| format!("{name} running subagent/{name} -")));
     pi.signal(Signal::KILL);
     pi.wait();
     until_true("the end of the session", || world.sessions().is_empty() && world.watchers().is_empty());
     world.assert_nothing_left();
     assert_clean(&world);
     assert_eq!(trees(&world), names);
+    assert_eq!(on_the_host(&world), names.map(|name| format!("{name} interrupted subagent/{name} -")));
     // The next session saves what they have not.
     let listed = command(&world, "/worktrees");
     assert_eq!(listed.matches("interrupted").count(), 4, "{listed}");
