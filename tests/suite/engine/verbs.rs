@@ -52,9 +52,9 @@ fn a_running_session_is_listed_entered_and_stopped_by_its_name() {
         // One of them hears no closed terminal.
         let pi = start(n, if n == 1 { "trap '' HUP; SLEEP" } else { "setsid SLEEP & wait" });
         if n == 1 {
-            pi.signal_group(end)
+            pi.signal_group(end);
         } else {
-            pi.signal(end)
+            pi.signal(end);
         }
         pi.wait();
         until_true("its end", || !runs(n));
