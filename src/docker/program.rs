@@ -49,6 +49,8 @@ pub(crate) struct Docker {
     hangs: Arc<AtomicBool>,
     /// The signals that end a wait for the engine.
     heeds: Option<Flag>,
+    /// Whether nobody waits for what it does.
+    aside: bool,
 }
 
 /// How the wait for a command ended.
@@ -112,6 +114,7 @@ impl Docker {
             late: Arc::default(),
             hangs: Arc::default(),
             heeds: None,
+            aside: false,
         })
     }
 
@@ -133,6 +136,11 @@ impl Docker {
     /// later where it makes something. What tidies up is waited for all the same.
     pub(crate) fn heeding(&self, signals: &Signals) -> Self {
         Self { heeds: Some(signals.flag()), ..self.clone() }
+    }
+
+    /// The same program, for something beside a session: the terminal is the agent's, and nobody waits.
+    pub(crate) fn aside(&self) -> Self {
+        Self { aside: true, ..self.clone() }
     }
 
     /// The same program, with a deadline of at most this.
@@ -295,6 +303,9 @@ impl Docker {
             }
             if !told && begun.elapsed() >= SAY_SO {
                 told = true;
+                if self.aside {
+                    continue;
+                }
                 report::note(format_args!("docker has not answered yet; still waiting to {}", cmd.purpose));
             }
             if let Some((flag, grace)) = grace
@@ -450,6 +461,7 @@ mod tests {
             late: Arc::default(),
             hangs: Arc::default(),
             heeds: None,
+            aside: false,
         };
         let run = |script: &str, patience: f32| {
             let patience = Some(Duration::from_secs_f32(patience));

@@ -58,8 +58,10 @@ pub(crate) fn bring_in(repository: &Path, docker: &Docker, host: &Host) {
         dead.record.as_ref().is_some_and(here)
     };
     for dead in dead.into_iter().filter(|dead| is_of(dead) && may_have_commits(&dead.dir)) {
-        if let Err(error) = take_down(&dead, docker, host) {
-            tell(&dead, &error);
+        if let Err(error) = take_down(&dead, docker, host)
+            && !error.is::<Interrupted>()
+        {
+            report::warn(failure(&dead, &error));
         }
     }
 }
@@ -68,6 +70,8 @@ pub(crate) fn bring_in(repository: &Path, docker: &Docker, host: &Host) {
 /// then costs a look into one directory.
 pub(crate) struct Sweep {
     thread: thread::JoinHandle<()>,
+    /// What went wrong, for the end: the terminal is the agent's until then.
+    failed: Arc<Mutex<Vec<String>>>,
     /// Since when another engine than the session's own is asked for something.
     elsewhere: Arc<Mutex<Option<Instant>>>,
 }
@@ -80,11 +84,11 @@ const MOMENT: Duration = Duration::from_secs(1);
 
 impl Sweep {
     pub(crate) fn start(host: &Host, docker: &Docker) -> Self {
-        let (host, docker) = (host.clone(), docker.clone());
-        let elsewhere = Arc::default();
-        let since = Arc::clone(&elsewhere);
-        let thread = thread::spawn(move || sweep(&host, &docker, &since));
-        Self { thread, elsewhere }
+        let (host, docker) = (host.clone(), docker.aside());
+        let (failed, elsewhere) = (Arc::default(), Arc::default());
+        let (failures, since) = (Arc::clone(&failed), Arc::clone(&elsewhere));
+        let thread = thread::spawn(move || sweep(&host, &docker, &failures, &since));
+        Self { thread, failed, elsewhere }
     }
 
     /// Waits for its end, for a moment and until a signal comes. An engine that hangs holds up nobody.
@@ -94,28 +98,30 @@ impl Sweep {
         while !self.thread.is_finished() && !hangs() && begun.elapsed() < MOMENTS && signals.check().is_ok() {
             thread::sleep(Duration::from_millis(5));
         }
+        held(&self.failed).drain(..).for_each(report::warn);
     }
 }
 
-fn sweep(host: &Host, docker: &Docker, elsewhere: &Mutex<Option<Instant>>) {
+fn sweep(host: &Host, docker: &Docker, failed: &Mutex<Vec<String>>, elsewhere: &Mutex<Option<Instant>>) {
+    let fails = |what: String| held(failed).push(what);
     scratch::sweep(host);
     record::remove_gone(host);
     let dead = match record::all(host) {
         Ok((_, dead)) => dead,
-        Err(error) => return report::warn(format_args!("could not look for dead sessions: {error:#}")),
+        Err(error) => return fails(format!("could not look for dead sessions: {error:#}")),
     };
     let is_here = |dead: &Dead| engine(dead, docker) == docker.address();
     let (here, there): (Vec<Dead>, Vec<Dead>) = dead.into_iter().partition(is_here);
     for dead in here {
         if let Err(error) = take_down(&dead, docker, host) {
-            tell(&dead, &error);
+            fails(failure(&dead, &error));
         }
     }
     bring_in_all(docker, host, &|copy| copy.engine == docker.address());
     for dead in there {
         *held(elsewhere) = Some(Instant::now());
         if let Err(error) = take_down(&dead, docker, host) {
-            tell(&dead, &error);
+            fails(failure(&dead, &error));
         }
         *held(elsewhere) = None;
     }
@@ -124,16 +130,10 @@ fn sweep(host: &Host, docker: &Docker, elsewhere: &Mutex<Option<Instant>>) {
     *held(elsewhere) = None;
 }
 
-fn held(since: &Mutex<Option<Instant>>) -> MutexGuard<'_, Option<Instant>> {
-    since.lock().unwrap_or_else(PoisonError::into_inner)
+fn held<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn tell(dead: &Dead, error: &anyhow::Error) {
-    if error.is::<Interrupted>() {
-        return;
-    }
-    report::warn(format_args!(
-        "could not remove what the dead session `{}` left: {error:#}",
-        dead.id.as_str()
-    ));
+fn failure(dead: &Dead, error: &anyhow::Error) -> String {
+    format!("could not remove what the dead session `{}` left: {error:#}", dead.id.as_str())
 }

@@ -22,7 +22,7 @@ fn a_running_session_is_listed_entered_and_stopped_by_its_name() {
     assert_eq!(listed[0]["repository"], world.repo().to_str().unwrap());
     let shown = world.pi(&["ps"]).good();
     assert!(shown.starts_with("NAME") && shown.contains(world.repo().to_str().unwrap()), "{shown}");
-    let script = "echo $(id -u) $PWD; grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/self/status; env | grep PI_BOX_; exit 9";
+    let script = "echo $(id -u) $PWD; grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/self/status; env | grep PI_BOX_ | grep -v ^PI_BOX_WITHIN=; exit 9";
     let entered = world.run_pi(&["shell", "--session", "here", "--", "sh", "-c", script]);
     let none = "0000000000000000";
     let expected = format!(
