@@ -8,6 +8,7 @@ mod outcome;
 mod program;
 mod render;
 mod script;
+mod share;
 mod stream;
 
 use std::{

@@ -265,10 +265,10 @@ pub(crate) fn is_kept(dir: &Path) -> bool {
 }
 
 /// Waits a moment for other processes that take dead sessions down.
-pub(crate) fn wait_for_cleaners(host: &Host) {
+pub(crate) fn wait_for_cleaners(host: &Host, go_on: impl Fn() -> bool) {
     let begun = Instant::now();
     let is_held = |path: PathBuf| fs::File::open(path).is_ok_and(|lock| lock.try_lock().is_err());
-    while begun.elapsed() < LAST_CLIENTS && entries(host).any(|(_, dir)| is_held(dir.join(CLEANING))) {
+    while begun.elapsed() < MOMENTS && go_on() && entries(host).any(|(_, dir)| is_held(dir.join(CLEANING))) {
         thread::sleep(Duration::from_millis(20));
     }
 }

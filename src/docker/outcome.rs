@@ -11,7 +11,7 @@ use shared_child::SharedChild;
 
 use super::{
     Cmd, Docker, clock, events, failure::Failure, image_ages, image_exists, inspect_volume, is_running,
-    remove_containers, render, stop,
+    remove_containers, render, share, stop,
 };
 use crate::{
     plan::{Container, Network, Streams},
@@ -119,7 +119,13 @@ impl Docker {
         container: &Container,
         running: impl FnOnce(Arc<SharedChild>),
     ) -> anyhow::Result<Shown> {
-        self.attach(&render::attach(container), container.streams == Streams::Silent, running)
+        self.attach(&render::attach(container), container.streams == Streams::Silent, |client| {
+            // Without a limit of its own, the session may have all.
+            if let Some(processors) = container.limits.cpus {
+                share::keep(client.clone(), processors);
+            }
+            running(client);
+        })
     }
 
     /// Whether this is a volume of the engine's own, without options that lead elsewhere, and has these labels.

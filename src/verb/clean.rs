@@ -20,6 +20,7 @@ use crate::{
     report::{self, Finding, Interrupted},
     scratch,
     session::{self, take_down},
+    signals::Signals,
     written::Written,
 };
 
@@ -30,7 +31,15 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: Option<Duration>) -
     let host = &launcher.host;
     let docker = Docker::find(&config.docker, host, &Written::load(host))?.heeding(&launcher.signals);
     let dry = launcher.options.dry_run.is_some();
-    let mut cleaner = Cleaner { docker, host, dry, failed: false, found: false, hung: BTreeSet::new() };
+    let mut cleaner = Cleaner {
+        docker,
+        host,
+        signals: &launcher.signals,
+        dry,
+        failed: false,
+        found: false,
+        hung: BTreeSet::new(),
+    };
     if !cleaner.dry {
         scratch::sweep(host);
     }
@@ -51,6 +60,7 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: Option<Duration>) -
 struct Cleaner<'a> {
     docker: Docker,
     host: &'a Host,
+    signals: &'a Signals,
     dry: bool,
     failed: bool,
     found: bool,
@@ -104,7 +114,7 @@ impl Cleaner<'_> {
         }
         if !self.dry {
             // Others may have begun meanwhile.
-            record::wait_for_cleaners(self.host);
+            record::wait_for_cleaners(self.host, || self.signals.check().is_ok());
         }
         let mut unknown = self.unknown(&live)?;
         if !unknown.is_empty() {
@@ -128,7 +138,7 @@ impl Cleaner<'_> {
         while begun.elapsed() < ENDING && is_orphan() {
             thread::sleep(Duration::from_millis(10));
         }
-        record::wait_for_cleaners(self.host);
+        record::wait_for_cleaners(self.host, || self.signals.check().is_ok());
     }
 
     /// Takes a dead session down. An engine that hangs is waited for once.

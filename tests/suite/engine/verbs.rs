@@ -64,7 +64,7 @@ fn a_running_session_is_listed_entered_and_stopped_by_its_name() {
     let unknown = world.run_pi(&["stop", "elsewhere"]);
     assert_eq!(unknown.code, Some(125));
     assert_eq!(unknown.err, "pi: error: no session `elsewhere` is running\npi: hint: `pi ps` lists them\n");
-    world.run_pi(&["stop", "here"]).is(0, "", "");
+    world.run_pi(&["stop", "here"]).has_code(0);
     let ended = running.wait();
     assert_eq!((ended.code, ended.err.as_str()), (Some(143), ""), "{ended:?}");
     assert_eq!(world.pi(&["ps", "--json"]).good(), "[]\n");

@@ -182,9 +182,9 @@ fn cleaning_right_after_a_launcher_was_killed_leaves_nothing_to_its_watcher() {
             kill_watchers(&world);
         }
         pi.signal(Signal::KILL);
+        pi.wait();
         world.run_pi(&["clean"]).has_code(0);
         assert_eq!((world.docker().objects(), world.sessions()), (vec![], vec![]), "{with_watcher}");
-        pi.wait();
         gone(&world);
     }
 }
