@@ -14,8 +14,11 @@ use signal_hook::consts::{SIGCONT, SIGSTOP};
 /// The client's part of what the output costs: the engine, the shim and the launcher's terminal have the rest.
 const PART: f64 = 0.25;
 
-/// How often to look, and how long a client is held at most: what is typed waits for it.
+/// How often to look.
 const OFTEN: Duration = Duration::from_millis(100);
+
+/// How long a client is held at most: what is typed waits for it.
+const LONGEST: Duration = Duration::from_secs(2);
 
 /// What may be saved up, in seconds of a processor: a long answer comes at once.
 const SAVED: f64 = 0.25;
@@ -31,7 +34,8 @@ pub(super) fn keep(client: Arc<SharedChild>, processors: f64) {
             credit = (credit + begun.elapsed().as_secs_f64() * share - (now - before)).min(SAVED);
             (begun, before) = (Instant::now(), now);
             if credit < 0.0 && client.send_signal(SIGSTOP).is_ok() {
-                let _ = client.wait_timeout(OFTEN);
+                let debt = Duration::try_from_secs_f64(-credit / share).unwrap_or(LONGEST);
+                let _ = client.wait_timeout(debt.min(LONGEST));
                 let _ = client.send_signal(SIGCONT);
             }
         }
@@ -73,6 +77,6 @@ mod tests {
             share
         };
         let held = busy(0.2);
-        assert!(held < 0.15, "{held}");
+        assert!(held < 0.12, "{held}");
     }
 }
