@@ -10,6 +10,8 @@ use serde::Serialize;
 use crate::{
     config::{self, Config, InForce},
     docker::Docker,
+    facts,
+    host::Owner,
     launcher::Launcher,
     report::{self, Finding, Hinted},
     workspace::Workspace,
@@ -89,7 +91,7 @@ pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool) -> anyhow::Resu
                 Err(error) => lines.push(Line::failed("settings", &error, "correct that file")),
             }
             lines.push(limits(&config));
-            lines.extend(on_the_engine(launcher, &config));
+            lines.extend(on_the_engine(launcher, &config, workspace.as_ref().ok()));
             lines.extend(repository::look(launcher, &config, workspace));
         }
     }
@@ -107,10 +109,13 @@ pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool) -> anyhow::Resu
     Ok(u8::from(wrong > 0))
 }
 
-fn on_the_engine(launcher: &Launcher, config: &Config) -> Vec<Line> {
-    let written = Written::load(&launcher.host).and_around(&launcher.host);
-    match Docker::find(&config.docker, &launcher.host, &written) {
-        Ok(docker) => engine::look(launcher, config, &docker.heeding(&launcher.signals)),
+fn on_the_engine(launcher: &Launcher, config: &Config, workspace: Option<&Workspace>) -> Vec<Line> {
+    let host = &launcher.host;
+    let written = Written::load(host).and_around(host);
+    let own = Owner { uid: host.uid, gid: host.gid };
+    let who = workspace.map_or(own, |workspace| facts::who(host, workspace).0);
+    match Docker::find(&config.docker, host, &written) {
+        Ok(docker) => engine::look(launcher, config, who, &docker.heeding(&launcher.signals)),
         Err(error) => vec![Line::failed("engine", &error, "start Docker Engine 20.10 or newer")],
     }
 }

@@ -162,8 +162,10 @@ fn those_of_a_session_that_runs_and_of_one_that_was_killed_are_listed() {
     assert_eq!(listed(&[]), [late, "works interrupted None"]);
 }
 
+type Harm = (&'static str, fn(&Tree<'_>));
+
 /// What an agent can make of a worktree, so that it is none of the host's.
-const HARM: [(&str, fn(&Tree<'_>)); 12] = [
+const HARM: [Harm; 12] = [
     ("no note", |tree| fs::remove_file(tree.admin.join("pi-subagent.json")).unwrap()),
     ("a long note", |tree| fs::write(tree.admin.join("pi-subagent.json"), vec![b' '; 70_000]).unwrap()),
     ("a note that is a link", |tree| {
