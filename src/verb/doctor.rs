@@ -1,5 +1,6 @@
 //! `pi doctor`: the state of everything that a session needs, and what to do about what is not fine.
 
+mod asked;
 mod engine;
 mod machine;
 mod prove;
@@ -72,7 +73,7 @@ struct Diagnosis {
 }
 
 /// Looks at everything. The exit status is 1 if something is wrong.
-pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool) -> anyhow::Result<u8> {
+pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool, asks: bool) -> anyhow::Result<u8> {
     if proves {
         return prove::run(launcher);
     }
@@ -93,6 +94,9 @@ pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool) -> anyhow::Resu
             lines.push(limits(&config));
             lines.extend(on_the_engine(launcher, &config, workspace.as_ref().ok()));
             lines.extend(repository::look(launcher, &config, workspace));
+            if asks {
+                lines.extend(asked::look(launcher));
+            }
         }
     }
     launcher.signals.check()?;
