@@ -43,7 +43,7 @@ impl At {
         if copy.engine != docker.address() {
             host.engine_at(&copy.engine).check()?;
         }
-        let docker = docker.at(&copy.engine);
+        let docker = docker.at(&copy.engine).heeding(&launcher.signals);
         Ok(Self { git, docker, repository, workspace, dir, copy })
     }
 

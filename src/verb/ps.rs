@@ -82,7 +82,7 @@ struct Everything<'a> {
 /// repository around the current directory.
 pub(crate) fn run(launcher: &Launcher, all: bool, json: bool) -> anyhow::Result<u8> {
     let named = launcher.options.on.as_deref().map(|name| launcher.host.on(name)).transpose()?;
-    let (mut live, _) = record::all(&launcher.host)?;
+    let mut live = record::live(&launcher.host)?;
     if let Some(host) = &named {
         live.retain(|session| session.record.engine == host.engine.address);
     }
@@ -170,7 +170,7 @@ fn copies(launcher: &Launcher) -> anyhow::Result<Vec<CopyRow>> {
     }
     let host = &launcher.host;
     let written = Written::load(host).and_around(host);
-    let docker = Docker::find(&launcher.config()?.docker, host, &written)?;
+    let docker = Docker::find(&launcher.config()?.docker, host, &written)?.heeding(&launcher.signals);
     let git = Git::find(host, &written);
     let row = |(dir, copy): (PathBuf, Copy)| {
         let unfetched = match (&git, copy.pending) {
