@@ -80,10 +80,11 @@ fn listed(lines: impl ExactSizeIterator<Item = String>) -> String {
     if all > most { format!("{text}\nand {} more", all - most) } else { text }
 }
 
-fn in_one_line<'a>(paths: impl ExactSizeIterator<Item = &'a Path> + Clone) -> String {
+fn in_one_line<'a>(paths: impl ExactSizeIterator<Item = &'a Path>) -> String {
     const PATHS: usize = 12;
-    let first = paths.clone().take(PATHS).map(shown).collect::<Vec<_>>().join(", ");
-    match paths.len().saturating_sub(PATHS) {
+    let all = paths.len();
+    let first = paths.take(PATHS).map(shown).collect::<Vec<_>>().join(", ");
+    match all.saturating_sub(PATHS) {
         0 => first,
         more => format!("{first} and {more} more"),
     }

@@ -96,7 +96,7 @@ fn the_agent_can_commit_in_each_kind_or_is_told_why_not() {
             scope.spawn(move || works(world, &dir, kind));
         }
         scope.spawn(|| {
-            is_read_only(&world, &at("rebased"), "a rebase is half-done in it; finish or abort it first")
+            is_read_only(&world, &at("rebased"), "a rebase is half-done in it; finish or abort it first");
         });
         scope.spawn(|| is_read_only(&world, &at("large"), "it uses Git LFS"));
     });
