@@ -33,13 +33,17 @@ use std::{
 };
 
 use self::{
+    base::Scheme,
     credentials::{Found, Run, Sources},
     github::GitHub,
     placeholder::Placeholder,
-    relay::Relay,
-    route::{Making, NoRoute, Reach, Route},
+    relay::{Relay, Way},
+    route::{Endpoint, Making, NoRoute, Reach, Route},
 };
-use crate::{domain::HOST_NAME, secret::Secret};
+use crate::{
+    domain::{HOST_NAME, upstream::Upstream},
+    secret::Secret,
+};
 
 /// What a session's broker is made from.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +59,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) github: Option<&'a GitHub>,
     /// How the sidecar reaches servers on this machine's loopback.
     pub(crate) loopback: Reach,
+    /// The proxy by which this machine gets out.
+    pub(crate) upstream: Option<&'a Upstream>,
 }
 
 /// A session's broker, decided.
@@ -64,6 +70,8 @@ pub(crate) struct Broker {
     pub(crate) address: String,
     pub(crate) routes: Vec<Route>,
     pub(crate) github: Option<GitHub>,
+    /// The proxy by which this machine gets out.
+    pub(crate) upstream: Option<Upstream>,
     /// Providers whose credential no broker can hold, with the reason.
     pub(crate) unserved: BTreeMap<String, String>,
     /// Providers whose credential cannot be resolved, with the reason.
@@ -74,7 +82,7 @@ impl Broker {
     /// # Errors
     /// `auth.json` or `models.json` cannot be read.
     pub(crate) fn new(inputs: &Inputs<'_>, run: &mut Run<'_>) -> anyhow::Result<Self> {
-        let Inputs { address, placeholder, env, auth, models, inside, github, loopback } = *inputs;
+        let Inputs { address, placeholder, env, auth, models, inside, github, loopback, upstream } = *inputs;
         let Found { credentials, mut unserved, mut failed } =
             Found::gather(&Sources { env, auth, models, inside }, run)?;
         let configured = credentials::object("models.json", models)?.remove("providers");
@@ -87,7 +95,8 @@ impl Broker {
                 Err(NoRoute::Failed(why)) => drop(failed.insert(id.clone(), why)),
             }
         }
-        Ok(Self { address: address.to_owned(), routes, github: github.cloned(), unserved, failed })
+        let upstream = upstream.cloned();
+        Ok(Self { address: address.to_owned(), routes, github: github.cloned(), upstream, unserved, failed })
     }
 
     /// The names of the providers' own hosts, for which nobody but the broker may ask. GitHub is not among them: packages
@@ -102,6 +111,7 @@ impl Broker {
     pub(crate) fn addresses_of_the_users(&self) -> String {
         let endpoints = self.routes.iter().flat_map(|route| &route.endpoints);
         let lines: BTreeSet<String> = endpoints
+            .filter(|endpoint| self.relay(endpoint).is_none())
             .filter_map(|endpoint| match endpoint.reach {
                 Reach::Public | Reach::Socket => None,
                 Reach::Anywhere => Some(format!("{} {}\n", endpoint.base.host, endpoint.base.port)),
@@ -111,12 +121,26 @@ impl Broker {
         lines.into_iter().collect()
     }
 
-    /// Servers on the loopback to which the launcher passes requests on.
+    /// Servers to which the launcher passes requests on.
     pub(crate) fn relays(&self) -> Vec<Relay> {
-        let endpoints = self.routes.iter().flat_map(|route| &route.endpoints);
-        let ours = endpoints.filter(|endpoint| endpoint.reach == Reach::Socket);
-        let relays: BTreeSet<Relay> = ours.map(|endpoint| Relay::to(&endpoint.base)).collect();
+        let endpoints = self.routes.iter().flat_map(|route| &route.endpoints).cloned();
+        let github = self.github.iter().flat_map(|_| [github::GIT, github::API].map(github::endpoint));
+        let relays: BTreeSet<Relay> =
+            endpoints.chain(github).filter_map(|endpoint| self.relay(&endpoint)).collect();
         relays.into_iter().collect()
+    }
+
+    /// How the launcher passes on to this endpoint; `None` where HAProxy goes there itself.
+    fn relay(&self, Endpoint { base, reach, .. }: &Endpoint) -> Option<Relay> {
+        let is_behind =
+            |upstream: &Upstream| base.scheme == Scheme::Https && upstream.serves(&base.host.to_string());
+        match reach {
+            Reach::Socket => Some(Relay::to(base, Way::Loopback)),
+            Reach::Public | Reach::Anywhere if self.upstream.as_ref().is_some_and(is_behind) => {
+                Some(Relay::to(base, Way::Proxy))
+            }
+            Reach::Public | Reach::Anywhere | Reach::Machine => None,
+        }
     }
 
     /// All keys, as the broker in the sidecar reads them.

@@ -85,6 +85,10 @@ pub(crate) struct Config {
     pub(crate) subagents: Option<Subagents>,
     pub(crate) git: GitAccess,
     pub(crate) open_urls: OpenUrls,
+    /// How sessions have the login of Atlassian's command line tool.
+    pub(crate) acli: Option<Access>,
+    /// Whether the session shares this machine's network.
+    pub(crate) host_network: bool,
     pub(crate) wipe_auth: WipeAuth,
     /// `None` where the user has not decided.
     pub(crate) hide: Option<Patterns>,
@@ -197,7 +201,8 @@ pub(crate) struct Images {
     pub(crate) php_apt: String,
     pub(crate) agent_package: String,
     pub(crate) agent_version: String,
-    pub(crate) acli: bool,
+    /// Where Atlassian's command line tool comes from, if it is wanted.
+    pub(crate) acli: Option<String>,
     pub(crate) ca_certificates: Option<PathBuf>,
     pub(crate) pull: Pull,
 }
@@ -251,8 +256,14 @@ impl Config {
             hide: Some(Patterns::default()),
             clone: None,
             subagents: None,
+            acli: None,
             ..self
         }
+    }
+
+    /// The settings of a session in which Atlassian's command line tool logs in.
+    pub(crate) fn for_acli(self) -> Self {
+        Self { acli: Some(Access::ReadWrite), ..self.for_login(&[]) }
     }
 
     /// The settings of a session that logs in, with these ports.
@@ -296,6 +307,7 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
     for text in &options.env {
         env.push(text.to_str().context("a value of `--env` is not UTF-8")?.to_owned());
     }
+    let images = images(user.images, base.images, host);
     Ok(Config {
         lang: options.lang.or(project).or(user.lang).or(base.lang).unwrap_or(Lang::Auto),
         network,
@@ -331,7 +343,9 @@ fn resolve(options: &Options, host: &Host, project: Option<Lang>, user: Layer) -
         clone: clone(options)?,
         docker: user.docker.filter(|name| !name.is_empty()).or(base.docker).unwrap_or_default(),
         session_name: options.session_name.as_deref().map(session_name).transpose()?,
-        images: images(user.images, base.images, host),
+        acli: images.acli.is_some().then_some(Access::ReadOnly),
+        host_network: false,
+        images,
     })
 }
 
@@ -404,7 +418,7 @@ fn images(user: ImagesLayer, base: ImagesLayer, host: &Host) -> Images {
         php_apt: text(user.php_apt, base.php_apt),
         agent_package: text(user.agent_package, base.agent_package),
         agent_version: text(user.agent_version, base.agent_version),
-        acli: user.acli.or(base.acli).unwrap_or_default(),
+        acli: user.acli.or(base.acli).and_then(|acli| acli.0),
         ca_certificates: (!ca_certificates.is_empty()).then(|| host.expand(&ca_certificates)),
         pull: user.pull.or(base.pull).unwrap_or(Pull::Always),
     }

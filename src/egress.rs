@@ -3,6 +3,7 @@
 mod told;
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Write as _},
     os::unix::fs::PermissionsExt as _,
@@ -40,6 +41,8 @@ pub(crate) struct Sources {
     pub(crate) lan: Vec<String>,
     /// Whether every public name is admitted, to learn which ones are needed.
     pub(crate) learns: bool,
+    /// Names for which nobody but the broker may ask.
+    pub(crate) brokered: BTreeSet<String>,
     /// The text of the file when it was read. Later the agent may have changed the file.
     pub(crate) text: Option<String>,
 }
@@ -87,6 +90,7 @@ impl Sources {
             allow: config.allow.clone(),
             lan: config.lan.clone(),
             learns: config.learns,
+            brokered: BTreeSet::new(),
             text: None,
         }
     }
@@ -205,11 +209,12 @@ impl Sources {
     }
 }
 
-/// Renders an allowlist for the sidecar, which uses the host's own proxy if there is one.
-pub(crate) fn render(list: &Allowlist, host: &Host) -> anyhow::Result<Rendered> {
+/// Renders an allowlist for the sidecar, which uses the host's own proxy if there is one. For the names in `closed` it asks
+/// nobody.
+pub(crate) fn render(list: &Allowlist, host: &Host, closed: &BTreeSet<String>) -> anyhow::Result<Rendered> {
     let upstream = upstream(host)?;
     let lan = list.lan() + &upstream.as_ref().map(Upstream::lan).unwrap_or_default();
-    let conf = domain::upstream::conf(TEMPLATE, list, upstream.as_ref());
+    let conf = domain::upstream::conf(TEMPLATE, list, upstream.as_ref(), closed);
     let conf = if upstream.is_some() { Value::Secret(Secret::new(conf.into())) } else { Value::Plain(conf) };
     let rendered = Rendered { conf, filter: list.filter(), lan };
     if rendered.rules().iter().any(|(_, text)| text.len() > LONGEST_FILE) || rendered.lan.len() > LONGEST_FILE
@@ -222,10 +227,18 @@ pub(crate) fn render(list: &Allowlist, host: &Host) -> anyhow::Result<Rendered> 
     Ok(rendered)
 }
 
-fn upstream(host: &Host) -> anyhow::Result<Option<Upstream>> {
+/// The proxy that this machine uses itself.
+///
+/// # Errors
+/// It is of a kind that cannot be used here.
+pub(crate) fn upstream(host: &Host) -> anyhow::Result<Option<Upstream>> {
     let var = |name: &str| host.var(&name.to_ascii_lowercase()).or_else(|| host.var(name));
     let Some(proxy) = var("HTTPS_PROXY") else { return Ok(None) };
-    Upstream::parse(proxy, var("NO_PROXY").unwrap_or_default())
+    let direct = var("NO_PROXY").unwrap_or_default();
+    if direct.split([',', ' ']).any(|name| name == "*") {
+        return Ok(None);
+    }
+    Upstream::parse(proxy, direct)
         .map(Some)
         .map_err(|why| anyhow::anyhow!("cannot use the proxy in `HTTPS_PROXY`: {why}"))
 }

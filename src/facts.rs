@@ -110,17 +110,15 @@ impl Facts {
         findings.extend(lost);
         findings.extend(selinux(&workspace.root));
         findings.extend(look.allowlist(&writable));
-        // A demonstration is nobody's work, and acli's login is for those who have the program in the image.
-        let wanted =
-            |what: bool, path| if what && !purpose.is_bare() { look.of_home(path) } else { Ok(None) };
+        let wanted = |what: bool, path| if what { look.of_home(path) } else { Ok(None) };
         let mut optional = |found: Result<Option<PathBuf>, Finding>| {
             found.unwrap_or_else(|finding| {
                 findings.push(finding);
                 None
             })
         };
-        let skills = optional(wanted(true, ".agents/skills"));
-        let acli = optional(wanted(config.images.acli, ".config/acli"));
+        let skills = optional(wanted(!purpose.is_bare(), ".agents/skills"));
+        let acli = optional(wanted(config.acli.is_some(), ".config/acli"));
         findings.extend(skills.as_deref().and_then(|skills| writable_skills(skills, &writable)));
         let house = if purpose == Purpose::Work {
             let has_own = layout.read.iter().any(|read| agent::INSTRUCTIONS.contains(&read.name.as_str()));

@@ -69,15 +69,6 @@ pub(crate) fn find(sources: &Sources<'_>) -> anyhow::Result<Found> {
         notices.extend(sources.without_token(&own, &mut remembered)?);
         return Ok(Found { github: None, notices });
     };
-    if let Some(variable) = keys::company_proxy(host) {
-        notices.push(
-            Notice::plain(format!(
-                "the broker cannot use the proxy that `{variable}` names, so git and `gh` have no token inside"
-            ))
-            .once("github proxy"),
-        );
-        return Ok(Found { github: None, notices });
-    }
     let own = sources.known(own, &named, &mut remembered, &mut notices)?;
     let repositories: Vec<Repository> = own.union(&named).cloned().collect();
     let github = GitHub {

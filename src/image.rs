@@ -57,7 +57,6 @@ impl Image {
                 ("BASE_IMAGE", images.base.clone()),
                 ("AGENT_PACKAGE", images.agent_package.clone()),
                 ("AGENT_VERSION", images.agent_version.clone()),
-                ("ACLI", images.acli.to_string()),
             ],
             vec![images.base.clone()],
             ca,
@@ -83,6 +82,7 @@ impl Image {
             [
                 ("LAYER", language.as_ref().unwrap_or(&base).tag.clone()),
                 ("PACKAGES", packages.join(" ")),
+                ("ACLI", images.acli.clone().unwrap_or_default()),
                 ("UID", owner.uid.to_string()),
                 ("GID", owner.gid.to_string()),
             ],
@@ -214,6 +214,7 @@ mod tests {
         assert_eq!(plain, tag(&images, 1000, &[]));
         assert_ne!(plain, tag(&images, 1001, &[]));
         assert_ne!(plain, tag(&images, 1000, &["vim"]));
+        assert_ne!(plain, tag(&Images { acli: Some("https://x".into()), ..images.clone() }, 1000, &[]));
         assert_ne!(plain, tag(&Images { base: "other".into(), ..images.clone() }, 1000, &[]));
         assert_ne!(plain, tag(&Images { agent_version: "1.5.2".into(), ..images }, 1000, &[]));
     }

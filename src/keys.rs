@@ -21,13 +21,14 @@ use crate::{
         command::{LIMIT, Setting},
         credentials::{self, Run},
         github::GitHub,
-        haproxy::{Egress, Files, Place},
+        haproxy::{Files, Place},
         placeholder::Placeholder,
         provider::{self, PROVIDERS, Provider, UNSERVED},
         route::Reach,
     },
     config::{self, Config},
-    egress::Brokered,
+    domain::upstream::Upstream,
+    egress::{self, Brokered},
     files::read_small_bytes,
     host::Host,
     models::Server,
@@ -104,16 +105,6 @@ impl Keys {
             Purpose::Work | Purpose::Shell | Purpose::Proof => &sources.config.keys,
             Purpose::SetUp | Purpose::Login | Purpose::Renew | Purpose::Demo => &config::Keys::None,
         };
-        let policy =
-            match company_proxy(sources.host).filter(|_| matches!(policy, config::Keys::Broker { .. })) {
-                Some(proxy) => {
-                    notices.push(Notice::plain(format!(
-                        "the broker cannot use the proxy that `{proxy}` names, so keys are in the sandbox"
-                    )));
-                    &config::Keys::Env
-                }
-                None => policy,
-            };
         // In every network the broker alone passes on to these, and nothing but what a conversation needs.
         let own = texts.own(sources.servers);
         let local: BTreeSet<String> = texts.local().collect();
@@ -124,6 +115,7 @@ impl Keys {
         if matches!(policy, config::Keys::Broker { .. }) || (*policy == config::Keys::Env && has_own) {
             let env = &sources.host.env;
             let placeholder = Placeholder::random()?;
+            let (upstream, without) = upstream(sources.host);
             let inputs = broker::Inputs {
                 address: &broker.address,
                 placeholder: &placeholder,
@@ -137,8 +129,12 @@ impl Keys {
                 } else {
                     Reach::Machine
                 },
+                upstream: upstream.as_ref(),
             };
             broker = Broker::new(&inputs, &mut *sources.run())?;
+            if !broker.routes.is_empty() || broker.github.is_some() {
+                notices.extend(without);
+            }
         }
         notices.extend(told(&broker));
         let agent = AgentFiles::new(&broker, models, auth, &inside)?;
@@ -160,7 +156,6 @@ impl Keys {
             listen: SocketAddrV4::new(listen, PORT),
             directory: "/tmp/pi-broker",
             authorities: "/tmp/pi-broker/ca.pem",
-            egress: Egress::Direct,
         };
         let Files { config, keys } = Files::new(broker, &place);
         let authorities = self.authorities.clone();
@@ -216,10 +211,16 @@ impl Sources<'_> {
     }
 }
 
-/// The variable that names a proxy by which this machine gets out.
-pub(crate) fn company_proxy(host: &Host) -> Option<&'static str> {
-    let is_set = |name: &&str| host.var(name).is_some_and(|value| !is_loopback(value));
-    ["https_proxy", "HTTPS_PROXY"].into_iter().find(is_set)
+/// The proxy by which this machine gets out, or why the broker does without.
+fn upstream(host: &Host) -> (Option<Upstream>, Option<Notice>) {
+    let why = match egress::upstream(host) {
+        Ok(None) => return (None, None),
+        Ok(upstream) if host.engine.shares_our_kernel() => return (upstream, None),
+        Ok(_) => "cannot use the proxy in `HTTPS_PROXY`: the engine runs in a machine of its own".to_owned(),
+        Err(error) => format!("{error:#}"),
+    };
+    let hint = "`keys = \"env\"` in the config puts keys into the sandbox, where the agent may use that proxy itself";
+    (None, Some(Notice::new(format!("the broker asks providers directly, since it {why}"), hint)))
 }
 
 /// The user's two files, as values.
@@ -294,11 +295,6 @@ fn is_keyless(entry: &Value) -> bool {
         && !key.contains('$')
         && !key.starts_with('!')
         && bases.all(|base| base.trim().to_ascii_lowercase().starts_with("http://"))
-}
-
-/// Whether a proxy is this machine's own: that is not there for a container.
-fn is_loopback(proxy: &str) -> bool {
-    ["localhost", "127.", "[::1]"].iter().any(|own| proxy.contains(own))
 }
 
 /// A file of the agent's, unless nobody can read it.

@@ -19,6 +19,7 @@ use self::cloning::Cloning;
 use crate::{
     agent,
     agent_dir::{laid::Place, login::store, notice::Notice, take_back::untold},
+    broker::Broker,
     cli::Options,
     config::{Access, COPY, Config, Network, WipeAuth},
     docker::Docker,
@@ -197,7 +198,7 @@ impl Launcher {
         let ca = image::certificates(&config.images)?;
         let image = Image::agent(variant, &config.images, &config.packages, who, &ca);
         let proxy = Image::proxy(&config.images, &ca);
-        let reach = self.reach(&config)?;
+        let reach = self.reach(&config, &facts)?;
         let caches = variant.caches(&workspace.cwd, &workspace.root);
         let login_within = None;
         Ok(Prepared {
@@ -244,12 +245,15 @@ impl Launcher {
         github::find(&github::Sources { config, host, workspace, purpose, commands, ask })
     }
 
-    fn reach(&self, config: &Config) -> anyhow::Result<Reach> {
+    fn reach(&self, config: &Config, facts: &Facts) -> anyhow::Result<Reach> {
         let mut sources = match config.network {
             Network::Open => return Ok(Reach::Open),
             Network::None => return Ok(Reach::None),
             Network::Demo => return Ok(Reach::Demo),
-            Network::Proxy => Sources::of(config),
+            Network::Proxy => Sources {
+                brokered: facts.keys.broker.as_ref().map(Broker::hosts).unwrap_or_default(),
+                ..Sources::of(config)
+            },
         };
         let list = sources.read(config.allowed_domains_is_default)?;
         for warning in list.warnings() {
@@ -271,7 +275,7 @@ impl Launcher {
                  no answer; `sysctl net.ipv4.conf.all.rp_filter=2` prevents that",
             );
         }
-        Ok(Reach::Proxy(Box::new(egress::render(&list, &self.host)?), sources))
+        Ok(Reach::Proxy(Box::new(egress::render(&list, &self.host, &sources.brokered)?), sources))
     }
 
     /// Plans a session.
@@ -380,6 +384,7 @@ impl Launcher {
                 .as_ref()
                 .filter(|broker| broker.routes.iter().any(|route| route.expires.is_some()))
                 .map(|broker| Renewal { broker, renew: &renew }),
+            upstream: prepared.facts.keys.broker.as_ref().and_then(|broker| broker.upstream.as_ref()),
             afterwards,
             opener: opener.as_deref(),
         };

@@ -124,8 +124,8 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         Action::Verb(Verb::Login { provider: Some(provider), key: true, .. }) => {
             verb::login::store_key(&launcher()?, &provider)
         }
-        Action::Verb(Verb::Login { provider, timeout, .. }) => {
-            verb::login::run(&launcher()?, provider.as_deref(), timeout)
+        Action::Verb(Verb::Login { provider, timeout, host_network, .. }) => {
+            verb::login::run(&launcher()?, provider.as_deref(), timeout, host_network)
         }
         Action::Verb(Verb::Open { session }) => verb::open::run(&launcher()?, session.as_deref()),
         Action::Verb(Verb::Logout { provider }) => verb::login::forget(&launcher()?, &provider),

@@ -190,6 +190,9 @@ impl Inputs<'_> {
     /// Where the agent's container is created.
     fn attachment(&self) -> Attachment {
         match self.reach {
+            Reach::Open if self.config.host_network && self.program.purpose == Purpose::Login => {
+                Attachment::Machine
+            }
             // Another network comes to it, where there is a broker.
             Reach::Open => {
                 // Such a session asks providers itself, as the sidecar of others does.

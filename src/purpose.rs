@@ -2,6 +2,9 @@
 
 use crate::agent;
 
+/// The name of Atlassian's command line tool, which logs in by itself.
+pub(crate) const ACLI: &str = "acli";
+
 /// The purpose of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
@@ -48,6 +51,11 @@ impl Program {
     pub(crate) fn agent(words: Vec<String>, version: &str) -> Self {
         let sets_up = agent::changes_its_setup(&words, version);
         Self { purpose: if sets_up { Purpose::SetUp } else { Purpose::Work }, words }
+    }
+
+    /// Whether it is Atlassian's command line tool that logs in.
+    pub(crate) fn is_acli(&self) -> bool {
+        self.purpose == Purpose::Login && self.words == [ACLI]
     }
 
     /// Whether the session has the repository.

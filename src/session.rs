@@ -56,6 +56,7 @@ use crate::{
     config::MinFree,
     control::Server,
     docker::{Docker, Ended, Shown, known_refusal},
+    domain::upstream::Upstream,
     egress::Sources,
     git::command::Git,
     host::Host,
@@ -98,6 +99,8 @@ pub(crate) struct Needs<'a> {
     pub(crate) list: Option<&'a Path>,
     /// How long a session that logs in may take.
     pub(crate) login_within: Option<Duration>,
+    /// The proxy that this machine uses, in a session with a broker.
+    pub(crate) upstream: Option<&'a Upstream>,
     /// What renews logins, in a session with a broker.
     pub(crate) renewal: Option<Renewal<'a>>,
     /// What is done with a session's directory when its agent has ended.
@@ -158,7 +161,7 @@ fn live(
     let space = Space::of(&first, needs.host, needs.min_free);
     space.check()?;
     prepare::prepare(&first)?;
-    relay::start(&claim.dir, &first.relays)?;
+    relay::start(&claim.dir, &first.relays, needs.upstream)?;
     teardown.watcher = Some(Watcher::start(&claim.dir, docker)?);
     if let Some(copy) = needs.copy {
         // The container that fills it is of the same image.

@@ -106,6 +106,12 @@ pub(crate) const LOGIN_WORDS: [&str; 11] = [
     "--no-skills", "--no-prompt-templates", "--no-context-files", "--no-themes", "--no-approve", "--offline",
 ];
 
+/// Atlassian's own login, in the browser.
+pub(crate) const ACLI_WORDS: [&str; 5] = ["acli", "jira", "auth", "login", "--web"];
+
+/// Its pages for logging in.
+pub(crate) const ACLI_PAGES: &[(&str, &str)] = &[("auth.atlassian.com", "/"), ("id.atlassian.com", "/")];
+
 /// Makes the agent renew the login of the provider that follows. Its token is in `auth.json` then, so nobody needs what
 /// it prints; a signal at the end of the time lets it write down what has come.
 pub(crate) const RENEW: [&str; 4] = [

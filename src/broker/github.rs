@@ -4,11 +4,15 @@
 //! `forward` in the agent's container passes that on; the gate starts it and writes the config of `gh`. Git LFS and uploads of releases go to other hosts and stay outside.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Display},
 };
 
-use super::placeholder::{Placeholder, Shape};
+use super::{
+    base::{Base, Host, Scheme},
+    placeholder::{Placeholder, Shape},
+    route::{Endpoint, Reach},
+};
 use crate::secret::Secret;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +54,17 @@ pub(crate) struct AgentSide {
     /// Settings for git, some of them with several values.
     pub(crate) git: Vec<(String, String)>,
     pub(crate) env: BTreeMap<String, String>,
+}
+
+/// Where git asks, and where `gh` does.
+pub(super) const GIT: &str = "github.com";
+pub(super) const API: &str = "api.github.com";
+
+/// GitHub under this name.
+pub(super) fn endpoint(host: &str) -> Endpoint {
+    let base =
+        Base { scheme: Scheme::Https, host: Host::Name(host.to_owned()), port: 443, path: String::new() };
+    Endpoint { base, apis: BTreeSet::new(), moves: &[], reach: Reach::Public }
 }
 
 impl Graph {

@@ -19,20 +19,6 @@ pub(crate) struct Place<'a> {
     pub(crate) directory: &'a str,
     /// The certificates of those who may vouch for a provider, as one file.
     pub(crate) authorities: &'a str,
-    pub(crate) egress: Egress,
-}
-
-/// How HAProxy comes to the internet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Egress {
-    Direct,
-    /// Through the company's proxy. HAProxy cannot ask a proxy for a tunnel, so for each endpoint, in their order, a
-    /// helper on loopback does, from this port on: `stunnel` with `protocol = connect`, or `socat` with `PROXY:`. TLS
-    /// stays HAProxy's own, and the company's proxy resolves the name, so no address is looked at here.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the sidecar has no such helper yet"))]
-    Tunnels {
-        first_port: u16,
-    },
 }
 
 /// What the sidecar's supervisor gets.
@@ -67,17 +53,22 @@ impl Files {
     pub(crate) fn new(broker: &Broker, place: &Place<'_>) -> Self {
         let mut lines = head(place);
         lines.extend(frontend(place.listen, &broker.routes));
-        let mut number = 0;
         for route in &broker.routes {
             for (at, endpoint) in route.endpoints.iter().enumerate() {
+                let relay = broker.relay(endpoint);
                 lines.push(String::new());
-                lines.extend(endpoint::backend(route, endpoint, &backend_name(route, at), place, number));
-                number += 1;
+                lines.extend(endpoint::backend(
+                    route,
+                    endpoint,
+                    &backend_name(route, at),
+                    place,
+                    relay.as_ref(),
+                ));
             }
         }
         if let Some(github) = &broker.github {
             lines.extend(github::frontend(place));
-            lines.extend(github::backends(github, place, number));
+            lines.extend(github::backends(github, place, &|endpoint| broker.relay(endpoint)));
         }
         lines.push(String::new());
         Self { config: lines.join("\n"), keys: keys(broker) }

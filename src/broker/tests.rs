@@ -19,18 +19,18 @@ use super::{
     command::{Failure, LIMIT, Setting},
     credentials::Run,
     github::{GitHub, Graph, Repository, Write},
-    haproxy::{CONFIG, Egress, Files, KEYS, Place},
+    haproxy::{CONFIG, Files, KEYS, Place},
     placeholder::Placeholder,
     provider::PROVIDERS,
+    relay::{Relay, Way},
     route::{Delivery, Reach},
 };
-use crate::secret::Secret;
+use crate::{domain::upstream::Upstream, secret::Secret};
 
 const PLACE: Place<'_> = Place {
     listen: SocketAddrV4::new(Ipv4Addr::new(10, 9, 8, 7), 8440),
     directory: "/run/keys",
     authorities: "/etc/ssl/certs/ca-certificates.crt",
-    egress: Egress::Direct,
 };
 
 /// A user, with what there is in the environment and in the two files.
@@ -41,6 +41,7 @@ struct User {
     models: Option<String>,
     inside: BTreeSet<String>,
     github: Option<GitHub>,
+    upstream: Option<Upstream>,
 }
 
 impl User {
@@ -78,6 +79,7 @@ impl User {
             inside: &self.inside,
             github: self.github.as_ref(),
             loopback: Reach::Socket,
+            upstream: self.upstream.as_ref(),
         };
         Broker::new(&inputs, run).unwrap()
     }
@@ -337,15 +339,54 @@ fn a_backend_lets_through_what_the_agent_asks_for_and_nothing_else() {
 }
 
 #[test]
-fn through_a_companys_proxy_each_endpoint_has_a_tunnel_of_its_own() {
-    let broker = User::with(&[("GROQ_API_KEY", "key"), ("XAI_API_KEY", "key")]).broker();
-    let config = Files::new(&broker, &Place { egress: Egress::Tunnels { first_port: 9000 }, ..PLACE }).config;
-    let servers: Vec<&str> = config
+fn through_a_companys_proxy_each_server_has_a_socket_of_its_own() {
+    let models = json!({ "providers": {
+        "near": { "baseUrl": "https://llm.corp.example/v1", "api": "openai-completions", "apiKey": "key-1" },
+        "plain": { "baseUrl": "http://llm.example/v1", "api": "openai-completions", "apiKey": "key-2" },
+        "local": { "baseUrl": "http://127.0.0.1:1234/v1", "api": "openai-completions", "apiKey": "key-3" },
+    } });
+    let user = User {
+        upstream: Some(Upstream::parse("http://me:hunter2@proxy.example:3128", ".corp.example").unwrap()),
+        github: Some(github("github_pat_x", Write::Allowed, &["me/proj"])),
+        ..User::with(&[("GROQ_API_KEY", "key")]).models(&models)
+    };
+    let text = config(&user);
+    let servers: Vec<&str> = text
         .lines()
         .filter_map(|line| line.trim().strip_prefix("server provider ")?.split(' ').next())
         .collect();
-    assert_eq!(servers, ["127.0.0.1:9000", "127.0.0.1:9001"]);
-    assert!(!config.contains("do-resolve"));
+    let sockets = ["127.0.0.1-1234", "api.github.com-443", "api.groq.com-443", "github.com-443"];
+    let at = |name: &str| format!("unix@/run/pi-relay/{name}");
+    assert_eq!(
+        servers,
+        [
+            at(sockets[2]),
+            at(sockets[0]),
+            "0.0.0.0:443".into(),
+            "0.0.0.0:80".into(),
+            at(sockets[3]),
+            at(sockets[1])
+        ]
+    );
+    let broker = user.broker();
+    let relays: Vec<String> = broker.relays().iter().map(Relay::socket).collect();
+    assert_eq!(relays, sockets);
+    // The name leaves the allowlist all the same.
+    assert_eq!(broker.hosts(), ["api.groq.com".to_owned()].into());
+    assert_eq!(broker.addresses_of_the_users(), "llm.corp.example 443\nllm.example 80\n");
+    assert!(!text.contains("hunter2") && !format!("{broker:?}").contains("hunter2"));
+    assert!(
+        Upstream::parse("http://p:1", "*").is_ok_and(|all| all.serves("x")),
+        "`egress` knows what `*` means"
+    );
+}
+
+#[test]
+fn a_socket_has_a_short_name() {
+    let relay = |host: String| Relay { host, port: 443, way: Way::Proxy };
+    let (one, two) =
+        (relay("a".repeat(63) + ".openai.azure.com"), relay("b".repeat(63) + ".openai.azure.com"));
+    assert!(one.socket().len() < 64 && one.socket() != two.socket());
 }
 
 #[test]
@@ -363,6 +404,7 @@ fn a_broken_file_is_an_error_that_does_not_quote_it() {
                 inside: &inside,
                 github: None,
                 loopback: Reach::Socket,
+                upstream: None,
             };
             let error = Broker::new(&inputs, &mut |_| Err(Failure::Silent)).unwrap_err();
             assert!(!format!("{error:#}").contains("secret"), "{error:#}");

@@ -34,15 +34,22 @@ pub(crate) enum Verb {
     /// The agent's own login runs in a session without a repository, tools or extensions. It ends by itself when the login
     /// is there. No other session can leave a login.
     Login {
-        /// The provider, such as anthropic, openai-codex or github-copilot; without one, the agent asks
+        /// The provider, such as anthropic, openai-codex or github-copilot, or acli for Atlassian; without one, the agent asks
         #[arg(value_name = "PROVIDER")]
         provider: Option<String>,
         /// List providers and the state of each login, and ask nobody
-        #[arg(long, conflicts_with_all = ["provider", "key", "timeout"])]
+        #[arg(long, conflicts_with_all = ["provider", "key", "timeout", "host_network"])]
         list: bool,
         /// Read a key from the terminal or from stdin, and store it
-        #[arg(long, requires = "provider", conflicts_with = "timeout")]
+        #[arg(long, requires = "provider", conflicts_with_all = ["timeout", "host_network"])]
         key: bool,
+        /// Let this login session share this machine's network
+        ///
+        /// For a login whose page in the browser leads back to a port that nobody knows before, as acli's may. The session
+        /// then reaches everything that this machine reaches, its loopback included. Docker Desktop has it only with "Enable
+        /// host networking" in its settings.
+        #[arg(long)]
+        host_network: bool,
         /// Give up after this time, such as `90s` or `10m`
         #[arg(long, value_name = "TIME", default_value = "3m", value_parser = time)]
         timeout: Duration,

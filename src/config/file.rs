@@ -88,11 +88,19 @@ pub(super) struct ImagesLayer {
     pub(super) php_apt: Option<Spanned<String>>,
     pub(super) agent_package: Option<Spanned<String>>,
     pub(super) agent_version: Option<Spanned<String>>,
-    pub(super) acli: Option<bool>,
+    #[serde(default, deserialize_with = "acli")]
+    pub(super) acli: Option<Acli>,
     pub(super) ca_certificates: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "choice")]
     pub(super) pull: Option<Pull>,
 }
+
+/// Where Atlassian's command line tool comes from, if it is wanted.
+#[derive(Debug, Clone)]
+pub(super) struct Acli(pub(super) Option<String>);
+
+/// Where its vendor publishes it.
+const ATLASSIAN: &str = "https://acli.atlassian.com/linux/latest/acli_linux_{arch}/acli";
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cpus(pub(super) Option<f64>);
@@ -287,6 +295,22 @@ fn wipe_auth<'de, D: Deserializer<'de>>(from: D) -> Result<Option<WipeAuth>, D::
         toml::Value::Boolean(true) => Ok(Some(WipeAuth::Logins)),
         toml::Value::String(text) if text == "all" => Ok(Some(WipeAuth::All)),
         _ => Err(serde::de::Error::custom("expected `true`, `false` or \"all\"")),
+    }
+}
+
+fn acli<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Acli>, D::Error> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/{}%@+".contains(c);
+    match toml::Value::deserialize(from)? {
+        toml::Value::Boolean(wanted) => Ok(Some(Acli(wanted.then(|| ATLASSIAN.to_owned())))),
+        toml::Value::String(url)
+            if ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme))
+                && url.chars().all(is_plain) =>
+        {
+            Ok(Some(Acli(Some(url))))
+        }
+        _ => {
+            Err(serde::de::Error::custom("expected `true`, `false` or the address of a program, `https://…`"))
+        }
     }
 }
 

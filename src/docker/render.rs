@@ -167,6 +167,7 @@ fn with_network(mut cmd: Cmd, network: &Attachment) -> Cmd {
             .pair("--ip", address.to_string())
             // By default unprivileged processes may send ICMP echo requests.
             .pair("--sysctl", "net.ipv4.ping_group_range=1 0"),
+        Attachment::Machine => cmd.arg("--network=host"),
         Attachment::None => dead_resolver(cmd.arg("--network=none")),
     }
 }

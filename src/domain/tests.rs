@@ -343,14 +343,25 @@ fn a_proxy_of_the_machine_is_passed_on_and_its_password_never_shown() {
     let upstream =
         Upstream::parse("http://me:s%2Fcret@proxy.corp:3128/", "localhost,.corp.example, *.x,*").unwrap();
     assert_eq!(
-        conf("A\n@UPSTREAM@\nB\n", &list, Some(&upstream)),
+        conf("A\n@UPSTREAM@\nB\n", &list, Some(&upstream), &["api.provider.example".to_owned()].into()),
         "A\nUpstream http me:s/cret@proxy.corp:3128\nUpstream none \".corp.example\"\nUpstream none \".x\"\n\
-         Upstream none \"host.docker.internal\"\nUpstream none \"localhost\"\nB\n"
+         Upstream none \"api.provider.example\"\nUpstream none \"host.docker.internal\"\nUpstream none \"localhost\"\nB\n"
     );
-    assert_eq!(conf("A\n@UPSTREAM@\nB\n", &list, None), "A\nB\n");
+    assert_eq!(conf("A\n@UPSTREAM@\nB\n", &list, None, &BTreeSet::new()), "A\nB\n");
     assert_eq!(upstream.lan(), "proxy.corp 3128\n");
+    assert_eq!((upstream.address(), upstream.login()), (("proxy.corp", 3128), Some("me:s/cret")));
+    for (name, served) in [
+        ("api.openai.com", true),
+        ("corp.example", false),
+        ("llm.corp.example", false),
+        ("notcorp.example", true),
+        ("localhost", false),
+    ] {
+        assert_eq!(upstream.serves(name), served, "{name}");
+    }
     assert!(!format!("{upstream:?}").contains("cret"));
-    assert_eq!(Upstream::parse("127.0.0.1:3128", "").unwrap().lan(), "host.docker.internal 3128\n");
+    let own = Upstream::parse("127.0.0.1:3128", "").unwrap();
+    assert_eq!((own.lan().as_str(), own.address()), ("host.docker.internal 3128\n", ("127.0.0.1", 3128)));
     assert!(Upstream::parse("socks5://proxy:1080", "").is_err());
     assert!(Upstream::parse("http://me:a%0aPort 1@proxy:1080", "").is_err());
 }

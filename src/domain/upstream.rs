@@ -4,12 +4,13 @@ use std::{collections::BTreeSet, fmt};
 
 use super::{
     Allowlist, HOST_NAME,
-    name::{Host, port_number, split_port, target_host},
+    name::{Host, is_below, port_number, split_port, target_host},
 };
 
 /// A proxy that the machine itself must use to get out.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Upstream {
+    /// As the machine itself names it.
     host: String,
     port: u16,
     login: Option<String>,
@@ -42,11 +43,7 @@ impl Upstream {
             return Err("its login must be `USER:PASSWORD` without blanks, `@`, `#` and quotes".to_owned());
         }
         let (host, port) = split_port(authority)?;
-        let host = match target_host(host)?.as_str() {
-            // The sidecar has a loopback of its own.
-            "localhost" | "127.0.0.1" | "[::1]" => HOST_NAME.to_owned(),
-            host => host.to_owned(),
-        };
+        let host = target_host(host)?;
         let port = port.map_or(Ok(80), port_number)?;
         let direct = no_proxy
             .split([',', ' '])
@@ -61,22 +58,49 @@ impl Upstream {
 
     /// Its exception from the closed address ranges: such a proxy mostly has a private address.
     pub(crate) fn lan(&self) -> String {
-        format!("{} {}\n", self.host.trim_matches(['[', ']']), self.port)
+        format!("{} {}\n", self.host_for_sidecar().trim_matches(['[', ']']), self.port)
+    }
+
+    /// The sidecar has a loopback of its own.
+    fn host_for_sidecar(&self) -> &str {
+        if ["localhost", "127.0.0.1", "[::1]"].contains(&self.host.as_str()) { HOST_NAME } else { &self.host }
+    }
+
+    /// Where this machine itself finds it.
+    pub(crate) fn address(&self) -> (&str, u16) {
+        (self.host.trim_matches(['[', ']']), self.port)
+    }
+
+    /// `USER:PASSWORD`.
+    pub(crate) fn login(&self) -> Option<&str> {
+        self.login.as_deref()
+    }
+
+    /// Whether this machine asks it for this name, which is in lower case.
+    pub(crate) fn serves(&self, name: &str) -> bool {
+        !self.direct.iter().any(|direct| is_below(name, direct.trim_start_matches('.')))
     }
 }
 
 /// The configuration of tinyproxy from `template`, which is `proxy/tinyproxy.conf`. The sidecar adds the port, the
 /// filter and other details of a single run.
-pub(crate) fn conf(template: &str, allowlist: &Allowlist, upstream: Option<&Upstream>) -> String {
+/// It is not asked for the names in `closed` either, which lead nowhere in the sidecar.
+pub(crate) fn conf(
+    template: &str,
+    allowlist: &Allowlist,
+    upstream: Option<&Upstream>,
+    closed: &BTreeSet<String>,
+) -> String {
     let mut lines = Vec::new();
-    if let Some(Upstream { host, port, login, direct }) = upstream {
+    if let Some(upstream @ Upstream { host: _, port, login, direct }) = upstream {
+        let host = upstream.host_for_sidecar();
         let login = login.as_ref().map(|login| format!("{login}@")).unwrap_or_default();
         lines.push(format!("Upstream http {login}{host}:{port}\n"));
         let local = allowlist.entries.iter().filter(|entry| entry.lan).map(|entry| match &entry.host {
             Host::Name(name) | Host::AndBelow(name) => name.clone(),
             Host::Address(address) => address.to_string(),
         });
-        let direct: BTreeSet<String> = direct.iter().cloned().chain(local).collect();
+        let direct: BTreeSet<String> = direct.iter().chain(closed).cloned().chain(local).collect();
         lines.extend(direct.into_iter().map(|name| format!("Upstream none \"{name}\"\n")));
     }
     let conf = template.replace("@UPSTREAM@\n", &lines.concat());

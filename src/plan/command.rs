@@ -16,6 +16,9 @@ pub(super) fn command(inputs: &Inputs<'_>) -> Vec<String> {
         let script = agent::login::RENEW.map(str::to_owned);
         return script.into_iter().chain(args.iter().cloned()).collect();
     }
+    if program.is_acli() {
+        return agent::login::ACLI_WORDS.map(str::to_owned).into();
+    }
     let mut words = vec!["pi".to_owned()];
     if program.purpose == Purpose::Login {
         words.extend(agent::login::LOGIN_WORDS.map(str::to_owned));

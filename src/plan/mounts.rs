@@ -95,8 +95,10 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
         let wanted = facts.binds.iter().map(|bind| Mount::bind(&bind.source, &bind.target, bind.access));
         credentials.chain(wanted)
     };
+    let acli = facts.acli.iter().zip(config.acli);
+    let acli = acli.map(|(login, access)| Mount::bind(login, home.join(".config/acli"), access));
     if matches!(program.purpose, Purpose::Login | Purpose::Renew) {
-        return vec![own_home];
+        return [own_home].into_iter().chain(acli).collect();
     }
     if program.purpose == Purpose::SetUp {
         let repository =
@@ -113,9 +115,7 @@ pub(super) fn workspace_mounts(inputs: &Inputs<'_>, labels: &BTreeMap<String, St
     if let Some(skills) = &facts.skills {
         mounts.push(Mount::bind(skills, home.join(".agents/skills"), Access::ReadOnly));
     }
-    if let Some(acli) = &facts.acli {
-        mounts.push(Mount::bind(acli, home.join(".config/acli"), Access::ReadWrite));
-    }
+    mounts.extend(acli);
     if let Rules::Own(rules) = &facts.house.rules {
         mounts.push(Mount::bind(rules, inside::RULES, Access::ReadOnly));
     }

@@ -34,6 +34,8 @@ pub(crate) enum Attachment {
     Bridge { publish: Vec<Published>, dns: Vec<String> },
     /// A session's own network, at this address; it has no way out and no resolver.
     Internal { network: String, address: Ipv4Addr },
+    /// This machine's own network, its loopback included.
+    Machine,
     /// Loopback only.
     None,
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use crate::{
-    agent::login::LOGINS,
+    agent::login::{ACLI_PAGES, LOGINS},
     agent_dir::{
         fd::Dir,
         laid::{DIRECTORY, OPEN},
@@ -111,7 +111,8 @@ fn more(file: &mut File, read: &mut u64) -> Option<String> {
 }
 
 fn is_login_page(url: &Url) -> bool {
-    LOGINS.iter().flat_map(|login| login.pages).any(|(host, path)| url.is_at(host, path))
+    let pages = LOGINS.iter().flat_map(|login| login.pages).chain(ACLI_PAGES);
+    pages.into_iter().any(|(host, path)| url.is_at(host, path))
 }
 
 /// Opens an address with the host's own program; it gets one word, and no shell is between.

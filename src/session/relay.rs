@@ -1,5 +1,8 @@
-//! Passes what the sidecar sends to a socket in the session's directory on to a server on this machine's loopback. Only
-//! the sidecar and this user can open the socket, so nobody else's machine or container reaches the server by it.
+//! Passes what the sidecar sends to a socket in the session's directory on to the one server of that socket: on this
+//! machine's loopback, or behind the proxy that this machine uses itself. Only the sidecar and this user can open the
+//! socket, so nobody else's machine or container reaches the server by it.
+
+mod tunnel;
 
 use std::{
     fs,
@@ -12,7 +15,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -21,7 +24,14 @@ use std::{
 use anyhow::Context as _;
 use rustix::fs::{Mode, OFlags};
 
-use crate::{broker::relay::Relay, files::set_mode, plan::RELAYS};
+use self::tunnel::tunnel;
+use crate::{
+    broker::relay::{Relay, Way},
+    domain::upstream::Upstream,
+    files::set_mode,
+    plan::RELAYS,
+    report,
+};
 
 /// How many connections one server gets at a time.
 const AT_ONCE: usize = 64;
@@ -32,7 +42,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 const LONGEST: u64 = 64 << 20;
 
 /// Opens a socket for each server. They are served until this process ends.
-pub(super) fn start(session: &Path, relays: &[Relay]) -> anyhow::Result<()> {
+pub(super) fn start(session: &Path, relays: &[Relay], upstream: Option<&Upstream>) -> anyhow::Result<()> {
     if relays.is_empty() {
         return Ok(());
     }
@@ -42,8 +52,8 @@ pub(super) fn start(session: &Path, relays: &[Relay]) -> anyhow::Result<()> {
     fs::create_dir_all(&dir).and_then(|()| set_mode(&dir, 0o755)).with_context(could)?;
     for relay in relays {
         let listener = listen(&dir, &relay.socket()).with_context(could)?;
-        let relay = relay.clone();
-        thread::spawn(move || serve(&listener, &relay));
+        let (relay, upstream) = (relay.clone(), upstream.cloned());
+        thread::spawn(move || serve(&listener, &relay, upstream.as_ref()));
     }
     Ok(())
 }
@@ -61,8 +71,9 @@ fn listen(dir: &Path, name: &str) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn serve(listener: &UnixListener, relay: &Relay) {
+fn serve(listener: &UnixListener, relay: &Relay, upstream: Option<&Upstream>) {
     let busy = Arc::new(AtomicUsize::new(0));
+    let told = Arc::new(AtomicBool::new(false));
     for client in listener.incoming() {
         let Ok(client) = client else {
             // Too many files are open: some of them will be closed.
@@ -73,15 +84,35 @@ fn serve(listener: &UnixListener, relay: &Relay) {
             busy.fetch_sub(1, Ordering::SeqCst);
             continue;
         }
-        let (relay, busy) = (relay.clone(), busy.clone());
+        let (relay, upstream) = (relay.clone(), upstream.cloned());
+        let (busy, told) = (busy.clone(), told.clone());
         thread::spawn(move || {
             // The client sees its connection end.
-            let _ = match connect(&relay) {
-                Ok(server) => pass(client, server),
-                Err(error) => excuse(client, &relay, &error),
+            let _ = match (relay.way, &upstream) {
+                (Way::Proxy, Some(upstream)) => through(client, upstream, &relay, &told),
+                _ => match connect(&relay) {
+                    Ok(server) => pass(client, server),
+                    Err(error) => excuse(client, &relay, &error),
+                },
             };
             busy.fetch_sub(1, Ordering::SeqCst);
         });
+    }
+}
+
+/// Passes on through the machine's own proxy. The client speaks TLS, so an excuse is for the user, and once.
+fn through(client: UnixStream, upstream: &Upstream, relay: &Relay, told: &AtomicBool) -> io::Result<()> {
+    match tunnel(upstream, &relay.host, relay.port) {
+        Ok(server) => pass(client, server),
+        Err(error) => {
+            if !told.swap(true, Ordering::SeqCst) {
+                report::warn(format_args!(
+                    "the proxy in `HTTPS_PROXY` does not lead to {}:{}: {error}",
+                    relay.host, relay.port
+                ));
+            }
+            Err(error)
+        }
     }
 }
 
@@ -97,7 +128,7 @@ fn connect(relay: &Relay) -> io::Result<TcpStream> {
 }
 
 /// The relay's addresses, without those that are not on the loopback, whatever the name says.
-fn addresses(Relay { host, port }: &Relay) -> Vec<SocketAddr> {
+fn addresses(Relay { host, port, .. }: &Relay) -> Vec<SocketAddr> {
     let host = match host.as_str() {
         "0.0.0.0" => "127.0.0.1",
         name if name.ends_with(".localhost") => "localhost",
@@ -108,7 +139,7 @@ fn addresses(Relay { host, port }: &Relay) -> Vec<SocketAddr> {
 }
 
 /// Says why there is no server, as an answer to any request.
-fn excuse(mut client: UnixStream, Relay { host, port }: &Relay, error: &io::Error) -> io::Result<()> {
+fn excuse(mut client: UnixStream, Relay { host, port, .. }: &Relay, error: &io::Error) -> io::Result<()> {
     let text = format!("pi: no server answers at {host}:{port} of your machine: {error}\n");
     let length = text.len();
     let head = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: text/plain\r\n";
@@ -143,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_name_that_leads_elsewhere_is_not_followed() {
-        let of = |host: &str| addresses(&Relay { host: host.to_owned(), port: 1 });
+        let of = |host: &str| addresses(&Relay { host: host.to_owned(), port: 1, way: Way::Loopback });
         assert_eq!(of("0.0.0.0"), of("127.0.0.1"));
         assert_eq!(of("x.localhost"), of("localhost"));
         assert!(of("10.0.0.1").is_empty() && of("8.8.8.8").is_empty());
@@ -155,8 +186,9 @@ mod tests {
         let deep = dir.path().join("d".repeat(120));
         fs::create_dir(&deep).unwrap();
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
-        let relay = Relay { host: "127.0.0.1".to_owned(), port: server.local_addr().unwrap().port() };
-        start(&deep, std::slice::from_ref(&relay)).unwrap();
+        let port = server.local_addr().unwrap().port();
+        let relay = Relay { host: "127.0.0.1".to_owned(), port, way: Way::Loopback };
+        start(&deep, std::slice::from_ref(&relay), None).unwrap();
         let answered = thread::spawn(move || {
             for _ in 0..3 {
                 let (mut stream, _) = server.accept().unwrap();

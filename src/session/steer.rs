@@ -89,7 +89,7 @@ impl Steer {
         let before = next.again()?;
         // With entries, those and nothing else: the agent may have written the file, and have asked for this very command.
         let list = if entries.is_empty() { next.reread()? } else { next.again()? };
-        sidecar.change(&egress::render(&list, &self.host)?)?;
+        sidecar.change(&egress::render(&list, &self.host, &next.brokered)?)?;
         *sources = Some(next);
         let mut answer = Answer::default();
         if entries.is_empty() {

@@ -1,5 +1,6 @@
 //! `pi login` and `pi logout`: the only ways in which a login or a key gets into the agent's directory.
 
+mod acli;
 mod list;
 
 use std::{
@@ -17,19 +18,30 @@ use crate::{
         entry::Credential,
         store::{self, Logins},
     },
+    config::Config,
     launcher::{
         Launcher, Prepared,
         place::{Place, without_keys},
     },
-    purpose::{Program, Purpose},
+    purpose::{ACLI, Program, Purpose},
     report::{self, Hinted},
     scratch::Scratch,
     workspace::Workspace,
 };
 
 /// Logs in to a provider, in a session that does nothing else.
-pub(crate) fn run(launcher: &Launcher, provider: Option<&str>, limit: Duration) -> anyhow::Result<u8> {
-    provider.map_or(Ok(()), check_provider)?;
+pub(crate) fn run(
+    launcher: &Launcher,
+    provider: Option<&str>,
+    limit: Duration,
+    host_network: bool,
+) -> anyhow::Result<u8> {
+    let is_acli = provider == Some(ACLI);
+    if is_acli {
+        acli::check(launcher)?;
+    } else {
+        provider.map_or(Ok(()), check_provider)?;
+    }
     let terminal = launcher.host.terminal;
     if !terminal.stdin || !terminal.stdout {
         return Err(Hinted::error(
@@ -38,11 +50,14 @@ pub(crate) fn run(launcher: &Launcher, provider: Option<&str>, limit: Duration) 
         ));
     }
     let Place { owner, live } = Place::of(&launcher.host)?;
+    if is_acli {
+        acli::make_directory(&launcher.host, owner)?;
+    }
     let scratch = Scratch::new(&launcher.host, "login-")?;
     // Its name is the session's.
     let dir = scratch.path().join("login");
     std::fs::create_dir(&dir).with_context(|| format!("could not create `{}`", dir.display()))?;
-    let ports = free_ports(provider);
+    let ports = if host_network || is_acli { vec![] } else { free_ports(provider) };
     let launcher = Launcher {
         options: launcher.options.clone(),
         host: without_keys(&launcher.host),
@@ -50,14 +65,26 @@ pub(crate) fn run(launcher: &Launcher, provider: Option<&str>, limit: Duration) 
     };
     let program =
         Program { purpose: Purpose::Login, words: provider.map(str::to_owned).into_iter().collect() };
-    let prepared =
-        launcher.prepare_in(Workspace::empty(&dir, owner)?, program, |config| config.for_login(&ports))?;
+    let settle = |config: Config| {
+        let config = if is_acli { config.for_acli() } else { config.for_login(&ports) };
+        Config { host_network, ..config }
+    };
+    let prepared = launcher.prepare_in(Workspace::empty(&dir, owner)?, program, settle)?;
     let prepared = Prepared { login_within: Some(limit), ..prepared };
-    let before = store::read(&live)?;
+    if host_network {
+        report::warn(
+            "this session shares your machine's network: until it ends, it reaches everything that this machine \
+             reaches, its loopback included",
+        );
+    }
     report::note(format_args!(
         "this session only logs in: it ends by itself when the login is there, or after {} s",
         limit.as_secs()
     ));
+    if is_acli {
+        return acli::run(&launcher, &prepared);
+    }
+    let before = store::read(&live)?;
     let code = launcher.run(&prepared)?;
     if store::read(&live)? != before {
         return Ok(0);
@@ -96,6 +123,9 @@ pub(crate) fn store_key(launcher: &Launcher, provider: &str) -> anyhow::Result<u
 
 /// Removes a login or a key.
 pub(crate) fn forget(launcher: &Launcher, provider: &str) -> anyhow::Result<u8> {
+    if provider == ACLI {
+        return acli::forget(launcher);
+    }
     let live = Place::of(&launcher.host)?.live;
     store::change(&live, |logins| {
         if logins.shift_remove(provider).is_some() {

@@ -12,12 +12,15 @@
 import { execFileSync } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
-import { request as ask } from "node:http";
+import { createServer as createPlain, request as ask } from "node:http";
 import { createServer } from "node:https";
 import { networkInterfaces } from "node:os";
 
 const own = networkInterfaces().eth0[0].address;
 const say = (line) => process.stdout.write(`${line.replace(/[^ -~]/g, "?")}\n`);
+
+// In the certificate, and in no resolver.
+const BEHIND = "behind.example";
 
 const REAL = ["api.groq.com", "api.anthropic.com", "platform.claude.com"];
 
@@ -44,7 +47,7 @@ function answer(query) {
 function certificates() {
   const [key, ca] = ["/tmp/key.pem", "/tmp/ca.pem"];
   execFileSync("openssl", ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-keyout", key,
-    "-out", ca, "-subj", "/CN=llm.test", "-addext", `subjectAltName=${["llm.test", ...REAL].map((name) => `DNS:${name}`).join(",")}`], { stdio: "ignore" });
+    "-out", ca, "-subj", "/CN=llm.test", "-addext", `subjectAltName=${["llm.test", BEHIND, ...REAL].map((name) => `DNS:${name}`).join(",")}`], { stdio: "ignore" });
   writeFileSync("/world/next", readFileSync(ca), { mode: 0o644 });
   renameSync("/world/next", "/world/ca.pem");
   return { key: readFileSync(key), cert: readFileSync(ca) };
@@ -111,6 +114,10 @@ const names = createSocket("udp4");
 names.on("message", (query, from) => names.send(answer(query), from.port, from.address));
 await new Promise((done) => names.bind(53, own, done));
 await new Promise((done) => createServer(certificates(), serve).listen(443, "0.0.0.0", done));
+// What a vendor publishes, for a build.
+const acli = readFileSync("/keys/acli");
+const publish = ({ url }, response) => (/^\/acli-(amd64|arm64)$/.test(url) ? response.end(acli) : response.writeHead(404).end());
+await new Promise((done) => createPlain(publish).listen(8081, "0.0.0.0", done));
 await import("/demo/model.mjs");
 process.stdin.resume().on("end", () => process.exit());
 say("ready");

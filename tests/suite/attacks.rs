@@ -5,3 +5,4 @@ mod disk;
 mod inside;
 mod names;
 mod planted;
+mod races;

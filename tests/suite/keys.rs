@@ -1,5 +1,6 @@
 //! Keys stay outside: the real agent talks to its model through the broker, and an agent that means ill finds no key.
 
+mod company;
 pub(crate) mod provider;
 
 use std::{collections::BTreeMap, fs, time::Duration};

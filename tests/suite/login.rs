@@ -1,5 +1,6 @@
 //! `pi login`: the only session that can leave a login.
 
+mod acli;
 mod browser;
 mod kept;
 mod renewed;

@@ -1,6 +1,6 @@
 //! One endpoint of a route as a backend: which requests pass, what is put into them, where they go.
 
-use super::{Egress, KEYS, Place, deny, fixed_name, is_in_hosts, key_name, swap_name};
+use super::{KEYS, Place, deny, fixed_name, is_in_hosts, key_name, swap_name};
 use crate::{
     broker::{
         api::{Carrier, Rule},
@@ -30,7 +30,7 @@ pub(super) fn backend(
     endpoint: &Endpoint,
     name: &str,
     place: &Place<'_>,
-    number: u16,
+    relay: Option<&Relay>,
 ) -> Vec<String> {
     let key = format!("str({}),map({}/{KEYS})", key_name(route), place.directory);
     let mut lines = vec![
@@ -47,7 +47,7 @@ pub(super) fn backend(
     lines.extend(requests(route, endpoint));
     lines.extend(headers(route, endpoint, &key, place));
     lines.extend(path(route, endpoint));
-    lines.extend(server(endpoint, place, number));
+    lines.extend(server(endpoint, place, relay));
     lines
 }
 
@@ -173,18 +173,17 @@ fn path(route: &Route, endpoint: &Endpoint) -> Vec<String> {
     lines
 }
 
-pub(super) fn server(endpoint: &Endpoint, place: &Place<'_>, number: u16) -> Vec<String> {
+/// Where the requests go. The launcher's socket leads to the server of that name and nowhere else, so no address is looked
+/// at there; TLS is with the server itself in any case.
+pub(super) fn server(endpoint: &Endpoint, place: &Place<'_>, relay: Option<&Relay>) -> Vec<String> {
     let base = &endpoint.base;
     let mut lines = Vec::new();
-    let address = match (place.egress, &base.host) {
-        _ if endpoint.reach == Reach::Socket => {
-            format!("unix@{}/{}", relay::DIRECTORY, Relay::to(base).socket())
-        }
+    let address = match (relay, &base.host) {
+        (Some(relay), _) => format!("unix@{}/{}", relay::DIRECTORY, relay.socket()),
         _ if endpoint.reach == Reach::Machine => format!("{HOST_NAME}:{} init-addr libc,none", base.port),
-        (Egress::Tunnels { first_port }, _) => format!("127.0.0.1:{}", first_port.saturating_add(number)),
-        (Egress::Direct, Host::Address(address)) => format!("{address}:{}", base.port),
-        (Egress::Direct, host) if is_in_hosts(host) => format!("{host}:{} init-addr libc,none", base.port),
-        (Egress::Direct, Host::Name(name)) => {
+        (None, Host::Address(address)) => format!("{address}:{}", base.port),
+        (None, host) if is_in_hosts(host) => format!("{host}:{} init-addr libc,none", base.port),
+        (None, Host::Name(name)) => {
             lines.extend(resolve(name, endpoint.reach));
             format!("0.0.0.0:{}", base.port)
         }

@@ -3,10 +3,13 @@
 use super::{KEYS, LARGEST, Place, REMOVED, deny, endpoint};
 use crate::broker::{
     api::Carrier,
-    base::{Base, Host, Scheme},
-    github::{GitHub, Graph, Write},
-    route::{Endpoint, Reach},
+    github::{API, GIT, GitHub, Graph, Write, endpoint as github_at},
+    relay::Relay,
+    route::Endpoint,
 };
+
+/// How the launcher passes on to an endpoint.
+type Ways<'a> = &'a dyn Fn(&Endpoint) -> Option<Relay>;
 
 /// The token's name in the map.
 pub(super) const KEY: &str = "github";
@@ -40,15 +43,15 @@ pub(super) fn frontend(place: &Place<'_>) -> Vec<String> {
     lines
 }
 
-pub(super) fn backends(github: &GitHub, place: &Place<'_>, number: u16) -> Vec<String> {
-    let mut lines = git(github, place, number);
-    lines.extend(api(github, place, number + 1));
+pub(super) fn backends(github: &GitHub, place: &Place<'_>, ways: Ways<'_>) -> Vec<String> {
+    let mut lines = git(github, place, ways);
+    lines.extend(api(github, place, ways));
     lines
 }
 
-fn git(github: &GitHub, place: &Place<'_>, number: u16) -> Vec<String> {
+fn git(github: &GitHub, place: &Place<'_>, ways: Ways<'_>) -> Vec<String> {
     let placeholder = github.token_placeholder();
-    let mut lines = begin("github.git", "github.com", place);
+    let mut lines = begin("github.git", GIT, place);
     lines.push(unless_known(&format!("unless {{ req.fhdr(x-api-key) -m str '{placeholder}' }}")));
     let services: &[&str] = match github.write {
         Write::Allowed => &["git-upload-pack", "git-receive-pack"],
@@ -69,13 +72,13 @@ fn git(github: &GitHub, place: &Place<'_>, number: u16) -> Vec<String> {
         "    http-request set-header authorization 'Basic %[var(txn.user),base64]'".to_owned(),
         "    http-request replace-path '^/github[.]com(/.*)$' '\\1'".to_owned(),
     ]);
-    lines.extend(to("github.com", place, number));
+    lines.extend(to(GIT, place, ways));
     lines
 }
 
-fn api(github: &GitHub, place: &Place<'_>, number: u16) -> Vec<String> {
+fn api(github: &GitHub, place: &Place<'_>, ways: Ways<'_>) -> Vec<String> {
     let placeholder = github.token_placeholder();
-    let mut lines = begin("github.api", "api.github.com", place);
+    let mut lines = begin("github.api", API, place);
     lines.push(unless_known(&format!(
         "unless {{ req.fhdr(authorization) -m str 'token {placeholder}' 'Bearer {placeholder}' }}"
     )));
@@ -97,7 +100,7 @@ fn api(github: &GitHub, place: &Place<'_>, number: u16) -> Vec<String> {
     lines.push(excuse("gh may not do this here", "unless { var(txn.known) -m bool }"));
     lines.extend(without_carriers());
     lines.push("    http-request set-header authorization 'token %[var(txn.token)]'".to_owned());
-    lines.extend(to("api.github.com", place, number));
+    lines.extend(to(API, place, ways));
     lines
 }
 
@@ -131,12 +134,9 @@ fn without_carriers() -> impl Iterator<Item = String> {
     Carrier::ALL.iter().map(|carrier| format!("    http-request del-header {}", carrier.header()))
 }
 
-fn to(host: &str, place: &Place<'_>, number: u16) -> Vec<String> {
-    let base =
-        Base { scheme: Scheme::Https, host: Host::Name(host.to_owned()), port: 443, path: String::new() };
+fn to(host: &str, place: &Place<'_>, ways: Ways<'_>) -> Vec<String> {
     let mut lines = vec![format!("    http-request set-header host {host}")];
-    let endpoint =
-        Endpoint { base, apis: std::collections::BTreeSet::new(), moves: &[], reach: Reach::Public };
-    lines.extend(endpoint::server(&endpoint, place, number));
+    let endpoint = github_at(host);
+    lines.extend(endpoint::server(&endpoint, place, ways(&endpoint).as_ref()));
     lines
 }

@@ -51,7 +51,7 @@ fn write_for_the_proof() {
     let mut run = |command: &str| setting.run(command, LIMIT);
     let broker = user.broker_with(&listen.to_string(), &mut run);
     let [directory, authorities] = ["directory", "authorities"].map(|name| place[name].as_str().unwrap());
-    let place = Place { listen, directory, authorities, ..PLACE };
+    let place = Place { listen, directory, authorities };
     let files = Files::new(&broker, &place);
     let side = broker.github.as_ref().map(GitHub::agent);
     let mut env =

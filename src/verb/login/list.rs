@@ -9,6 +9,7 @@ use std::{
 
 use serde_json::Value;
 
+use super::acli;
 use crate::{
     agent::{
         SECRETS,
@@ -16,6 +17,7 @@ use crate::{
     },
     agent_dir::login::store,
     launcher::{Launcher, place::Place},
+    purpose::ACLI,
     report,
 };
 
@@ -28,6 +30,9 @@ pub(crate) fn list(launcher: &Launcher) -> anyhow::Result<u8> {
     for (name, entry) in &stored {
         let ways = Login::of(name).map_or("key", |login| login.ways);
         rows.insert(name, (ways, state(entry, now)));
+    }
+    if launcher.config().is_ok_and(|config| config.images.acli.is_some()) {
+        rows.insert(ACLI, ("browser", acli::state(&launcher.host).to_owned()));
     }
     let mut table = format!("{:<20} {:<31} {}\n", "PROVIDER", "LOGIN", "STATE");
     for (name, (ways, state)) in rows {

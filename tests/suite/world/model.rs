@@ -30,7 +30,7 @@ pub(crate) fn source(path: &str) -> PathBuf {
 }
 
 /// The settings of this machine.
-pub(super) fn settings() -> String {
+pub(crate) fn settings() -> String {
     fs::read_to_string(home_of_tests("XDG_CONFIG_HOME", ".config").join("pi/setup.toml"))
         .expect("there is no ~/.config/pi/setup.toml: run `tests/setup` first, it makes this machine ready")
 }
