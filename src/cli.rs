@@ -29,7 +29,7 @@ pub(crate) use self::{
     subcommand_help_heading = "Verbs of the launcher",
     override_usage = "pi [OPTIONS] [PROMPT]...          run the agent in this repository
        pi [OPTIONS] -- AGENT_ARGS...    the same; everything after -- reaches the agent untouched
-       pi [OPTIONS] AGENT_COMMAND ...   install remove uninstall update list config auth mcp: the agent's own
+       pi [OPTIONS] AGENT_COMMAND ...   the agent's own: install remove uninstall update list config auth (mcp from 0.99 on)
        pi VERB ...                      the launcher's own verbs, below",
     after_help = "The agent's own flags (`pi -p \"fix it\"`, `pi -c`, `pi --model M`) need no `--`; `pi -- --help` lists \
                   them. Put options of the launcher before the first word for the agent.\n\n\

@@ -133,6 +133,11 @@ impl Host {
         self.state_dir().join("last-learned")
     }
 
+    /// Whether stderr is a terminal that obeys codes.
+    pub(crate) fn draws_on_stderr(&self) -> bool {
+        self.terminal.stderr && self.var("TERM").is_some_and(|name| name != "dumb")
+    }
+
     /// What npm's registry has said about the agent last.
     pub(crate) fn newest_agent(&self) -> PathBuf {
         self.state_dir().join("newest-agent.json")

@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 pub(crate) mod known;
+mod progress;
 
 use std::collections::BTreeMap;
 

@@ -34,6 +34,9 @@ pub(crate) const RULES: &str = "/home/pi/.config/pi/AGENTS.md";
 /// Extensions of the user's for such repositories.
 pub(crate) const EXTENSIONS: &str = "/home/pi/.config/pi/extensions";
 
+/// The extension that says where logins are made.
+pub(crate) const OUTSIDE: &str = "/usr/local/lib/pi/outside.js";
+
 /// The extension that starts subagents.
 pub(crate) const SUBAGENTS: &str = "/usr/local/lib/pi/extensions/subagents/index.js";
 

@@ -130,7 +130,7 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         Action::Verb(Verb::Open { session }) => verb::open::run(&launcher()?, session.as_deref()),
         Action::Verb(Verb::Logout { provider }) => verb::login::forget(&launcher()?, &provider),
         Action::Verb(Verb::Demo) => verb::demo::run(&launcher()?),
-        Action::Verb(Verb::Doctor { json, prove }) => verb::doctor::run(&launcher()?, json, prove),
+        Action::Verb(Verb::Doctor { json, prove, ask }) => verb::doctor::run(&launcher()?, json, prove, ask),
         Action::Verb(Verb::Allow { entries, session, save }) => {
             verb::allow::run(&launcher()?, &entries, session.as_deref(), save)
         }

@@ -34,7 +34,7 @@ pub(crate) enum Write {
 }
 
 /// Whether the agent may ask GraphQL, as most commands of `gh` do. No rule can tell there which repository is meant, so
-/// whatever the token may do, the agent may.
+/// whatever the token may read, the agent may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Graph {
     Allowed,

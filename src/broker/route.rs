@@ -163,6 +163,42 @@ impl Making<'_, '_> {
     }
 }
 
+/// A request that costs nothing and tells whether the provider takes the key: one with nothing in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Question {
+    pub(crate) url: String,
+    /// A header with the placeholder.
+    pub(crate) header: String,
+    /// Who is asked.
+    pub(crate) host: String,
+}
+
+impl Route {
+    /// What to ask the broker at this address. `None` where no plain request is passed.
+    pub(crate) fn question(&self, address: &str) -> Option<Question> {
+        let Endpoint { base, apis, .. } = self.endpoints.first()?;
+        let rule = apis.iter().flat_map(|api| api.rules()).find(|rule| !rule.websocket)?;
+        let carriers: Vec<&Carrier> = self.carriers.iter().collect();
+        // Where two headers carry keys, a login is in the first.
+        let is_key = |carrier: &&Carrier| **carrier == Carrier::ApiKey;
+        let carrier = match self.delivery {
+            Delivery::Key if !self.placeholder.contains("sk-ant-oat") => {
+                carriers.iter().find(|one| is_key(one))
+            }
+            _ => None,
+        };
+        let carrier = carrier.or(carriers.first())?;
+        let tail = ["{model}", "{arn}", "{version}"]
+            .iter()
+            .fold(rule.tail.to_owned(), |tail, name| tail.replace(name, "x"));
+        Some(Question {
+            url: format!("http://{address}/{}/{}{}{tail}", self.name, base.authority(), base.path),
+            header: format!("{}: {}{}", carrier.header(), carrier.scheme(), self.placeholder),
+            host: base.authority(),
+        })
+    }
+}
+
 /// Settings of an entry in `auth.json` that are no secrets and lead nowhere.
 const SETTINGS: &[&str] = &[
     "AWS_DEFAULT_REGION", "AWS_REGION", "AZURE_OPENAI_API_VERSION", "AZURE_OPENAI_DEPLOYMENT_NAME_MAP",

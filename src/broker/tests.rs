@@ -436,11 +436,14 @@ fn github_is_asked_about_the_named_repositories_only() {
     };
     let config = of("ghp_secret", Write::Refused);
     assert!(!config.contains("receive-pack") && !config.contains("POST PATCH PUT"));
-    assert!(!config.contains("if { method POST } { path -m str /graphql }"));
+    assert!(!config.contains("{ method POST } { pathq -m str /graphql }"));
     for path in ["/github.com/me/proj/git-upload-pack", "/github.com/our/other.x.git/git-upload-pack"] {
         assert!(config.contains(&format!("{{ method POST }} {{ pathq -i -m str '{path}' }}")), "{config}");
     }
     let config = of("github_pat_secret", Write::Allowed);
     assert!(config.contains("'/github.com/me/proj/info/refs?service=git-receive-pack'"));
-    assert!(config.contains("if { method POST } { path -m str /graphql }"));
+    assert!(config.contains("{ method POST } { pathq -m str /graphql } !{ req.body -m sub mutation }"));
+    assert!(config.contains("mutation [A-Za-z]+") && config.contains(r"'\\u00[4567]'"));
+    let config = of("github_pat_secret", Write::Refused);
+    assert!(config.contains("{ pathq -m str /graphql }") && !config.contains("mutation [A-Za-z]+"));
 }

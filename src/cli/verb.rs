@@ -76,6 +76,11 @@ pub(crate) enum Verb {
         /// Attack throw-away sessions from inside, one for each kind of network, and show which walls held
         #[arg(long)]
         prove: bool,
+        /// Also ask each provider whether it takes your key, with a request that costs nothing
+        ///
+        /// Without this, nobody is asked anything.
+        #[arg(long, conflicts_with = "prove")]
+        ask: bool,
     },
     /// Allow hosts in a running session, or reload its allowlist
     Allow {

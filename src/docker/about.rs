@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::{Cmd, Docker};
+use crate::report::Hinted;
 
 /// What an engine can and cannot do, from `docker info`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -87,6 +88,42 @@ impl Docker {
         );
         Ok(about)
     }
+
+    /// Fails if no session can use this engine. Asked where an image is built, so before the first session on an engine:
+    /// one that begins to map users has other images from then on.
+    ///
+    /// Podman's networks have none of the options by which a restricted session has no way to this machine. With
+    /// `userns-remap`, the user in a container is another one outside, and cannot write what is mounted.
+    pub(crate) fn check_fit(&self) -> anyhow::Result<()> {
+        let cmd = Cmd::new("ask the engine for its version", &["version", "--format", "{{json .}}"]);
+        let said = self.run(&cmd)?;
+        let is_its_program = serde_json::from_str(&said).is_ok_and(|said: Versions| said.server.is_none());
+        if is_its_program || said.contains("Podman Engine") {
+            return Err(Hinted::error(
+                format!("the engine at `{}` is Podman, and `pi` needs Docker Engine", self.address()),
+                "install Docker Engine 20.10 or newer, with root or rootless, and choose it with `docker context use`",
+            ));
+        }
+        if self.about()?.has("userns") {
+            return Err(Hinted::error(
+                format!(
+                    "the engine at `{}` maps users of containers to others (userns-remap), so an agent could not \
+                     write in your repository",
+                    self.address()
+                ),
+                "use a rootless engine, or one without `userns-remap` in `/etc/docker/daemon.json`",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What a client says of itself and of the engine.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Versions {
+    /// Podman's program is its own engine.
+    server: Option<serde_json::Value>,
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Image, Layer, files, known::Known};
+use super::{Image, Layer, files, known::Known, progress::Progress};
 use crate::{
     config::{Images, Pull},
     docker::{self, Docker},
@@ -75,6 +75,9 @@ impl Builder<'_> {
         let mut first = if effort == Effort::Renew { 0 } else { image.layers.len() };
         while first > 0 && self.own(&image.layers[first - 1].tag)?.is_none() {
             first -= 1;
+        }
+        if first < image.layers.len() {
+            self.docker.check_fit()?;
         }
         for (n, layer) in image.layers.iter().enumerate().skip(first) {
             self.signals.check()?;
@@ -201,14 +204,13 @@ impl Builder<'_> {
         let id = scratch.path().join("id");
         let build = docker::build(&layer.tag, &id, &context, &layer.args, &labels, effort == Effort::Renew);
         report::note(format_args!("building the image `{}`", layer.tag));
+        let progress = Progress::of(&layer.tag, self.host.draws_on_stderr());
         let status = self.docker.foreground(
             &build,
             None,
             |child| self.signals.foreground(&child),
             |bytes| {
-                if !report::is_quiet() {
-                    report::progress(bytes);
-                }
+                progress.take(bytes);
                 if let Ok(mut kept) = kept.lock() {
                     // Docker itself reports a full disk.
                     let _ = kept.0.write_all(bytes);
@@ -218,6 +220,7 @@ impl Builder<'_> {
                 }
             },
         )?;
+        drop(progress);
         if status.success() {
             let id = read_small(&id)?.context("docker did not say which image it built")?;
             // Some engines list an image by another digest than the builder names: then the new tag tells.

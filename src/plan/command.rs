@@ -29,6 +29,9 @@ pub(super) fn command(inputs: &Inputs<'_>) -> Vec<String> {
             prompts(inputs).into_iter().flat_map(|prompt| ["--append-system-prompt".to_owned(), prompt]),
         );
         let ours = subagents(inputs).map(|_| inside::SUBAGENTS.to_owned());
+        let watched = inputs.host.terminal.stdin && inputs.host.terminal.stdout;
+        let says = watched && program.purpose == Purpose::Work && !agent::has_flag(args, "--no-extensions");
+        let ours = ours.into_iter().chain(says.then(|| inside::OUTSIDE.to_owned()));
         let extensions = extensions(inputs).into_iter().chain(ours);
         words.extend(extensions.flat_map(|extension| ["--extension".to_owned(), extension]));
     }

@@ -80,11 +80,10 @@ fn listed(lines: impl ExactSizeIterator<Item = String>) -> String {
     if all > most { format!("{text}\nand {} more", all - most) } else { text }
 }
 
-fn in_one_line<'a>(paths: impl ExactSizeIterator<Item = &'a Path>) -> String {
+fn in_one_line<'a>(mut paths: impl ExactSizeIterator<Item = &'a Path>) -> String {
     const PATHS: usize = 12;
-    let all = paths.len();
-    let first = paths.take(PATHS).map(shown).collect::<Vec<_>>().join(", ");
-    match all.saturating_sub(PATHS) {
+    let first = paths.by_ref().take(PATHS).map(shown).collect::<Vec<_>>().join(", ");
+    match paths.len() {
         0 => first,
         more => format!("{first} and {more} more"),
     }

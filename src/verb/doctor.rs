@@ -1,5 +1,6 @@
 //! `pi doctor`: the state of everything that a session needs, and what to do about what is not fine.
 
+mod asked;
 mod engine;
 mod machine;
 mod prove;
@@ -10,6 +11,8 @@ use serde::Serialize;
 use crate::{
     config::{self, Config, InForce},
     docker::Docker,
+    facts,
+    host::Owner,
     launcher::Launcher,
     report::{self, Finding, Hinted},
     workspace::Workspace,
@@ -70,7 +73,7 @@ struct Diagnosis {
 }
 
 /// Looks at everything. The exit status is 1 if something is wrong.
-pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool) -> anyhow::Result<u8> {
+pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool, asks: bool) -> anyhow::Result<u8> {
     if proves {
         return prove::run(launcher);
     }
@@ -89,8 +92,11 @@ pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool) -> anyhow::Resu
                 Err(error) => lines.push(Line::failed("settings", &error, "correct that file")),
             }
             lines.push(limits(&config));
-            lines.extend(on_the_engine(launcher, &config));
+            lines.extend(on_the_engine(launcher, &config, workspace.as_ref().ok()));
             lines.extend(repository::look(launcher, &config, workspace));
+            if asks {
+                lines.extend(asked::look(launcher));
+            }
         }
     }
     let wrong = lines.iter().filter(|line| line.state == State::Wrong).count();
@@ -106,10 +112,13 @@ pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool) -> anyhow::Resu
     Ok(u8::from(wrong > 0))
 }
 
-fn on_the_engine(launcher: &Launcher, config: &Config) -> Vec<Line> {
-    let written = Written::load(&launcher.host).and_around(&launcher.host);
-    match Docker::find(&config.docker, &launcher.host, &written) {
-        Ok(docker) => engine::look(launcher, config, &docker),
+fn on_the_engine(launcher: &Launcher, config: &Config, workspace: Option<&Workspace>) -> Vec<Line> {
+    let host = &launcher.host;
+    let written = Written::load(host).and_around(host);
+    let own = Owner { uid: host.uid, gid: host.gid };
+    let who = workspace.map_or(own, |workspace| facts::who(host, workspace).0);
+    match Docker::find(&config.docker, host, &written) {
+        Ok(docker) => engine::look(launcher, config, who, &docker),
         Err(error) => vec![Line::failed("engine", &error, "start Docker Engine 20.10 or newer")],
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 
-pub(crate) use self::list::list;
+pub(crate) use self::list::{list, state};
 use crate::{
     agent::login::{LOGINS, is_provider, nearest_provider},
     agent_dir::login::{

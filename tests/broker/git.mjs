@@ -40,6 +40,16 @@ export function git(request, response, body) {
 	program.stdin.end(request.headers["content-encoding"] === "gzip" ? gunzipSync(body) : body);
 }
 
+// As much of a repository as commands of `gh` ask for.
+const REPOSITORY = {
+	id: "R", name: "proj", owner: { login: "me" }, hasIssuesEnabled: true, viewerPermission: "WRITE", isPrivate: true,
+	defaultBranchRef: { name: "main" }, issues: { totalCount: 0, nodes: [] }, pullRequests: { totalCount: 0, nodes: [] },
+};
+const DATA = {
+	viewer: { login: "me" }, repository: REPOSITORY, repo_000: REPOSITORY,
+	createPullRequest: { pullRequest: { id: "P", url: "https://github.com/me/proj/pull/1" } },
+};
+
 const pulls = [];
 
 function openPull(request, response, body) {
@@ -59,5 +69,5 @@ function openPull(request, response, body) {
 export function api(request, response, body = "") {
 	if (request.method === "POST" && /^\/repos\/me\/[a-z]+\/pulls$/.test(request.url)) return openPull(request, response, body.toString());
 	response.writeHead(200, { "content-type": "application/json" });
-	response.end(JSON.stringify({ login: "someone", path: request.url, data: { repository: { hasIssuesEnabled: true, issues: { totalCount: 0, nodes: [] } } } }));
+	response.end(JSON.stringify({ login: "someone", path: request.url, data: DATA }));
 }

@@ -60,6 +60,20 @@ try ok "gh run list" gh api repos/me/proj/actions/runs
 try ok "a comparison" gh api repos/me/proj/compare/main...large
 try $write "a new issue" gh api repos/me/proj/issues -f title=x
 try $graph "gh issue list" gh issue list -R me/proj
+try $write "gh pr create" gh pr create -R me/proj --head large --base main --title t --body b
+graphql() { try "$1" "$2" gh api graphql --input - <<<"$3"; }
+form='mutation F($input: MergePullRequestInput!) { mergePullRequest(input: $input) { clientMutationId } }'
+graphql $graph "a question" '{"query":"query { viewer { login } }"}'
+graphql refused "a merge by GraphQL" "{\"query\":\"$form\",\"variables\":{}}"
+graphql refused "a commit by GraphQL" '{"query":"mutation C($input: CreateCommitOnBranchInput!) { createCommitOnBranch(input: $input) { clientMutationId } }"}'
+graphql refused "a change without a name" '{"query":"mutation{mergePullRequest(input:{pullRequestId:\"x\"}){clientMutationId}}"}'
+graphql refused "two changes in one" '{"query":"mutation A($input: AddCommentInput!) { addComment(input: $input) { clientMutationId } mergePullRequest(input: $input) { clientMutationId } }"}'
+graphql refused "two documents" '{"query":"mutation A($input: AddCommentInput!) { addComment(input: $input) { clientMutationId } }","query":"mutation{deleteRef(input:{refId:\"x\"}){clientMutationId}}"}'
+graphql refused "a change behind a question" '{"query":"query A { viewer { login } } mutation B { deleteRef(input: {refId: \"x\"}) { clientMutationId } }","operationName":"B"}'
+graphql refused "an escaped word" '{"query":"\u006dutation{deleteRef(input:{refId:\"x\"}){clientMutationId}}"}'
+graphql refused "an escaped name" '{"\u0071uery":"mutation{deleteRef(input:{refId:\"x\"}){clientMutationId}}"}'
+graphql refused "a change behind much else" "{\"x\":\"$(printf %30000s)\",\"query\":\"mutation{deleteRef(input:{refId:1}){clientMutationId}}\"}"
+graphql $write "a comment" '{"query":"mutation CommentCreate($input:AddCommentInput!){addComment(input: $input){commentEdge{node{url}}}}","variables":{"input":{"body":"x","subjectId":"I"}}}'
 try refused "another repository's" gh api repos/me/other
 try refused "one whose name begins alike" gh api repos/me/proj-2/issues
 try refused "all of the user's" gh api user/repos

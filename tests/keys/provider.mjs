@@ -7,9 +7,11 @@
 //     asked NAME                       a question to the resolver
 //     request METHOD PATH KEY          a request, with what stood behind `Bearer`
 //     renewed WHO N                    a login that was renewed for the N-th time, with a refresh token that is good once
+//     login WHO                        a login that was made, with a code of the page for logging in
 //     refused WHO                      a refresh token that is good no more
 
 import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { createSocket } from "node:dgram";
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { createServer as createPlain, request as ask } from "node:http";
@@ -22,7 +24,7 @@ const say = (line) => process.stdout.write(`${line.replace(/[^ -~]/g, "?")}\n`);
 // In the certificate, and in no resolver.
 const BEHIND = "behind.example";
 
-const REAL = ["api.groq.com", "api.anthropic.com", "platform.claude.com"];
+const REAL = ["api.groq.com", "api.anthropic.com", "platform.claude.com", "github.com", "api.github.com", "api.individual.githubcopilot.com"];
 
 function answer(query) {
   let at = 12;
@@ -59,7 +61,9 @@ const renewals = new Map();
 function renew(request, response) {
   let text = "";
   request.on("data", (part) => (text += part)).on("end", () => {
-    const [, who, n] = /^r-([a-z-]+)-([0-9]+)$/.exec(JSON.parse(text).refresh_token ?? "") ?? [];
+    const asked = JSON.parse(text);
+    if (asked.grant_type === "authorization_code") return logIn(asked, response);
+    const [, who, n] = /^r-([a-z-]+)-([0-9]+)$/.exec(asked.refresh_token ?? "") ?? [];
     if (!who || Number(n) !== (renewals.get(who) ?? 0)) {
       say(`refused ${who}`);
       response.writeHead(400, { "content-type": "application/json" });
@@ -73,6 +77,33 @@ function renew(request, response) {
     response.end(JSON.stringify(login));
   });
 }
+
+// Gives the first tokens of a login for a code of the page, which is `WHO.CHALLENGE`.
+function logIn({ code, code_verifier, redirect_uri }, response) {
+  const [who, challenge] = code.split(".");
+  const proven = createHash("sha256").update(code_verifier).digest("base64url");
+  if (challenge !== proven || redirect_uri !== "http://localhost:53692/callback") {
+    say(`refused ${who}`);
+    return response.writeHead(400).end('{"error":"invalid_grant"}');
+  }
+  say(`login ${who}`);
+  const login = { access_token: `sk-ant-oat01-${who}-0`, refresh_token: `r-${who}-0`, expires_in: 28800 };
+  response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(login));
+}
+
+// GitHub's login by a code on another device, which is good once somebody has looked at the page for it.
+let seen = false;
+const DEVICE = {
+  "POST /login/device/code": () => ({
+    device_code: "d", user_code: "ABCD-1234", verification_uri: "https://github.com/login/device", interval: 1, expires_in: 120,
+  }),
+  "GET /login/device": () => ((seen = true), { seen }),
+  "POST /login/oauth/access_token": () => (seen ? { access_token: "gho_of-the-device" } : { error: "authorization_pending" }),
+  "GET /copilot_internal/v2/token": ({ authorization }) => ({
+    token: `tid=1;for=${authorization.slice(7)};proxy-ep=proxy.individual.githubcopilot.com`, expires_at: Math.floor(Date.now() / 1000) + 3600,
+  }),
+  "GET /models": () => ({ data: [{ id: "gpt-4.1", model_picker_enabled: true, policy: { state: "enabled" } }] }),
+};
 
 // One answer of a model, in the form of Anthropic's.
 function message(response) {
@@ -97,10 +128,20 @@ function serve(request, response) {
   const key = (request.headers.authorization ?? "-").replace(/^Bearer /, "");
   say(`request ${request.method} ${request.url} ${key}`);
   if (request.url === "/v1/oauth/token") return renew(request, response);
+  const device = DEVICE[`${request.method} ${request.url}`];
+  if (device) {
+    request.resume();
+    return response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(device(request.headers)));
+  }
   if (request.url.startsWith("/v1/messages")) return request.resume().on("end", () => message(response));
   if (!key.startsWith(process.env.KEY)) {
     response.writeHead(401, { "content-type": "application/json" });
     return response.end('{"error":{"message":"there is no such key"}}');
+  }
+  // The scripted model would make nothing of it.
+  if (request.headers["content-length"] === "2") {
+    request.resume();
+    return response.writeHead(400, { "content-type": "application/json" }).end('{"error":{"message":"there are no messages"}}');
   }
   const onward = ask({ port: 8080, method: request.method, path: request.url, headers: request.headers }, (answer) => {
     response.writeHead(answer.statusCode, answer.headers);

@@ -3,7 +3,11 @@
 mod company;
 pub(crate) mod provider;
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use provider::{KEY, Provider, provider};
 
@@ -84,25 +88,30 @@ fn a_turn_with_a_tool_goes_through_the_broker_whatever_the_network() {
 
 #[test]
 fn an_agent_that_means_ill_finds_no_key() {
-    let (world, _) = world("");
+    let (world, provider) = world("");
+    let key = &format!("{KEY}-of-the-hunt");
     // What a session before this one had is worth nothing now.
     let former = pi(&world, &["shell", "--", "jq", "-r", ".providers.corp.apiKey"])
         .args(&["/home/pi/.pi/agent/models.json"])
         .good();
     fs::copy(source("tests/keys/look.sh"), world.repo().join("look.sh")).unwrap();
     let control = "a-value-that-is-there";
-    let [halves, controls] = [KEY, control].map(|text| text.split_at(text.len() / 2));
+    let [halves, controls] = [key.as_str(), control].map(|text| text.split_at(text.len() / 2));
     let words = ["shell", "--", "bash", "look.sh", halves.0, halves.1, controls.0, controls.1, former.trim()];
-    let outcome = pi(&world, &words).limit(Duration::from_secs(120)).run();
+    let outcome = pi(&world, &words).env("CORP_KEY", key).limit(Duration::from_secs(120)).run();
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     let said: BTreeMap<&str, &str> = outcome.out.lines().filter_map(|line| line.split_once(' ')).collect();
     let all: Vec<_> = said.iter().filter(|(name, _)| !name.contains("control")).collect();
-    assert!(all.len() > 38, "{outcome:?}");
+    assert!(all.len() >= 60, "{}: {outcome:?}", all.len());
+    let without =
+        all.iter().find(|(name, _)| **name != "ports" && !said.contains_key(&*format!("control-{name}")));
+    assert_eq!(without, None);
     for (name, result) in &said {
         let expected: &[&str] = match *name {
             "ports" => &["8440"],
             // What is odd about the others goes no further than the broker.
-            "ask-control" | "ask-host-header" | "ask-forwarded" | "ask-upgrade" | "ask-twice" => &["200"],
+            "ask-host-header" | "ask-forwarded" | "ask-upgrade" | "ask-twice" => &["200"],
+            _ if name.starts_with("control-ask-") || name.starts_with("control-raw-") => &["200"],
             _ if name.starts_with("control-") => &["found"],
             _ if name.starts_with("ask-") => &["400", "403", "404", "411", "421", "000"],
             _ => &["nothing"],
@@ -110,8 +119,30 @@ fn an_agent_that_means_ill_finds_no_key() {
         let result = result.rsplit(' ').next().unwrap_or(result);
         assert!(expected.contains(&result), "{name}: {result}: {:#?}", outcome.out);
     }
+    // Whatever it was asked, the key went with one kind of request to one place.
+    let requests = provider.requests(key);
+    let astray = requests.iter().find(|one| **one != format!("POST /v1/chat/completions {key}"));
+    assert!(astray.is_none() && requests.len() >= all.len() / 2, "{astray:?}");
     world.assert_nothing_left();
 }
+
+/// Says whether the key, which comes in two halves, is in the memory of another process.
+const MEMORY: &str = r#"
+    my $key = $ARGV[0] . $ARGV[1];
+    my $said = "nothing";
+    for my $process (grep { $_ ne "/proc/$$" } glob "/proc/[0-9]*") {
+        open(my $maps, "<", "$process/maps") && open(my $memory, "<", "$process/mem") or next;
+        while (<$maps>) {
+            my ($from, $to) = /^([0-9a-f]+)-([0-9a-f]+) r/ or next;
+            ($from, $to) = (hex $from, hex $to);
+            next if $to - $from > 64 << 20;
+            my $bytes = "";
+            sysseek($memory, $from, 0) && sysread($memory, $bytes, $to - $from);
+            $said = "found" if index($bytes, $key) >= 0;
+        }
+    }
+    print "$said\n";
+"#;
 
 #[test]
 fn a_key_is_nowhere_on_the_host_but_where_it_was() {
@@ -136,6 +167,13 @@ fn a_key_is_nowhere_on_the_host_but_where_it_was() {
         !seen.contains(KEY) && seen.contains("drwx------ 2 65532 65532") && seen.ends_with("65534"),
         "{seen}"
     );
+    // Nor is it in any memory that this user can read; the broker's own user finds it there.
+    let [head, tail] = [&KEY[..12], &KEY[12..]];
+    let memory = |user: &str| {
+        docker(&["exec", &format!("--user={user}:{user}"), &sidecar, "perl", "-e", MEMORY, head, tail])
+    };
+    assert_eq!((memory("65534").as_str(), memory("65533").as_str()), ("nothing", "nothing"));
+    assert_eq!(memory("65532"), "found");
     let mut pending = vec![world.states()];
     while let Some(path) = pending.pop() {
         if path.is_dir() {
@@ -206,6 +244,35 @@ fn keys_that_are_of_no_use_are_told() {
 }
 
 #[test]
+fn a_provider_is_asked_about_a_key_where_the_user_wants_that_and_never_else() {
+    let (world, provider) = world("");
+    let key = format!("{KEY}-of-the-doctor");
+    let doctor =
+        |words: &[&str], key: &str| pi(&world, &[&["doctor"], words].concat()).env("CORP_KEY", key).run();
+    let login = |name: &str, refresh: &str, expires: u64| {
+        let login =
+            serde_json::json!({ "type": "oauth", "access": "t", "refresh": refresh, "expires": expires });
+        write(world.agent_dir().join("auth.json"), serde_json::json!({ name: login }).to_string());
+    };
+    login("somebody", "", 1);
+    let plain = doctor(&[], &key);
+    assert!(plain.out.contains("outside, with the broker: corp"), "{plain:?}");
+    assert!(plain.out.contains("login of `somebody`: expired"), "{plain:?}");
+    assert!(provider.requests(&key).is_empty());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    login("anthropic", "r", (now + 10_000) * 1000);
+    let asked = doctor(&["--ask"], &key);
+    assert!(asked.out.contains("llm.test takes your key for `corp`"), "{asked:?}");
+    assert!(asked.out.contains("login of `anthropic`: logged in; renewed in"), "{asked:?}");
+    assert_eq!(provider.requests(&key), [format!("POST /v1/chat/completions {key}")]);
+    fs::remove_file(world.agent_dir().join("auth.json")).unwrap();
+    let refused = doctor(&["--ask", "--json"], "not-the-key");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.out.contains("your key for `corp` was refused by llm.test (401)"), "{refused:?}");
+    world.assert_nothing_left();
+}
+
+#[test]
 fn the_settings_and_an_option_say_where_keys_are() {
     let (world, provider) = world("");
     let script = "cat ~/.pi/agent/auth.json; echo $GROQ_API_KEY; cat /etc/hosts";
@@ -221,6 +288,12 @@ fn the_settings_and_an_option_say_where_keys_are() {
     assert!(!brokered.out.contains("gsk_") && brokered.err.is_empty(), "{brokered:?}");
     let none = look(&["--no-keys"]);
     assert!(none.out.starts_with("{}\n\n") && !none.out.contains("pi-keys"), "{none:?}");
+    // Without a network and without keys there is nothing at all beside the agent.
+    let alone =
+        pi(&world, &["--no-network", "--no-keys", "--dry-run=json", "shell"]).env("GROQ_API_KEY", "k").good();
+    let alone: serde_json::Value = serde_json::from_str(&alone).unwrap();
+    assert_eq!((&alone["network"], &alone["sidecar"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+    assert_eq!(alone["agent"]["network"], "none");
     world.configure(&format!("dns = [\"{}\"]\nkeys = {{ groq = \"env\" }}", provider.address));
     let inside = look(&[]);
     assert!(inside.out.contains("gsk_stored") && inside.out.contains("gsk_secret\n"), "{inside:?}");

@@ -6,10 +6,14 @@ mod kept;
 mod renewed;
 mod stored;
 mod through;
+mod whole;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Mutex};
 
 use crate::world::World;
+
+/// The ports of logins are the machine's, so one test at a time has them.
+static PORTS: Mutex<()> = Mutex::new(());
 
 /// The live file of logins.
 fn logins(world: &World) -> PathBuf {

@@ -93,14 +93,60 @@ fn api(github: &GitHub, place: &Place<'_>, ways: Ways<'_>) -> Vec<String> {
         }
     }
     if github.graph == Graph::Allowed {
-        lines.push(known("POST", "{ path -m str /graphql }"));
+        lines.extend(graph(github.write));
     }
-    let text = "gh needs a fine-grained token for this: no other can be limited to a repository";
+    let text = match github.graph {
+        Graph::Allowed => {
+            "of GraphQL pass questions, and single changes to issues and pull requests as gh writes them"
+        }
+        Graph::Refused => "gh needs a fine-grained token for this: no other can be limited to a repository",
+    };
     lines.push(excuse(text, "if { path -m str /graphql } !{ var(txn.known) -m bool }"));
     lines.push(excuse("gh may not do this here", "unless { var(txn.known) -m bool }"));
     lines.extend(without_carriers());
     lines.push("    http-request set-header authorization 'token %[var(txn.token)]'".to_owned());
     lines.extend(to(API, place, ways));
+    lines
+}
+
+/// Changes by GraphQL that are among those of [`CHANGES`], one at a time, as `gh` asks for them.
+const MUTATIONS: &str = "(create|update|close|reopen)(Issue|PullRequest)|markPullRequestReadyForReview|\
+    convertPullRequestToDraft|requestReviews|addPullRequestReview|(add|updateIssue)Comment|\
+    (addLabelsTo|removeLabelsFrom)Labelable|(addAssigneesTo|removeAssigneesFrom)Assignable";
+
+/// How long a question in GraphQL may be: all of it is looked at.
+const LONGEST: usize = 24_000;
+
+/// Questions pass. A change passes if it is the one thing that is asked for, written as `gh` writes it: a document with
+/// several, a word behind an escape and what does not fit into the buffer are refused.
+fn graph(write: Write) -> Vec<String> {
+    let asks = "{ path -m str /graphql }";
+    let gap = r"( |\\[nt])*";
+    let change = format!(
+        r#""query":"{gap}mutation [A-Za-z]+\(\$input: ?[A-Za-z]+Input!\){gap}\{{{gap}({MUTATIONS})\(input: ?\$input\){gap}\{{([A-Za-z,{{}} ]|\\[nt])*\}}""#
+    );
+    let mut lines = vec![
+        format!("    http-request wait-for-body time 10s at-least {LONGEST} if {asks}"),
+        "    http-request set-var(txn.seen) req.body_len".to_owned(),
+    ];
+    for odd in [
+        format!("{{ req.body_size gt {LONGEST} }}"),
+        "!{ req.body_size,sub(txn.seen) eq 0 }".to_owned(),
+        "{ req.hdr(content-encoding) -m found }".to_owned(),
+        "{ req.hdr(transfer-encoding) -m found }".to_owned(),
+        // A letter behind an escape, which could be one of a word that is looked for.
+        r"{ req.body -m reg '\\u00[4567]' }".to_owned(),
+    ] {
+        lines.push(excuse("this question is too long, or not plain", &format!("if {asks} {odd}")));
+    }
+    lines.push(known("POST", "{ pathq -m str /graphql } !{ req.body -m sub mutation }"));
+    if write == Write::Allowed {
+        let one = "!{ req.body -m reg '(?s)mutation.*mutation' }";
+        lines.push(known(
+            "POST",
+            &format!("{{ pathq -m str /graphql }} {one} {{ req.body -m reg '{change}' }}"),
+        ));
+    }
     lines
 }
 

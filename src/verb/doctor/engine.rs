@@ -15,12 +15,12 @@ use crate::{
 /// An engine that does not answer within this time hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The engine's version and abilities, and whether the images are built.
-pub(super) fn look(launcher: &Launcher, config: &Config, docker: &Docker) -> Vec<Line> {
+/// The engine's version and abilities, and whether the images are built for this user.
+pub(super) fn look(launcher: &Launcher, config: &Config, who: Owner, docker: &Docker) -> Vec<Line> {
     let docker = docker.clone().within(PATIENCE);
     let address = docker.address().to_owned();
     let mut lines = vec![Line::fine("engine", format!("`{}` at `{address}`", docker.program().display()))];
-    match docker.about() {
+    match docker.check_fit().and_then(|()| docker.about()) {
         Err(error) => {
             let next = format!(
                 "start the engine that listens at `{address}`, or choose another with `docker context use`"
@@ -30,7 +30,7 @@ pub(super) fn look(launcher: &Launcher, config: &Config, docker: &Docker) -> Vec
         }
         Ok(about) => lines.extend(abilities(&about)),
     }
-    lines.extend(images(launcher, config, &docker));
+    lines.extend(images(launcher, config, who, &docker));
     lines
 }
 
@@ -69,13 +69,6 @@ fn abilities(about: &About) -> Vec<Line> {
     if about.has("rootless") {
         lines.push(Line::fine("engine", "rootless: root of its containers is you"));
     }
-    if about.has("userns") {
-        lines.push(Line::note(
-            "engine",
-            "it maps users of containers to others (userns-remap), so the agent may not be able to write in the repository",
-            "if it cannot, use an engine without `userns-remap`",
-        ));
-    }
     if !about.has("seccomp") {
         lines.push(Line::wrong(
             "engine",
@@ -86,7 +79,7 @@ fn abilities(about: &About) -> Vec<Line> {
     lines
 }
 
-fn images(launcher: &Launcher, config: &Config, docker: &Docker) -> Vec<Line> {
+fn images(launcher: &Launcher, config: &Config, who: Owner, docker: &Docker) -> Vec<Line> {
     let ca = match image::certificates(&config.images) {
         Ok(ca) => ca,
         Err(error) => {
@@ -94,7 +87,6 @@ fn images(launcher: &Launcher, config: &Config, docker: &Docker) -> Vec<Line> {
         }
     };
     let known = Known::of(&launcher.host);
-    let who = Owner { uid: launcher.host.uid, gid: launcher.host.gid };
     let all = Variant::ALL
         .map(|variant| (variant.name(), Image::agent(variant, &config.images, &config.packages, who, &ca)))
         .into_iter()
@@ -163,6 +155,9 @@ mod tests {
         let old = r#"{"ServerVersion":"19.03.1","SecurityOptions":["name=seccomp"]}"#;
         assert_eq!(worst(old), ["Docker 19.03.1 is too old"]);
         let weak = r#"{"ServerVersion":"28.5.2","PidsLimit":false,"SecurityOptions":["name=userns"]}"#;
-        assert_eq!(worst(weak).len(), 3);
+        assert_eq!(
+            worst(weak),
+            ["it cannot limit: processes", "it has no seccomp, without which no session starts"]
+        );
     }
 }

@@ -1,15 +1,22 @@
 //! The repository in which the user stands.
 
-use super::Line;
+use std::{path::Path, time::SystemTime};
+
+use serde_json::Value;
+
+use super::{super::login::state, Line};
 use crate::{
+    agent_dir::login::store,
     config::Config,
     egress::Sources,
     facts::{self, Facts},
     github,
+    host::seconds,
     keys::{Commands, Keys},
     launcher::Launcher,
     models::Ours,
     purpose::Purpose,
+    report::one_line,
     workspace::Workspace,
 };
 
@@ -35,6 +42,7 @@ pub(super) fn look(launcher: &Launcher, config: &Config, workspace: anyhow::Resu
         Ok(facts) => {
             lines.extend(facts.findings.iter().map(|finding| Line::found("repository", finding)));
             lines.extend(keys(&facts.keys));
+            lines.extend(logins(&facts.agent_dir));
             lines.extend(on_github(launcher, config, &workspace));
         }
         Err(error) => {
@@ -55,6 +63,24 @@ fn keys(keys: &Keys) -> Vec<Line> {
     let inside = keys.note.iter().map(|note| Line::fine("keys", note.clone()));
     let notices = keys.notices.iter().map(|notice| Line::found("keys", &notice.finding()));
     [held].into_iter().chain(inside).chain(notices).collect()
+}
+
+/// The stored logins, and when they end.
+fn logins(agent_dir: &Path) -> Vec<Line> {
+    let now = seconds(SystemTime::now());
+    // What cannot be read is told with the keys.
+    let stored = store::read(agent_dir).unwrap_or_default();
+    let logins = stored.iter().filter(|(_, entry)| entry.get("type").is_some_and(|kind| kind == "oauth"));
+    let line = |(name, entry): (&String, &Value)| {
+        let state = state(entry, now);
+        let what = format!("login of `{}`: {state}", one_line(name));
+        if ["expired", "cannot be read"].contains(&state.as_str()) {
+            Line::note("keys", what, format!("`pi login {}` makes a new one", one_line(name)))
+        } else {
+            Line::fine("keys", what)
+        }
+    };
+    logins.map(line).collect()
 }
 
 /// Which repositories of GitHub sessions use the user's token for.

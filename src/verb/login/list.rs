@@ -50,7 +50,7 @@ pub(crate) fn list(launcher: &Launcher) -> anyhow::Result<u8> {
 }
 
 /// What an entry says of itself. `now` is in seconds since 1970.
-fn state(entry: &Value, now: u64) -> String {
+pub(crate) fn state(entry: &Value, now: u64) -> String {
     let text = |name: &str| entry.get(name).and_then(Value::as_str);
     match text("type") {
         Some("api_key") => match text("key") {

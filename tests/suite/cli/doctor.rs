@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::world::{World, call::Outcome, files::write};
+use crate::world::{World, call::Outcome, fake::shell, files::write};
 
 /// The line about a subject that is not fine: what is wrong, and what to do.
 fn wrong(outcome: &Outcome, subject: &str) -> (String, String) {
@@ -36,6 +36,39 @@ fn an_engine_that_does_not_answer_is_named() {
     let (what, next) = wrong(&world.run_pi(&["doctor", "--json"]), "engine");
     assert!(what.contains("the engine at `unix:///x` does not answer"), "{what}");
     assert!(next.starts_with("start it, or choose another one"), "{next}");
+}
+
+#[test]
+fn podman_is_refused_where_it_would_build_and_where_one_asks() {
+    let engine = r#"{"Client":{"ApiVersion":"1.41"},"Server":{"Components":[{"Name":"Podman Engine"}]}}"#;
+    let program = r#"{"Client":{"APIVersion":"4.3.1","Version":"4.3.1"}}"#;
+    for said in [engine, program] {
+        let world = World::fake();
+        world.docker().rule("version", &format!("echo {}; finish 0", shell(said)));
+        let (what, next) = wrong(&world.run_pi(&["doctor", "--json"]), "engine");
+        assert!(what.ends_with("is Podman, and `pi` needs Docker Engine"), "{what}");
+        assert!(next.starts_with("install Docker Engine"), "{next}");
+        let outcome = world.run_pi(&["--build", "build"]);
+        assert!(outcome.err.contains("is Podman, and `pi` needs Docker Engine"), "{outcome:?}");
+        let built = world.docker().calls().iter().any(|call| call.kind() == "build");
+        assert!(!built, "it went on to build");
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn an_engine_that_maps_users_is_refused_before_it_builds() {
+    let world = World::fake();
+    world
+        .docker()
+        .rule("info", r#"echo '{"ServerVersion":"28.5.2","SecurityOptions":["name=userns"]}'; finish 0"#);
+    let (what, next) = wrong(&world.run_pi(&["doctor", "--json"]), "engine");
+    assert!(what.contains("(userns-remap)"), "{what}");
+    assert!(next.starts_with("use a rootless engine"), "{next}");
+    let outcome = world.run_pi(&["--build", "build"]);
+    assert!(outcome.err.contains("(userns-remap)"), "{outcome:?}");
+    assert!(!world.docker().calls().iter().any(|call| call.kind() == "build"), "it went on to build");
+    world.assert_nothing_left();
 }
 
 #[test]

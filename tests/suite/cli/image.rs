@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::world::{World, fake::shell, files::write};
+use crate::world::{World, fake::shell, files::write, terminal::Terminal};
 
 #[test]
 fn an_image_is_built_when_there_is_none_and_the_session_goes_on() {
@@ -12,13 +12,28 @@ fn an_image_is_built_when_there_is_none_and_the_session_goes_on() {
     let outcome = world.run_pi(&["-p", "x"]);
     outcome.has_code(0);
     assert_eq!(outcome.out, "", "docker's progress is no data");
-    for said in ["pi: building the image `pi-layer:base-", "Step 1\n", "Step 2\n", "`pi-agent:base-"] {
+    for said in ["pi: building the image `pi-layer:base-", "`pi-agent:base-"] {
         assert!(outcome.err.contains(said), "{said}: {}", outcome.err);
     }
+    assert!(!outcome.err.contains("Step"), "without a terminal nobody watches: {}", outcome.err);
     let kinds = world.docker().kinds();
     let builds = kinds.iter().filter(|kind| *kind == "build").count();
     let creates = kinds.iter().filter(|kind| *kind == "create-agent").count();
     assert_eq!((builds, creates), (2, 1), "{kinds:?}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn on_a_terminal_a_build_is_a_line_with_its_step() {
+    let world = World::fake();
+    world.forget_images();
+    world.docker().rule("build", "echo 'Step 3/7 : RUN sh install'; late 3");
+    let terminal = Terminal::open(&world);
+    terminal.line("TERM=xterm pi build; echo $?");
+    terminal.wait("the step", |screen| screen.contains("] 2/7 ") && screen.contains("RUN sh install"));
+    let screen = terminal.wait("the end", |screen| screen.contains("\n0\n"));
+    assert!(!screen.contains("2/7"), "the line is gone when the build is done: {screen}");
+    assert!(screen.contains("pi: building the image `pi-layer:base-"), "{screen}");
     world.assert_nothing_left();
 }
 

@@ -73,7 +73,9 @@ impl Provider {
     /// What it has said of somebody's logins.
     pub(crate) fn of_logins(&self, who: &str) -> Vec<String> {
         let log = self.log.lock().unwrap();
-        let own = log.lines().filter(|line| line.starts_with("renewed ") || line.starts_with("refused "));
+        let own = log
+            .lines()
+            .filter(|line| ["renewed ", "refused ", "login "].iter().any(|word| line.starts_with(word)));
         own.filter(|line| line.split(' ').nth(1) == Some(who)).map(str::to_owned).collect()
     }
 

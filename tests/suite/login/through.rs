@@ -3,17 +3,13 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    sync::Mutex,
     time::Duration,
 };
 
 use serde_json::Value;
 
-use super::text;
+use super::{PORTS, text};
 use crate::world::{World, files::write_program, terminal::Terminal, wait::until};
-
-/// The ports of logins are the machine's, so one test at a time has them.
-static PORTS: Mutex<()> = Mutex::new(());
 
 /// The agent's dialog, by words that it shows whatever its version.
 fn is_dialog(screen: &str, provider: &str) -> bool {
@@ -96,6 +92,33 @@ fn a_port_that_is_taken_leaves_another_way() {
     assert!(screen.contains("port 1455 of this machine is taken"), "{screen}");
     world.run_pi(&["stop", "login"]).has_code(0);
     terminal.wait("the end", |screen| screen.contains("code=143"));
+    drop(terminal);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_session_says_where_logins_are_made_when_there_is_no_model_and_when_one_is_to_be_made_there() {
+    let world = World::with_model();
+    std::fs::remove_file(world.agent_dir().join("models.json")).unwrap();
+    let terminal = Terminal::open(&world);
+    terminal.line("clear; pi; echo \"code=$?\"");
+    terminal.wait("the question", |screen| screen.contains("[y/N]"));
+    terminal.line("y");
+    let joined = |screen: &str| screen.split_whitespace().collect::<Vec<_>>().join(" ");
+    terminal.wait("where logins are made", |screen| {
+        joined(screen).contains("There is no model yet. Logins are kept outside")
+    });
+    for typed in ["/login", "/login groq", "/logo"] {
+        let before = joined(&terminal.screen()).matches("Logins are kept outside").count();
+        terminal.text(typed);
+        terminal.wait("what was typed", |screen| screen.contains(typed));
+        terminal.keys(&["Enter"]);
+        let screen = terminal
+            .wait("the answer", |screen| joined(screen).matches("Logins are kept outside").count() > before);
+        assert!(!screen.contains("Login to"), "{screen}");
+    }
+    terminal.keys(&["C-d"]);
+    terminal.wait("the end", |screen| screen.contains("code=0"));
     drop(terminal);
     world.assert_nothing_left();
 }

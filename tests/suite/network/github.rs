@@ -59,6 +59,8 @@ fn git_and_gh_use_the_users_token_and_never_have_it() {
         try push git -C a push -q origin HEAD:of-@NET
         try gh-api gh api repos/me/proj
         try gh-issue gh issue list -R me/proj
+        try gh-pr gh pr create -R me/proj --head of-@NET --base main --title t --body b
+        try gh-merge gh api graphql -f query='mutation{{mergePullRequest(input:{{pullRequestId:\"x\"}}){{clientMutationId}}}}'
         try gh-new-issue gh api repos/me/proj/issues -f title=x
         try other-clone git clone -q http://pi-keys:8441/github.com/me/other d
         try longer-name git clone -q https://github.com/me/proj-2 e
@@ -79,6 +81,8 @@ fn git_and_gh_use_the_users_token_and_never_have_it() {
         ("push", "ok"),
         ("gh-api", "ok"),
         ("gh-issue", "ok"),
+        ("gh-pr", "ok"),
+        ("gh-merge", "refused"),
         ("gh-new-issue", "ok"),
         ("other-clone", "refused"),
         ("longer-name", "refused"),
@@ -118,9 +122,11 @@ fn pushing_can_be_taken_away_and_other_repositories_are_named() {
         git -C a commit -q --allow-empty -m more
         try push git -C a push -q origin HEAD:not-allowed
         try issue gh api repos/me/proj/issues -f title=x
+        try pr gh pr create -R me/proj --head main --base main --title t --body b
+        try list gh issue list -R me/proj
         try read gh api repos/me/other"
     );
-    let expected = "clone ok\nother ok\npush refused\nissue refused\nread ok\n";
+    let expected = "clone ok\nother ok\npush refused\nissue refused\npr refused\nlist ok\nread ok\n";
     shell(&world, &[&list, "--no-push"], &script)
         .env("PI_GH_TOKEN", "github_pat_another")
         .run()
