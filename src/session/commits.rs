@@ -43,6 +43,9 @@ const PARTS: usize = 40;
 /// How long the container for it may take to go.
 const REMOVAL: Duration = Duration::from_secs(30);
 
+/// How long the thread that looks may take to end where its engine hangs.
+const MOMENT: Duration = Duration::from_secs(1);
+
 /// When a user who waits is told for what.
 const SAY_WHY: Duration = Duration::from_secs(8);
 
@@ -345,19 +348,28 @@ pub(super) struct Following {
     thread: thread::JoinHandle<Commits>,
 }
 
+/// Nobody answers what was asked for.
+pub(super) struct InVain;
+
 impl Following {
     /// Waits for what has begun.
-    pub(super) fn end(self) -> Option<Commits> {
+    ///
+    /// # Errors
+    /// It is in vain.
+    pub(super) fn end(self, in_vain: impl Fn() -> bool) -> Result<Commits, InVain> {
         let _ = self.stop.send(());
         let begun = Instant::now();
         let mut told = false;
         while !self.thread.is_finished() {
+            if begun.elapsed() > MOMENT && in_vain() {
+                return Err(InVain);
+            }
             if !told && begun.elapsed() > SAY_WHY {
                 told = true;
                 report::note("waiting for the agent's commits to come over");
             }
             thread::sleep(Duration::from_millis(2));
         }
-        self.thread.join().ok()
+        self.thread.join().map_err(|_| InVain)
     }
 }

@@ -320,10 +320,11 @@ pub(crate) fn tell(git: &Git, copy: &Copy) {
     }
 }
 
-/// Brings in the work of copies whose session was killed. A copy that somebody works with is left alone, and so is one
+/// Brings in the work of those copies that are wanted and whose session was killed. A copy that somebody works with is left alone, and so is one
 /// whose engine does not answer now.
-pub(crate) fn bring_in_all(docker: &Docker, host: &Host) {
-    let pending = copies::all(host).into_iter().filter(|(_, copy)| copy.pending && copy.base.is_some());
+pub(crate) fn bring_in_all(docker: &Docker, host: &Host, wanted: &dyn Fn(&Copy) -> bool) {
+    let is_wanted = |copy: &Copy| copy.pending && copy.base.is_some() && wanted(copy);
+    let pending = copies::all(host).into_iter().filter(|(_, copy)| is_wanted(copy));
     for (dir, copy) in pending {
         let Some(git) = Git::find(host, &Written::load(host).and_around(host)) else { return };
         let Ok(Some(mut held)) = Held::take(&dir) else { continue };
