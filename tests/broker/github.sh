@@ -70,6 +70,7 @@ graphql refused "a change without a name" '{"query":"mutation{mergePullRequest(i
 graphql refused "two changes in one" '{"query":"mutation A($input: AddCommentInput!) { addComment(input: $input) { clientMutationId } mergePullRequest(input: $input) { clientMutationId } }"}'
 graphql refused "two documents" '{"query":"mutation A($input: AddCommentInput!) { addComment(input: $input) { clientMutationId } }","query":"mutation{deleteRef(input:{refId:\"x\"}){clientMutationId}}"}'
 graphql refused "a change behind a question" '{"query":"query A { viewer { login } } mutation B { deleteRef(input: {refId: \"x\"}) { clientMutationId } }","operationName":"B"}'
+try refused "a change in another encoding" gh api graphql --input <(printf %s '{"query":"mutation{x}"}' | iconv -t utf-16le)
 graphql refused "an escaped word" '{"query":"\u006dutation{deleteRef(input:{refId:\"x\"}){clientMutationId}}"}'
 graphql refused "an escaped name" '{"\u0071uery":"mutation{deleteRef(input:{refId:\"x\"}){clientMutationId}}"}'
 graphql refused "a change behind much else" "{\"x\":\"$(printf %30000s)\",\"query\":\"mutation{deleteRef(input:{refId:1}){clientMutationId}}\"}"
