@@ -2,6 +2,7 @@
 
 mod models;
 mod published;
+mod restrictions;
 mod split;
 mod verb;
 

@@ -204,6 +204,8 @@ pub(crate) struct Images {
     /// Where Atlassian's command line tool comes from, if it is wanted.
     pub(crate) acli: Option<String>,
     pub(crate) ca_certificates: Option<PathBuf>,
+    /// Whether open sessions ask for a newer agent now and then.
+    pub(crate) check_agent: bool,
     pub(crate) pull: Pull,
 }
 
@@ -420,6 +422,7 @@ fn images(user: ImagesLayer, base: ImagesLayer, host: &Host) -> Images {
         agent_version: text(user.agent_version, base.agent_version),
         acli: user.acli.or(base.acli).and_then(|acli| acli.0),
         ca_certificates: (!ca_certificates.is_empty()).then(|| host.expand(&ca_certificates)),
+        check_agent: user.check_agent.or(base.check_agent).unwrap_or(true),
         pull: user.pull.or(base.pull).unwrap_or(Pull::Always),
     }
 }

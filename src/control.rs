@@ -59,6 +59,8 @@ pub(crate) enum Request {
     Addresses,
     /// End the session, as a signal would.
     Stop,
+    /// A command with this mark is being started beside the agent. It is ended if the connection is, without a word.
+    Entered(String),
 }
 
 /// A session's answer.
@@ -106,6 +108,36 @@ pub(crate) fn ask(
     serde_json::from_slice(&line).map_err(|_| ended(session))
 }
 
+/// Somebody beside the agent, whom the session's launcher ends when this process is gone.
+pub(crate) struct Entered(Option<UnixStream>);
+
+impl Entered {
+    /// # Errors
+    /// The session has ended.
+    pub(crate) fn announce(session: &Live, mark: &str, signals: &Signals) -> anyhow::Result<Self> {
+        let mut stream = reach(session, signals)?;
+        let text = serde_json::to_string(&Request::Entered(mark.to_owned()))? + "\n";
+        let mut word = [0; WELL.len()];
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let told = stream.write_all(text.as_bytes()).and_then(|()| stream.read_exact(&mut word));
+        match told {
+            Ok(()) => Ok(Self(Some(stream))),
+            Err(_) if session.has_ended() => Err(ended(session)),
+            // A launcher that was started before this program was renewed.
+            Err(_) => Ok(Self(None)),
+        }
+    }
+
+    /// It has ended by itself, and what it has started goes on.
+    pub(crate) fn leave(self) {
+        if let Some(mut stream) = self.0 {
+            let _ = stream.write_all(WELL);
+        }
+    }
+}
+
+const WELL: &[u8] = b"well\n";
+
 /// Passes a session's log to `sink`, until that returns false or a signal comes.
 pub(crate) fn log(
     session: &Live,
@@ -118,6 +150,12 @@ pub(crate) fn log(
 
 fn ended(session: &Live) -> anyhow::Error {
     anyhow::anyhow!("the session `{}` has ended", session.record.name)
+}
+
+/// Whether the launcher of a session that counts as running was killed: it has left its socket, and its last docker clients
+/// hold its lock for a moment.
+pub(crate) fn is_deserted(session: &Live) -> bool {
+    connect(&session.dir).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
 /// Connects to a launcher, which opens its socket a moment after it has taken the session's lock.
@@ -180,6 +218,8 @@ fn exchange(
 pub(crate) trait Serve: Send + Sync + 'static {
     /// Answers a request. It may take long.
     fn answer(&self, request: Request) -> Answer;
+    /// Ends what was started beside the agent with this mark.
+    fn end(&self, mark: &str);
     /// Sends the log to a reader.
     fn send_log(&self, follow: bool, to: &mut dyn Write) -> io::Result<()>;
 }
@@ -243,6 +283,16 @@ fn attend(mut stream: &UnixStream, serve: &dyn Serve) -> anyhow::Result<()> {
         serve.send_log(follow, &mut stream)?;
         return Ok(());
     }
+    if let Request::Entered(mark) = request {
+        stream.write_all(WELL)?;
+        stream.set_read_timeout(None)?;
+        let mut word = Vec::new();
+        let _ = stream.take(LONGEST).read_to_end(&mut word);
+        if word != WELL {
+            serve.end(&mark);
+        }
+        return Ok(());
+    }
     let answer = serde_json::to_string(&serve.answer(request))?;
     stream.write_all(answer.as_bytes())?;
     Ok(())
@@ -274,9 +324,39 @@ mod tests {
             Answer { data: format!("{request:?}"), ..Answer::default() }
         }
 
+        fn end(&self, _: &str) {}
+
         fn send_log(&self, _: bool, to: &mut dyn Write) -> io::Result<()> {
             to.write_all(b"a line\n")
         }
+    }
+
+    struct Ends(std::sync::Mutex<std::sync::mpsc::Sender<String>>);
+
+    impl Serve for Ends {
+        fn answer(&self, _: Request) -> Answer {
+            Answer::default()
+        }
+
+        fn end(&self, mark: &str) {
+            self.0.lock().unwrap().send(mark.to_owned()).unwrap();
+        }
+
+        fn send_log(&self, _: bool, _: &mut dyn Write) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_goes_without_a_word_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let (send, ended) = std::sync::mpsc::channel();
+        let _server = Server::start(dir.path(), Arc::new(Ends(send.into()))).unwrap();
+        let enter = |mark: &str| Entered::announce(&session(dir.path()), mark, &Signals::apart()).unwrap();
+        enter("well").leave();
+        drop(enter("gone"));
+        assert_eq!(ended.recv_timeout(Duration::from_secs(20)).unwrap(), "gone");
+        assert!(ended.recv_timeout(Duration::from_millis(50)).is_err());
     }
 
     fn session(dir: &Path) -> Live {
@@ -286,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_session_answers_wherever_its_directory_is() {
-        let signals = Signals::deaf();
+        let signals = Signals::apart();
         for depth in [1, 12] {
             let top = tempfile::tempdir().unwrap();
             let dir = (0..depth).fold(top.path().to_owned(), |dir, _| dir.join("a rather long name"));

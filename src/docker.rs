@@ -8,6 +8,7 @@ mod outcome;
 mod program;
 mod render;
 mod script;
+mod share;
 mod stream;
 
 use std::{
@@ -15,11 +16,12 @@ use std::{
     ffi::OsString,
     fmt::{self, Display},
     path::Path,
+    time::Duration,
 };
 
 use serde::{Serialize, Serializer};
 
-use crate::{plan::Streams, record::SessionId, report::quote, secret::Secret};
+use crate::{inside, plan::Streams, record::SessionId, report::quote, secret::Secret};
 
 pub(crate) use self::{
     about::About,
@@ -56,6 +58,17 @@ impl Cmd {
 
     fn pair(self, flag: &str, value: impl Into<OsString>) -> Self {
         self.arg(flag).arg(value)
+    }
+
+    /// How long to wait for its end after a signal; `None` for what tidies up, which is waited for in any case.
+    fn grace(&self) -> Option<Duration> {
+        let has = |words: &[&str]| self.args.iter().take(2).any(|arg| words.iter().any(|word| arg == word));
+        match () {
+            () if has(&["rm", "stop"]) => None,
+            // The engine may be about to do it, and then there is something to take down.
+            () if has(&["create", "start", "connect"]) => Some(Duration::from_secs(3)),
+            () => Some(Duration::ZERO),
+        }
     }
 
     /// Whether it creates something.
@@ -141,9 +154,9 @@ fn events(name: &str, since: &str, until: &str) -> Cmd {
         .pair("--format", "{{.Actor.Attributes.name}} {{.Action}} {{.Actor.Attributes.exitCode}}")
 }
 
-/// Runs a command in a running container.
-pub(crate) fn exec(name: &str, streams: Streams, workdir: &Path, command: &[String]) -> Cmd {
-    let mut cmd = Cmd::new("enter the session", &["exec"]);
+/// Runs a command in a running container. All that it starts has the mark.
+pub(crate) fn exec(name: &str, streams: Streams, workdir: &Path, mark: &str, command: &[String]) -> Cmd {
+    let mut cmd = Cmd::new("enter the session", &["exec", "--env"]).arg(format!("PI_BOX_WITHIN={mark}"));
     cmd = match streams {
         Streams::Tty => cmd.arg("--interactive").arg("--tty"),
         Streams::Pipe => cmd.arg("--interactive"),
@@ -152,6 +165,11 @@ pub(crate) fn exec(name: &str, streams: Streams, workdir: &Path, command: &[Stri
     cmd = cmd.arg("--detach-keys=ctrl-^,ctrl-@").pair("--workdir", workdir).arg(name);
     cmd.args.extend(command.iter().map(OsString::from));
     cmd
+}
+
+/// Ends what a command with this mark has started in a running container.
+pub(crate) fn end_marked(name: &str, mark: &str) -> Cmd {
+    Cmd::new("end what was started in the session", &["exec", name, inside::ENTRY, "--end", mark])
 }
 
 /// Runs a script with these words in a running container.
@@ -177,6 +195,14 @@ pub(crate) fn list(kind: &str, label: &str, value_of: &str) -> Cmd {
     let name = if kind == "container" { "{{.Names}}" } else { "{{.Name}}" };
     cmd.pair("--filter", format!("label={label}"))
         .pair("--format", format!("{name}\t{{{{.Label \"{value_of}\"}}}}"))
+}
+
+/// The size of every volume, with a line of `NAME SIZE` each, as people read it. The engine looks at all that it has.
+pub(crate) fn volume_sizes() -> Cmd {
+    Cmd::new(
+        "learn the sizes of volumes",
+        &["system", "df", "--verbose", "--format", "{{range .Volumes}}{{println .Name .Size}}{{end}}"],
+    )
 }
 
 /// The tags of our images, of all users or of one.

@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use rustix::fs::StatVfsMountFlags;
 
 use crate::{
     agent,
@@ -381,6 +382,37 @@ pub(crate) fn who(host: &Host, workspace: &Workspace) -> (Owner, Option<Finding>
     (Owner { uid: 0, gid: 0 }, Some(Finding::plain(warning)))
 }
 
+/// Why the agent cannot write in the repository, if it cannot.
+pub(crate) fn unwritable(root: &Path, who: Owner, host: &Host) -> Option<Finding> {
+    let meta = fs::metadata(root).ok()?;
+    let is_read_only =
+        rustix::fs::statvfs(root).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY));
+    let shown = root.display();
+    if is_read_only {
+        return Some(Finding::hinted(
+            format!("the file system of `{shown}` is read-only: the agent can change nothing"),
+            "work in a clone on another file system",
+        ));
+    }
+    // In a container of a rootless engine, root is the user.
+    let uid = if host.engine.kind == EngineKind::Rootless { host.uid } else { who.uid };
+    let shift = match () {
+        () if meta.uid() == uid => 6,
+        () if meta.gid() == who.gid => 3,
+        () => 0,
+    };
+    // Even root has no capability inside.
+    (meta.mode() >> shift & 0o3 != 0o3).then(|| {
+        Finding::hinted(
+            format!("`{shown}` cannot be written by the user with the number {uid}, as whom the agent runs"),
+            format!(
+                "`ls -ld {}` shows whose it is; work in a clone of your own",
+                quote(&root.to_string_lossy())
+            ),
+        )
+    })
+}
+
 /// Root's own directory could not be written by the owner of the repository, so that owner gets one beside it.
 pub(crate) fn agent_dir(host: &Host, who: Owner) -> (PathBuf, Option<Finding>) {
     let dir = host.agent_dir();
@@ -421,7 +453,24 @@ fn selinux(root: &Path) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn a_repository_that_the_agent_cannot_write_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = fs::metadata(dir.path()).unwrap();
+        let host = Host::for_tests();
+        let said = |mode: u32, uid: u32, gid: u32| {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+            unwritable(dir.path(), Owner { uid, gid }, &host).is_some()
+        };
+        let (uid, gid) = (meta.uid(), meta.gid());
+        assert!(!said(0o755, uid, gid) && said(0o555, uid, gid));
+        assert!(!said(0o775, uid + 1, gid) && said(0o755, uid + 1, gid));
+        assert!(!said(0o777, uid + 1, gid + 1) && said(0o775, uid + 1, gid + 1));
+    }
 
     #[test]
     fn the_agent_is_the_user_or_the_owner_but_root_only_where_there_is_nobody_else() {

@@ -164,7 +164,9 @@ impl Launcher {
             (None, true) => facts.hiding(&config, &workspace, who)?,
             (None, false) => facts,
         };
-        let findings = workspace.findings.iter().chain(&facts.findings);
+        let is_mounted = cloning.is_none() && matches!(program.purpose, Purpose::Work | Purpose::Shell);
+        let unwritable = is_mounted.then(|| facts::unwritable(&workspace.root, who, &self.host)).flatten();
+        let findings = workspace.findings.iter().chain(&facts.findings).chain(&unwritable);
         if program.purpose != Purpose::Renew {
             findings.for_each(Finding::warn);
         }
@@ -322,7 +324,7 @@ impl Launcher {
     fn run_and(&self, prepared: &Prepared, afterwards: Option<&dyn Fn(&Path)>) -> anyhow::Result<u8> {
         let docker = self.docker(prepared)?;
         if self.options.build {
-            self.renew_for_session(prepared, &docker)?;
+            self.renew_for_session(prepared, &docker.heeding(&self.signals))?;
         }
         if prepared.program.purpose == Purpose::Work {
             inspect::remind(prepared, &self.host);
@@ -331,7 +333,8 @@ impl Launcher {
         let id = SessionId::random()?;
         let naming = prepared.naming();
         let choices = prepared.choices(naming.plain(), &self.host);
-        session::bring_in(&prepared.workspace.root, &docker, &self.host);
+        session::bring_in(&prepared.workspace.root, &docker.heeding(&self.signals), &self.host);
+        self.signals.check()?;
         let git = git::given(self, prepared, &id)?;
         // The demo's repository is removed afterwards.
         if !matches!(prepared.program.purpose, Purpose::Demo | Purpose::Proof) {
@@ -346,7 +349,8 @@ impl Launcher {
         if let Reach::Proxy(_, sources) = &prepared.reach {
             sources.provide_file(&prepared.config)?;
         }
-        let builder = self.builder(prepared, &docker);
+        let asking = docker.heeding(&self.signals);
+        let builder = self.builder(prepared, &asking);
         let opener = (prepared.program.purpose == Purpose::Login)
             .then(|| session::opener(&Written::load(&self.host).and_around(&self.host), &self.host));
         let opener = opener.flatten();
@@ -389,12 +393,12 @@ impl Launcher {
             opener: opener.as_deref(),
         };
         let sweep = Sweep::start(&self.host, &docker);
-        let outcome = match &prepared.cloning {
+        let outcome = self.asking_beside(prepared, || match &prepared.cloning {
             None => session::run(&needs, &id, &choices),
             Some(cloning) => cloning.run(self, prepared, &docker, |ready| {
                 session::run(&Needs { copy: Some(ready), ..needs }, &id, &choices)
             }),
-        };
+        });
         sweep.settle(&self.signals);
         if !prepared.program.purpose.is_bare() {
             self.wipe(prepared.config.wipe_auth, &prepared.facts.agent_dir);

@@ -100,7 +100,7 @@ use crate::{
 fn main() -> ExitCode {
     let cwd = std::env::current_dir().ok();
     match verb::completions::answer(std::env::args_os(), cwd.as_deref()) {
-        Ok(false) => report::exit(run(std::env::args_os().skip(1))),
+        Ok(false) => report::exit(run(std::env::args_os().skip(1)).map_err(signals::rather_than)),
         answered => report::exit(answered.map(|_| 0)),
     }
 }

@@ -187,7 +187,7 @@ fn free_name(host: &Host, naming: &Naming) -> anyhow::Result<(fs::File, String)>
     let begun = Instant::now();
     loop {
         let lock = directory_lock(host)?;
-        let (live, _) = look(host);
+        let (live, _) = look_at(host, false);
         let is_taken = |name: &str| live.iter().any(|session| session.record.name == name);
         match naming {
             Naming::Chosen(name) | Naming::Repository(name) if !is_taken(name) => {
@@ -247,11 +247,28 @@ pub(crate) fn all(host: &Host) -> anyhow::Result<(Vec<Live>, Vec<Dead>)> {
     Ok(look(host))
 }
 
+/// The live sessions. Unlike [`all`], it leaves the dead to whoever takes them down.
+///
+/// # Errors
+/// The directory of sessions cannot be locked.
+pub(crate) fn live(host: &Host) -> anyhow::Result<Vec<Live>> {
+    if entries(host).next().is_none() {
+        return Ok(vec![]);
+    }
+    let _directory = directory_lock(host)?;
+    Ok(look_at(host, false).0)
+}
+
+/// Whether a session's directory is kept, and no session's any more.
+pub(crate) fn is_kept(dir: &Path) -> bool {
+    dir.join(KEPT).exists()
+}
+
 /// Waits a moment for other processes that take dead sessions down.
-pub(crate) fn wait_for_cleaners(host: &Host) {
+pub(crate) fn wait_for_cleaners(host: &Host, go_on: impl Fn() -> bool) {
     let begun = Instant::now();
     let is_held = |path: PathBuf| fs::File::open(path).is_ok_and(|lock| lock.try_lock().is_err());
-    while begun.elapsed() < LAST_CLIENTS && entries(host).any(|(_, dir)| is_held(dir.join(CLEANING))) {
+    while begun.elapsed() < MOMENTS && go_on() && entries(host).any(|(_, dir)| is_held(dir.join(CLEANING))) {
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -268,9 +285,13 @@ fn entries_of(dir: &Path) -> impl Iterator<Item = (SessionId, PathBuf)> + use<> 
 
 /// The same, for a caller that holds the directory's lock.
 fn look(host: &Host) -> (Vec<Live>, Vec<Dead>) {
+    look_at(host, true)
+}
+
+fn look_at(host: &Host, dead_too: bool) -> (Vec<Live>, Vec<Dead>) {
     let mut live = Vec::new();
     let mut dead = Vec::new();
-    for (id, dir) in entries(host).filter(|(_, dir)| !dir.join(KEPT).exists()) {
+    for (id, dir) in entries(host).filter(|(_, dir)| !is_kept(dir)) {
         let record = Record::load(&dir).filter(|record| record.id == id);
         let is_dead = match fs::File::open(dir.join(LOCK)) {
             Ok(lock) => lock.try_lock().is_ok(),
@@ -281,7 +302,8 @@ fn look(host: &Host) -> (Vec<Live>, Vec<Dead>) {
         };
         if !is_dead {
             live.extend(record.map(|record| Live { record, dir }));
-        } else if let Ok(cleaning) = fs::File::create(dir.join(CLEANING))
+        } else if dead_too
+            && let Ok(cleaning) = fs::File::create(dir.join(CLEANING))
             && cleaning.try_lock().is_ok()
         {
             dead.push(Dead { id, record, dir, _cleaning: cleaning });

@@ -1,6 +1,7 @@
 //! The launcher's messages on stderr, its data on stdout, and its exit status. Only this module writes to them.
 
 use std::{
+    cell::Cell,
     fmt::Display,
     io::{self, Write as _},
     process::ExitCode,
@@ -9,6 +10,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    fs::FileType,
     termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr},
 };
 
@@ -23,6 +25,10 @@ const VERBOSE: u8 = 2;
 
 static VERBOSITY: AtomicU8 = AtomicU8::new(NORMAL);
 
+thread_local! {
+    static ON_THE_SIDE: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Sets the verbosity of the process. `--verbose` wins over `--quiet`.
 pub(crate) fn set_verbosity(verbose: bool, quiet: bool) {
     let level = match (verbose, quiet) {
@@ -33,9 +39,9 @@ pub(crate) fn set_verbosity(verbose: bool, quiet: bool) {
     VERBOSITY.store(level, Ordering::Relaxed);
 }
 
-/// Whether `--quiet` asked for errors only.
+/// Whether `--quiet` asked for errors only, or this thread does something on the side.
 pub(crate) fn is_quiet() -> bool {
-    VERBOSITY.load(Ordering::Relaxed) == QUIET
+    ON_THE_SIDE.get() || VERBOSITY.load(Ordering::Relaxed) == QUIET
 }
 
 /// Whether to print docker commands before they run.
@@ -43,12 +49,11 @@ pub(crate) fn is_verbose() -> bool {
     VERBOSITY.load(Ordering::Relaxed) == VERBOSE
 }
 
-/// Does something without notes and warnings.
+/// Does something without notes and warnings, in this thread; a session may run beside it.
 pub(crate) fn quietly<T>(act: impl FnOnce() -> T) -> T {
-    let before = VERBOSITY.load(Ordering::Relaxed);
-    set_verbosity(before == VERBOSE, true);
+    let before = ON_THE_SIDE.replace(!is_verbose());
     let outcome = act();
-    VERBOSITY.store(before, Ordering::Relaxed);
+    ON_THE_SIDE.set(before);
     outcome
 }
 
@@ -111,6 +116,18 @@ pub(crate) fn nobody_reads() -> bool {
     let stdout = io::stdout();
     let mut ask = [PollFd::new(&stdout, PollFlags::empty())];
     poll(&mut ask, Some(&Timespec::default())).is_ok() && ask[0].revents().contains(PollFlags::ERR)
+}
+
+/// Whether stdin is a pipe or a socket that somebody may still write to.
+pub(crate) fn input_is_open() -> bool {
+    let stdin = io::stdin();
+    let is_stream = rustix::fs::fstat(&stdin).is_ok_and(|found| {
+        matches!(FileType::from_raw_mode(found.st_mode), FileType::Fifo | FileType::Socket)
+    });
+    let mut ask = [PollFd::new(&stdin, PollFlags::empty())];
+    is_stream
+        && poll(&mut ask, Some(&Timespec::default())).is_ok()
+        && !ask[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 /// A value as JSON. Characters that control a terminal are escaped.

@@ -48,7 +48,7 @@ pub(crate) use self::{
     cache::{forget, unused_for},
     renewal::Renewal,
     settings::{LaidOut, lay_out},
-    sweep::{Sweep, bring_in, take_down},
+    sweep::{Sweep, bring_in, engine, take_down},
     teardown::take_down_by_id,
     watcher::watch,
 };
@@ -121,7 +121,8 @@ pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyho
         root.clone_from(&record.repository);
         Ok(record)
     })?;
-    let steer = Arc::new(Steer::new(&claim.name, needs.host, needs.signals, needs.sources));
+    let Needs { host, docker, signals, sources, .. } = needs;
+    let steer = Arc::new(Steer::new(&claim.name, host, signals, *sources, docker, id.agent()));
     let server = Server::start(&claim.dir, steer.clone())?;
     let docker = needs.docker.clone().holding(claim.lock.clone());
     let needs = &Needs { docker: &docker, ..*needs };
@@ -170,15 +171,16 @@ fn live(
         copy(&choices.agent_image)?;
         signals.check()?;
     }
-    let plan = up::up(needs, choices, claim)?;
+    let heeding = &docker.heeding(signals);
+    let plan = up::up(&Needs { docker: heeding, ..*needs }, choices, claim)?;
     if let (Some(network), Some(sidecar), Some(address), Some(told)) =
         (&plan.network, &plan.sidecar, plan.sidecar_address, &plan.told)
     {
         let agent = &plan.agent;
         thread::scope(|scope| {
             let agent =
-                plan.agent_address.map(|own| scope.spawn(move || docker.connect(network, agent, own)));
-            let sidecar = docker.connect(network, sidecar, address);
+                plan.agent_address.map(|own| scope.spawn(move || heeding.connect(network, agent, own)));
+            let sidecar = heeding.connect(network, sidecar, address);
             agent.map_or(Ok(()), |thread| thread.join().expect("connecting does not panic")).and(sidecar)
         })?;
         signals.check()?;
@@ -186,9 +188,9 @@ fn live(
         teardown.sidecar = Some(Arc::new(sidecar));
     }
     if let Some(model) = &plan.model {
-        docker.create(model)?;
+        heeding.create(model)?;
         signals.check()?;
-        docker.start(model)?;
+        heeding.start(model)?;
     }
     if let (Some(git), Some(hatch)) = (needs.git, &plan.git) {
         let commits = Commits::begin(git, docker, needs.host, &claim.dir, hatch)?;
@@ -220,7 +222,7 @@ fn live(
     if let Some(afterwards) = needs.afterwards {
         afterwards(&real(&claim.dir));
     }
-    let outcome = outcome(docker, signals, &plan, &shown);
+    let outcome = outcome(heeding, signals, &plan, &shown);
     if let Some(sidecar) = &teardown.sidecar
         && let Some(said) = sidecar.failed_before_ready()
     {

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicI32, Ordering},
     },
     thread,
@@ -25,8 +25,41 @@ pub(crate) struct Signals {
     on_signal: Arc<Mutex<OnSignal>>,
 }
 
+/// Whether a signal has come, for those who have nothing else to do with signals.
+#[derive(Debug, Clone)]
+pub(crate) struct Flag(Arc<AtomicI32>);
+
+impl Flag {
+    /// Fails after a signal.
+    pub(crate) fn check(&self) -> Result<(), Interrupted> {
+        match self.0.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            signal => Err(Interrupted(u8::try_from(signal).unwrap_or(FAILED))),
+        }
+    }
+}
+
+/// Whether this process has received a signal; set where it begins to listen.
+static RECEIVED: OnceLock<Flag> = OnceLock::new();
+
+/// The signal that ended this process instead of an error, if there was one: what a signal of the whole terminal has killed
+/// beside it is nobody's fault.
+pub(crate) fn rather_than(error: anyhow::Error) -> anyhow::Error {
+    match RECEIVED.get().map(Flag::check) {
+        Some(Err(signal)) => signal.into(),
+        _ => error,
+    }
+}
+
+/// Whether an engine has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answers {
+    Yes,
+    No,
+}
+
 /// Stops something by its name. If that fails, the teardown removes it.
-type Stop = dyn Fn() + Send + Sync;
+type Stop = dyn Fn() -> Answers + Send + Sync;
 
 /// What the first signal ends.
 #[derive(Default)]
@@ -44,6 +77,7 @@ impl Signals {
     pub(crate) fn watch() -> anyhow::Result<Self> {
         let first = Arc::new(AtomicI32::new(0));
         let on_signal = Arc::new(Mutex::new(OnSignal::default()));
+        let _ = RECEIVED.set(Flag(first.clone()));
         let mut signals =
             Watched::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM]).context("could not listen for signals")?;
         let (mine, acts) = (first.clone(), on_signal.clone());
@@ -59,15 +93,14 @@ impl Signals {
         }
     }
 
-    /// A listener that no signal reaches.
-    #[cfg(test)]
-    pub(crate) fn deaf() -> Self {
-        Self { first: Arc::default(), on_signal: Arc::default() }
-    }
-
     /// The same listener, for another owner.
     pub(crate) fn share(&self) -> Self {
         Self { first: self.first.clone(), on_signal: self.on_signal.clone() }
+    }
+
+    /// A listener of its own, for something that runs beside a session and ends with it by [`Self::raise`].
+    pub(crate) fn apart() -> Self {
+        Self { first: Arc::default(), on_signal: Arc::default() }
     }
 
     /// The same listener, for something that runs beside a session: a signal does not end it half-way.
@@ -75,24 +108,26 @@ impl Signals {
         Self { first: self.first.clone(), on_signal: Arc::default() }
     }
 
+    /// Whether a signal has come.
+    pub(crate) fn flag(&self) -> Flag {
+        Flag(self.first.clone())
+    }
+
     /// Fails with [`Interrupted`] after a signal.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        match self.first.load(Ordering::SeqCst) {
-            0 => Ok(()),
-            signal => Err(Interrupted(u8::try_from(signal).unwrap_or(FAILED)).into()),
-        }
+        Ok(self.flag().check()?)
     }
 
     /// From now on the first signal also ends this command.
     pub(crate) fn foreground(&self, child: &Arc<SharedChild>) {
         held(&self.on_signal).foreground = Some(child.clone());
         if self.check().is_err() {
-            let _ = child.send_signal(SIGTERM);
+            end(child);
         }
     }
 
     /// From now on the first signal also does this, in another thread. It fails after a signal.
-    pub(crate) fn stops(&self, stop: impl Fn() + Send + Sync + 'static) -> anyhow::Result<()> {
+    pub(crate) fn stops(&self, stop: impl Fn() -> Answers + Send + Sync + 'static) -> anyhow::Result<()> {
         held(&self.on_signal).stop = Some(Arc::new(stop));
         self.check()
     }
@@ -107,20 +142,33 @@ fn held(acts: &Mutex<OnSignal>) -> MutexGuard<'_, OnSignal> {
     acts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How long a client may take to end. Where the engine hangs, it hangs too.
+const END: Duration = Duration::from_secs(2);
+
+fn end(client: &SharedChild) {
+    let _ = client.send_signal(SIGTERM);
+    if !matches!(client.wait_timeout(END), Ok(Some(_))) {
+        let _ = client.kill();
+    }
+}
+
 fn act(acts: &Mutex<OnSignal>) {
     let (foreground, stop) = {
         let acts = held(acts);
         (acts.foreground.clone(), acts.stop.clone())
     };
     if let Some(child) = foreground {
-        let _ = child.send_signal(SIGTERM);
+        end(&child);
     }
     if let Some(stop) = stop {
-        stop();
         // If the engine hangs, so does its client.
+        let moment = match stop() {
+            Answers::Yes => Duration::from_secs(5),
+            Answers::No => Duration::ZERO,
+        };
         let client = held(acts).client.clone();
         if let Some(client) = client
-            && !matches!(client.wait_timeout(Duration::from_secs(5)), Ok(Some(_)))
+            && !matches!(client.wait_timeout(moment), Ok(Some(_)))
         {
             let _ = client.kill();
         }

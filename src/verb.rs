@@ -20,6 +20,7 @@ pub(crate) mod man;
 pub(crate) mod models;
 pub(crate) mod open;
 pub(crate) mod ps;
+mod resume;
 pub(crate) mod risky;
 pub(crate) mod run;
 pub(crate) mod stop;

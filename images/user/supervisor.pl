@@ -181,6 +181,18 @@ sub run {
     exit($missing ? 127 : 126);
 }
 
+# Ends what was started beside the agent by somebody who is gone: at first as a closed terminal does.
+sub end_marked {
+    my ($mark) = @_;
+    for my $signal ('HUP', ('KILL') x 20) {
+        my @marked = grep { (slurp("/proc/$_/environ") // '') =~ /(?:^|\0)PI_BOX_WITHIN=\Q$mark\E\0/ }
+            map { m{^/proc/(\d+)$} ? $1 : () } glob '/proc/[0-9]*';
+        return unless @marked;
+        kill $signal => @marked;
+        select(undef, undef, undef, $signal eq 'HUP' ? 1 : 0.05);
+    }
+}
+
 # Fails without a terminal, which is no matter.
 sub give_terminal {
     my ($group) = @_;

@@ -26,6 +26,9 @@ pub(crate) enum Verb {
         #[arg(long)]
         all: bool,
         /// Build nothing, but ask npm's registry whether there is a newer agent
+        ///
+        /// Open sessions ask by themselves once a week, and one line a day tells of a newer one. Config key: `check_agent`
+        /// under `[images]`.
         #[arg(long, conflicts_with = "all")]
         check: bool,
     },

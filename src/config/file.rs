@@ -91,6 +91,7 @@ pub(super) struct ImagesLayer {
     #[serde(default, deserialize_with = "acli")]
     pub(super) acli: Option<Acli>,
     pub(super) ca_certificates: Option<Spanned<String>>,
+    pub(super) check_agent: Option<bool>,
     #[serde(default, deserialize_with = "choice")]
     pub(super) pull: Option<Pull>,
 }

@@ -4,7 +4,7 @@ use std::{io, path::Path, time::Duration};
 
 use crate::{
     host::DEFAULT_ADDRESS,
-    report::{Hinted, MAKE_ROOM},
+    report::{Hinted, Interrupted, MAKE_ROOM},
 };
 
 /// The failure of a docker command.
@@ -14,6 +14,8 @@ pub(crate) enum Failure {
     NotStarted(io::Error),
     /// It did not end in time and was killed.
     Late(Duration),
+    /// A signal ended the wait for it.
+    Interrupted(Interrupted),
     /// It ended with an error.
     Refused { code: Option<i32>, stderr: String },
 }
@@ -57,6 +59,7 @@ impl Failure {
             Self::NotStarted(error) => {
                 return anyhow::anyhow!("could not {purpose}: could not run docker: {error}");
             }
+            Self::Interrupted(signal) => return (*signal).into(),
             Self::Late(limit) => {
                 return Hinted::error(
                     format!("could not {purpose}: docker did not answer within {} s", limit.as_secs_f32()),

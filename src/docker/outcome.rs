@@ -11,11 +11,12 @@ use shared_child::SharedChild;
 
 use super::{
     Cmd, Docker, clock, events, failure::Failure, image_ages, image_exists, inspect_volume, is_running,
-    remove_containers, render, stop,
+    remove_containers, render, share, stop,
 };
 use crate::{
     plan::{Container, Network, Streams},
     report,
+    signals::Answers,
 };
 
 /// The outcome of creating a container or a network.
@@ -118,7 +119,13 @@ impl Docker {
         container: &Container,
         running: impl FnOnce(Arc<SharedChild>),
     ) -> anyhow::Result<Shown> {
-        self.attach(&render::attach(container), container.streams == Streams::Silent, running)
+        self.attach(&render::attach(container), container.streams == Streams::Silent, |client| {
+            // Without a limit of its own, the session may have all.
+            if let Some(processors) = container.limits.cpus {
+                share::keep(client.clone(), processors);
+            }
+            running(client);
+        })
     }
 
     /// Whether this is a volume of the engine's own, without options that lead elsewhere, and has these labels.
@@ -153,10 +160,13 @@ impl Docker {
 
     /// Stops a container, and then removes it. The stop gives an agent time to save a login. If a call fails, the
     /// teardown repeats it.
-    pub(crate) fn halt(&self, name: &str) {
-        let _ = self.try_run_within(&stop(name), Duration::from_secs(15));
+    pub(crate) fn halt(&self, name: &str) -> Answers {
+        if matches!(self.try_run_within(&stop(name), Duration::from_secs(10)), Err(Failure::Late(_))) {
+            return Answers::No;
+        }
         // `stop` ignores a container that has not started yet.
         self.halt_now(name);
+        Answers::Yes
     }
 
     /// Removes a container at once. If that fails, the teardown repeats it.

@@ -3,7 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::File,
-    io::Read,
+    io::{self, Read},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
@@ -13,7 +13,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
@@ -23,7 +23,8 @@ use shared_child::SharedChild;
 use super::{Cmd, Shown, failure::Failure};
 use crate::{
     host::Host,
-    report::{self, Hinted},
+    report::{self, Hinted, Interrupted},
+    signals::{Flag, Signals},
     terminal::Kept,
     written::Written,
 };
@@ -44,8 +45,19 @@ pub(crate) struct Docker {
     heard: Arc<AtomicBool>,
     /// Whether the engine has not answered a command in time, and may still carry it out.
     late: Arc<AtomicBool>,
-    /// Whether the engine has not answered any command in time.
+    /// Whether the engine has not answered the last command in time.
     hangs: Arc<AtomicBool>,
+    /// The signals that end a wait for the engine.
+    heeds: Option<Flag>,
+    /// Whether nobody waits for what it does.
+    aside: bool,
+}
+
+/// How the wait for a command ended.
+enum Waited {
+    Ended(ExitStatus),
+    Late,
+    Interrupted(Interrupted),
 }
 
 impl Docker {
@@ -101,12 +113,34 @@ impl Docker {
             heard: Arc::default(),
             late: Arc::default(),
             hangs: Arc::default(),
+            heeds: None,
+            aside: false,
         })
     }
 
     /// The same program, bound to another engine of this machine.
     pub(crate) fn at(&self, address: &str) -> Self {
-        Self { address: address.to_owned(), ..self.clone() }
+        if address == self.address {
+            return self.clone();
+        }
+        Self {
+            address: address.to_owned(),
+            heard: Arc::default(),
+            late: Arc::default(),
+            hangs: Arc::default(),
+            ..self.clone()
+        }
+    }
+
+    /// The same program. A signal ends each wait for the engine: at once where it was asked something, and a moment
+    /// later where it makes something. What tidies up is waited for all the same.
+    pub(crate) fn heeding(&self, signals: &Signals) -> Self {
+        Self { heeds: Some(signals.flag()), ..self.clone() }
+    }
+
+    /// The same program, for something beside a session: the terminal is the agent's, and nobody waits.
+    pub(crate) fn aside(&self) -> Self {
+        Self { aside: true, ..self.clone() }
     }
 
     /// The same program, with a deadline of at most this.
@@ -125,7 +159,7 @@ impl Docker {
         self
     }
 
-    /// Whether the engine has not answered a command in time. Then nobody asks it again and again.
+    /// Whether the engine has not answered the last command in time. Then nobody asks it again and again.
     pub(crate) fn hangs(&self) -> bool {
         self.hangs.load(Ordering::SeqCst)
     }
@@ -196,6 +230,8 @@ impl Docker {
     }
 
     fn run_once(&self, cmd: &Cmd, deadline: Duration) -> Result<String, Failure> {
+        // An engine that hangs is asked once more, but not for long.
+        let deadline = if self.hangs() { deadline.min(ONCE_MORE) } else { deadline };
         let mut command = self.command(cmd);
         // It gets a process group of its own, so that a Ctrl-C does not end it half-way.
         let lock = self.lock.as_deref().map(File::try_clone).transpose().map_err(Failure::NotStarted)?;
@@ -206,28 +242,30 @@ impl Docker {
         let child = SharedChild::spawn(&mut command).map_err(Failure::NotStarted)?;
         let stdout = drain(child.take_stdout());
         let stderr = drain(child.take_stderr());
-        let mut answer = child.wait_timeout(deadline.min(SAY_SO));
-        if matches!(answer, Ok(None)) && deadline > SAY_SO {
-            report::note(format_args!("docker has not answered yet; still waiting to {}", cmd.purpose));
-            answer = child.wait_timeout(deadline.saturating_sub(SAY_SO));
-        }
-        let status = match answer {
-            Ok(Some(status)) => status,
-            Ok(None) => {
+        let begun = Instant::now();
+        let waited = self.wait(&child, cmd, begun, deadline).map_err(Failure::NotStarted)?;
+        let status = match waited {
+            Waited::Ended(status) => status,
+            Waited::Late | Waited::Interrupted(_) => {
                 // The program may be a script, whose child would hold the session's lock. So the whole group must end.
                 if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
                     let _ = kill_process_group(group, Signal::KILL);
                 }
                 let _ = child.kill();
                 let _ = child.wait();
-                self.hangs.store(true, Ordering::SeqCst);
                 if cmd.makes_something() {
                     self.late.store(true, Ordering::SeqCst);
                 }
-                return Err(Failure::Late(deadline));
+                if begun.elapsed() >= ONCE_MORE.min(deadline) {
+                    self.hangs.store(true, Ordering::SeqCst);
+                }
+                return Err(match waited {
+                    Waited::Interrupted(signal) => Failure::Interrupted(signal),
+                    _ => Failure::Late(deadline),
+                });
             }
-            Err(error) => return Err(Failure::NotStarted(error)),
         };
+        self.hangs.store(false, Ordering::SeqCst);
         // The program has ended, but its helpers may still hold the pipes.
         let stdout = stdout.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
         let stderr = stderr.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
@@ -244,6 +282,38 @@ impl Docker {
                 code: status.code(),
                 stderr: String::from_utf8_lossy(&stderr).into_owned(),
             })
+        }
+    }
+
+    /// Waits for a command's end, which has begun at this moment.
+    fn wait(&self, child: &SharedChild, cmd: &Cmd, begun: Instant, deadline: Duration) -> io::Result<Waited> {
+        let grace = self.heeds.as_ref().zip(cmd.grace());
+        let mut told = false;
+        let mut signalled = None;
+        loop {
+            let left = deadline.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Ok(Waited::Late);
+            }
+            let until_told = if told { left } else { SAY_SO.saturating_sub(begun.elapsed()) };
+            let pause = left.min(until_told).max(Duration::from_millis(1));
+            let pause = if grace.is_some() { pause.min(OFTEN) } else { pause };
+            if let Some(status) = child.wait_timeout(pause)? {
+                return Ok(Waited::Ended(status));
+            }
+            if !told && begun.elapsed() >= SAY_SO {
+                told = true;
+                if self.aside {
+                    continue;
+                }
+                report::note(format_args!("docker has not answered yet; still waiting to {}", cmd.purpose));
+            }
+            if let Some((flag, grace)) = grace
+                && let Err(signal) = flag.check()
+                && signalled.get_or_insert_with(Instant::now).elapsed() >= grace
+            {
+                return Ok(Waited::Interrupted(signal));
+            }
         }
     }
 
@@ -362,6 +432,12 @@ pub(super) fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<
     receive
 }
 
+/// How long an engine that did not answer in time may take for what comes next.
+const ONCE_MORE: Duration = Duration::from_secs(3);
+
+/// How often to look for a signal.
+const OFTEN: Duration = Duration::from_millis(30);
+
 /// When to tell a waiting user what the launcher waits for.
 const SAY_SO: Duration = Duration::from_secs(5);
 
@@ -384,6 +460,8 @@ mod tests {
             heard: Arc::default(),
             late: Arc::default(),
             hangs: Arc::default(),
+            heeds: None,
+            aside: false,
         };
         let run = |script: &str, patience: f32| {
             let patience = Some(Duration::from_secs_f32(patience));

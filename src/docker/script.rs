@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::{down, render};
+use super::{Cmd, down, render};
 use crate::{
     config::Access,
     egress::{Brokered, Rendered, Told},
-    plan::{File, Mount, Needed, Needs, Plan},
+    plan::{Container, File, Mount, Needed, Needs, Plan, Streams},
     report::{self, quote},
     secret::Value,
 };
@@ -78,13 +78,35 @@ pub(crate) fn script(plan: &Plan) -> String {
         line(&format!("{} >/dev/null", render::create(model)));
         line(&format!("{} >/dev/null", render::start(model)));
     }
-    line(&format!("{} >/dev/null", render::create(&plan.agent)));
+    if plan.agent.streams != Streams::Silent {
+        line(STREAMS);
+    }
+    line(&format!("{} >/dev/null", on_streams(&plan.agent, render::create)));
     if let (Some(network), Some(address)) = (&plan.network, plan.agent_address) {
         line(&render::connect(network, &plan.agent, address).to_string());
     }
     line("code=0");
-    line(&format!("{} 9>&- || code=$?", render::attach(&plan.agent)));
+    line(&format!("{} 9>&- || code=$?", on_streams(&plan.agent, render::attach)));
     line("exit $code");
+    text
+}
+
+/// What a session's streams are, decided where the script runs, and as `pi` does.
+const STREAMS: &str = "input=--interactive terminal=\nif [ -t 0 ] && [ -t 1 ]; then terminal=--tty; elif [ -t 0 ]; then input=; fi";
+
+/// A command for the agent's container, with streams that are decided where the script runs.
+fn on_streams(container: &Container, render: fn(&Container) -> Cmd) -> String {
+    if container.streams == Streams::Silent {
+        return render(container).to_string();
+    }
+    let mut text = String::from("docker");
+    // Docker's own options come before the words for the agent.
+    let mut decided = vec![("--tty", "$terminal"), ("--interactive", "$input")];
+    for arg in &render(&Container { streams: Streams::Tty, ..container.clone() }).args {
+        let found = decided.iter().position(|(option, _)| arg == *option);
+        let word = found.map(|at| decided.remove(at).1.to_owned());
+        let _ = write!(text, " {}", word.unwrap_or_else(|| quote(&arg.to_string_lossy())));
+    }
     text
 }
 

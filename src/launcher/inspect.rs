@@ -3,23 +3,26 @@
 use std::{
     fs,
     os::unix::fs::chown,
-    time::{Duration, SystemTime},
+    thread,
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use signal_hook::consts::SIGTERM;
 
-use super::{Launcher, Prepared};
+use super::{Launcher, Prepared, is_first_time};
 use crate::{
     agent,
     cli::Options,
-    config::Images,
+    config::{Images, Network},
     files::{read_small, replace},
     host::{Host, seconds},
     lang::Variant,
     purpose::{Program, Purpose},
     report::{self, Hinted, quietly, short},
     scratch::Scratch,
+    signals::Signals,
 };
 
 /// Into this file of its repository a script writes what it found.
@@ -97,8 +100,8 @@ impl Launcher {
         pairs(&said)
     }
 
-    /// Tells whether there is a newer agent than the one of this image. The exit status is 0 either way.
-    pub(crate) fn check_for_newer(&self, prepared: &Prepared) -> anyhow::Result<u8> {
+    /// Asks npm's registry for the newest agent, and notes what it says.
+    fn ask_for_newer(&self, prepared: &Prepared) -> anyhow::Result<Newest> {
         let images = &prepared.config.images;
         let words = [NEWEST, "ask", &images.agent_package, &images.agent_version];
         let said = pairs(&self.ask_image(prepared, prepared.variant, true, &words)?);
@@ -112,6 +115,7 @@ impl Launcher {
             latest: value("newest"),
             admitted: value("admitted"),
             told: seconds(SystemTime::now()),
+            asked: seconds(SystemTime::now()),
         };
         if found.latest.is_empty() {
             return Err(Hinted::error(
@@ -127,8 +131,52 @@ impl Launcher {
             ));
         }
         found.save(&self.host);
+        Ok(found)
+    }
+
+    /// Tells whether there is a newer agent than the one of this image. The exit status is 0 either way.
+    pub(crate) fn check_for_newer(&self, prepared: &Prepared) -> anyhow::Result<u8> {
+        let found = self.ask_for_newer(prepared)?;
         let said = found.sentence().unwrap_or_else(|| format!("the agent {} is the newest", found.installed));
         report::data(said + "\n").map(|()| 0)
+    }
+
+    /// Does something, a session, and asks for a newer agent beside it when a week is over. That takes a container of its own
+    /// with an open network, so only an open session does it, and only where the settings let it.
+    pub(super) fn asking_beside<T>(&self, prepared: &Prepared, act: impl FnOnce() -> T) -> T {
+        if !is_due(prepared, &self.host) {
+            return act();
+        }
+        if is_first_time(&self.host, "told-of-asking") {
+            report::note(
+                "once a week, an open session asks npm's registry whether there is a newer agent; `check_agent = false` under \
+                 `[images]` in the settings prevents that",
+            );
+        }
+        let over = Signals::apart();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let begun = Instant::now();
+                while begun.elapsed() < SHORT {
+                    if over.check().is_err() {
+                        return;
+                    }
+                    thread::sleep(Duration::from_millis(50));
+                }
+                let (options, host) = (self.options.clone(), self.host.clone());
+                let beside = Self { options, host, signals: over.share() };
+                let asked =
+                    quietly(|| beside.ask_for_newer(prepared).map(|found| Newest { told: 0, ..found }));
+                match asked {
+                    // Nobody has been told yet.
+                    Ok(found) => found.save(&self.host),
+                    Err(error) => report::detail(format_args!("{error:#}")),
+                }
+            });
+            let outcome = act();
+            over.raise(SIGTERM);
+            outcome
+        })
     }
 }
 
@@ -167,9 +215,16 @@ struct Newest {
     admitted: String,
     /// When that was told, in seconds since 1970.
     told: u64,
+    /// When npm was asked, or the image was new.
+    #[serde(default)]
+    asked: u64,
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+/// A session that is over before asks nobody.
+const SHORT: Duration = Duration::from_secs(5);
 
 impl Newest {
     fn save(&self, host: &Host) {
@@ -220,6 +275,25 @@ pub(super) fn remind(prepared: &Prepared, host: &Host) {
     }
 }
 
+/// Whether it is time to ask. An image of which nothing is known yet is a new one.
+fn is_due(prepared: &Prepared, host: &Host) -> bool {
+    let Prepared { config, program, .. } = prepared;
+    let images = &config.images;
+    if program.purpose != Purpose::Work || !images.check_agent || config.network != Network::Open {
+        return false;
+    }
+    let now = seconds(SystemTime::now());
+    if let Some(last) = last(images, host) {
+        return now.saturating_sub(last.asked) > WEEK.as_secs();
+    }
+    let none = String::new;
+    let (package, wanted) = (images.agent_package.clone(), images.agent_version.clone());
+    let new =
+        Newest { package, wanted, installed: none(), latest: none(), admitted: none(), told: 0, asked: now };
+    new.save(host);
+    false
+}
+
 /// Forgets what npm has said, since the image is another now.
 pub(super) fn forget(host: &Host) {
     let _ = fs::remove_file(host.newest_agent());
@@ -248,6 +322,7 @@ mod tests {
             latest: text(latest),
             admitted: text(admitted),
             told: 0,
+            asked: 0,
         }
         .sentence()
     }

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::{Live, all};
+use super::Live;
 use crate::{host::Host, report::Hinted};
 
 /// The only running session with this name, or with an id that begins like this.
 pub(crate) fn find(host: &Host, name: &str) -> anyhow::Result<Live> {
-    let (live, _) = all(host)?;
+    let live = super::live(host)?;
     let mut exact: Vec<_> = live.iter().filter(|session| session.record.name == name).collect();
     if exact.is_empty() && name.len() >= 4 {
         exact = live.iter().filter(|session| session.record.id.as_str().starts_with(name)).collect();
@@ -31,7 +31,7 @@ pub(crate) fn restricted(host: &Host, name: Option<&str>) -> anyhow::Result<Opti
         }
         return Ok(Some(session));
     }
-    let (live, _) = all(host)?;
+    let live = super::live(host)?;
     let all: Vec<Live> = live.into_iter().filter(|session| session.record.allowlist.is_some()).collect();
     choose(&all, &host.cwd)
 }

@@ -19,7 +19,7 @@ use crate::{
         discard::discard,
         given::DIRECTORY,
         takeover::{Inside, Moment, Takeover},
-        trees::Trees,
+        trees::{self, Trees},
     },
     host::{Host, hex},
     plan::Hatch,
@@ -42,6 +42,9 @@ const PARTS: usize = 40;
 
 /// How long the container for it may take to go.
 const REMOVAL: Duration = Duration::from_secs(30);
+
+/// How long the thread that looks may take to end where its engine hangs.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// When a user who waits is told for what.
 const SAY_WHY: Duration = Duration::from_secs(8);
@@ -137,6 +140,7 @@ impl Commits {
 
     fn watch(mut self, stopped: &mpsc::Receiver<()>) -> Self {
         let git = self.git.clone();
+        let mut is_hidden = false;
         let Ok(mut takeover) = Takeover::open(&git, &self.dir()) else { return self };
         let mut known = self.mark.clone();
         let mut pause = LOOK;
@@ -144,6 +148,7 @@ impl Commits {
         let mut patience = LOOK;
         while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             pause = LOOK;
+            is_hidden = is_hidden || trees::hide(&self.dir());
             let mark = takeover.fingerprint().map(|mark| hex(&mark));
             let is_due = match &mark {
                 Some(_) => mark != known,
@@ -256,7 +261,13 @@ impl Commits {
     /// As [`Self::finish`].
     pub(super) fn settle(&mut self, containers_are_gone: bool) -> anyhow::Result<bool> {
         let kept = match self.finish(containers_are_gone) {
-            Ok(()) => self.came.kept(),
+            Ok(()) => {
+                if let Some(why) = self.came.later.take() {
+                    self.came.tell();
+                    bail!("{why}");
+                }
+                self.came.kept()
+            }
             Err(_) if self.repository_is_gone() => Some("its repository is gone".to_owned()),
             Err(error) => return Err(error),
         };
@@ -337,19 +348,28 @@ pub(super) struct Following {
     thread: thread::JoinHandle<Commits>,
 }
 
+/// Nobody answers what was asked for.
+pub(super) struct InVain;
+
 impl Following {
     /// Waits for what has begun.
-    pub(super) fn end(self) -> Option<Commits> {
+    ///
+    /// # Errors
+    /// It is in vain.
+    pub(super) fn end(self, in_vain: impl Fn() -> bool) -> Result<Commits, InVain> {
         let _ = self.stop.send(());
         let begun = Instant::now();
         let mut told = false;
         while !self.thread.is_finished() {
+            if begun.elapsed() > MOMENT && in_vain() {
+                return Err(InVain);
+            }
             if !told && begun.elapsed() > SAY_WHY {
                 told = true;
                 report::note("waiting for the agent's commits to come over");
             }
             thread::sleep(Duration::from_millis(2));
         }
-        self.thread.join().ok()
+        self.thread.join().map_err(|_| InVain)
     }
 }

@@ -306,22 +306,25 @@ pub(crate) fn tell(git: &Git, copy: &Copy) {
         .map(|path| one_line(&path.to_string_lossy()))
         .collect();
     if !risky.is_empty() {
-        let more = risky.len().saturating_sub(NAMED);
+        // At most ten lines, this one and that about the rest included.
+        let most = if risky.len() > NAMED { NAMED - 1 } else { NAMED };
+        let more = risky.len().saturating_sub(most);
         let more = if more > 0 {
             format!("\nand {more} more: `pi diff --risky {own}` shows all")
         } else {
             String::new()
         };
-        let names = risky[..risky.len().min(NAMED)].join("\n");
+        let names = risky[..risky.len().min(most)].join("\n");
         Finding::plain(format!("the agent changed files that commonly run on this machine:\n{names}{more}"))
             .warn();
     }
 }
 
-/// Brings in the work of copies whose session was killed. A copy that somebody works with is left alone, and so is one
+/// Brings in the work of those copies that are wanted and whose session was killed. A copy that somebody works with is left alone, and so is one
 /// whose engine does not answer now.
-pub(crate) fn bring_in_all(docker: &Docker, host: &Host) {
-    let pending = copies::all(host).into_iter().filter(|(_, copy)| copy.pending && copy.base.is_some());
+pub(crate) fn bring_in_all(docker: &Docker, host: &Host, wanted: &dyn Fn(&Copy) -> bool) {
+    let is_wanted = |copy: &Copy| copy.pending && copy.base.is_some() && wanted(copy);
+    let pending = copies::all(host).into_iter().filter(|(_, copy)| is_wanted(copy));
     for (dir, copy) in pending {
         let Some(git) = Git::find(host, &Written::load(host).and_around(host)) else { return };
         let Ok(Some(mut held)) = Held::take(&dir) else { continue };

@@ -12,11 +12,15 @@ use signal_hook::consts::SIGTERM;
 use super::{browser::Waiting, sidecar::Sidecar};
 use crate::{
     control::{Answer, Request, Serve},
+    docker::{Docker, end_marked},
     domain::Allowlist,
     egress::{self, Sources},
     host::Host,
     signals::Signals,
 };
+
+/// How long it may take to end what was started beside the agent.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How far a session has come.
 #[derive(Clone)]
@@ -38,12 +42,24 @@ pub(super) struct Steer {
     /// Addresses that the session wants to have opened.
     pub(super) waiting: Waiting,
     changed: Condvar,
+    docker: Docker,
+    /// The agent's container.
+    agent: String,
 }
 
 impl Steer {
-    pub(super) fn new(name: &str, host: &Host, signals: &Signals, sources: Option<&Sources>) -> Self {
+    pub(super) fn new(
+        name: &str,
+        host: &Host,
+        signals: &Signals,
+        sources: Option<&Sources>,
+        docker: &Docker,
+        agent: String,
+    ) -> Self {
         Self {
             name: name.to_owned(),
+            docker: docker.clone(),
+            agent,
             host: host.clone(),
             signals: signals.share(),
             sources: Mutex::new(sources.cloned()),
@@ -114,7 +130,7 @@ impl Steer {
                 Ok(Answer::default())
             }
             Request::Addresses => Ok(Answer { data: self.waiting.take().join("\n"), ..Answer::default() }),
-            Request::Log { .. } => Ok(Answer::default()),
+            Request::Log { .. } | Request::Entered(_) => Ok(Answer::default()),
         }
     }
 }
@@ -122,6 +138,11 @@ impl Steer {
 impl Serve for Steer {
     fn answer(&self, request: Request) -> Answer {
         self.try_answer(request).unwrap_or_else(Answer::from)
+    }
+
+    fn end(&self, mark: &str) {
+        // If it fails, the agent's container is gone, or will be.
+        let _ = self.docker.try_run_within(&end_marked(&self.agent, mark), PATIENCE);
     }
 
     fn send_log(&self, follow: bool, to: &mut dyn Write) -> io::Result<()> {

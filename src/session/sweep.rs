@@ -2,6 +2,7 @@
 
 use std::{
     path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -16,8 +17,9 @@ use super::{
 use crate::{
     docker::Docker,
     host::{Engine, Host},
-    record::{self, Dead},
-    report, scratch,
+    record::{self, Dead, Record},
+    report::{self, Interrupted},
+    scratch,
     signals::Signals,
 };
 
@@ -26,8 +28,7 @@ use crate::{
 /// # Errors
 /// The engine does not answer or keeps something; the record stays for the next time.
 pub(crate) fn take_down(dead: &Dead, docker: &Docker, host: &Host) -> anyhow::Result<()> {
-    // A record that was lost says nothing, but the directory has the id for its name.
-    let engine = dead.record.as_ref().map_or(docker.address(), |record| &record.engine);
+    let engine = engine(dead, docker);
     if engine != docker.address() {
         Engine::at(engine, host.uid).check()?;
     }
@@ -43,57 +44,96 @@ pub(crate) fn take_down(dead: &Dead, docker: &Docker, host: &Host) -> anyhow::Re
     Ok(())
 }
 
-/// Takes over what killed sessions of this repository have left, before another one begins with what it finds there.
+/// The engine of a dead session. A record that was lost says nothing, but the directory has the id for its name.
+pub(crate) fn engine<'a>(dead: &'a Dead, docker: &'a Docker) -> &'a str {
+    dead.record.as_ref().map_or(docker.address(), |record| &record.engine)
+}
+
+/// Takes over what killed sessions of this repository have left, before another one begins with what it finds there. What
+/// is on another engine comes later: that one may hang.
 pub(crate) fn bring_in(repository: &Path, docker: &Docker, host: &Host) {
     let Ok((_, dead)) = record::all(host) else { return };
-    let is_of = |dead: &Dead| dead.record.as_ref().is_some_and(|record| record.repository == repository);
+    let is_of = |dead: &Dead| {
+        let here = |record: &Record| record.repository == repository && record.engine == docker.address();
+        dead.record.as_ref().is_some_and(here)
+    };
     for dead in dead.into_iter().filter(|dead| is_of(dead) && may_have_commits(&dead.dir)) {
-        if let Err(error) = take_down(&dead, docker, host) {
-            tell(&dead, &error);
+        if let Err(error) = take_down(&dead, docker, host)
+            && !error.is::<Interrupted>()
+        {
+            report::warn(failure(&dead, &error));
         }
     }
 }
 
 /// What every start of `pi` does for those that ended badly, beside its own session. It finds nothing nearly always, and
 /// then costs a look into one directory.
-pub(crate) struct Sweep(thread::JoinHandle<()>);
+pub(crate) struct Sweep {
+    thread: thread::JoinHandle<()>,
+    /// What went wrong, for the end: the terminal is the agent's until then.
+    failed: Arc<Mutex<Vec<String>>>,
+    /// Since when another engine than the session's own is asked for something.
+    elsewhere: Arc<Mutex<Option<Instant>>>,
+}
 
-/// How long a session that has ended waits for the sweep. An engine that hangs must hold up nobody.
+/// How long a session that has ended waits for the sweep of its own engine.
 const MOMENTS: Duration = Duration::from_secs(2);
+
+/// How long another engine may take, counted from when it was asked. A session that lasts longer waits for none.
+const MOMENT: Duration = Duration::from_secs(1);
 
 impl Sweep {
     pub(crate) fn start(host: &Host, docker: &Docker) -> Self {
-        let (host, docker) = (host.clone(), docker.clone());
-        Self(thread::spawn(move || sweep(&host, &docker)))
+        let (host, docker) = (host.clone(), docker.aside());
+        let (failed, elsewhere) = (Arc::default(), Arc::default());
+        let (failures, since) = (Arc::clone(&failed), Arc::clone(&elsewhere));
+        let thread = thread::spawn(move || sweep(&host, &docker, &failures, &since));
+        Self { thread, failed, elsewhere }
     }
 
-    /// Waits for its end, for a moment and until a signal comes.
+    /// Waits for its end, for a moment and until a signal comes. An engine that hangs holds up nobody.
     pub(crate) fn settle(self, signals: &Signals) {
         let begun = Instant::now();
-        while !self.0.is_finished() && begun.elapsed() < MOMENTS && signals.check().is_ok() {
+        let hangs = || held(&self.elsewhere).is_some_and(|since| since.elapsed() >= MOMENT);
+        while !self.thread.is_finished() && !hangs() && begun.elapsed() < MOMENTS && signals.check().is_ok() {
             thread::sleep(Duration::from_millis(5));
         }
+        held(&self.failed).drain(..).for_each(report::warn);
     }
 }
 
-fn sweep(host: &Host, docker: &Docker) {
+fn sweep(host: &Host, docker: &Docker, failed: &Mutex<Vec<String>>, elsewhere: &Mutex<Option<Instant>>) {
+    let fails = |what: String| held(failed).push(what);
     scratch::sweep(host);
     record::remove_gone(host);
     let dead = match record::all(host) {
         Ok((_, dead)) => dead,
-        Err(error) => return report::warn(format_args!("could not look for dead sessions: {error:#}")),
+        Err(error) => return fails(format!("could not look for dead sessions: {error:#}")),
     };
-    for dead in dead {
+    let is_here = |dead: &Dead| engine(dead, docker) == docker.address();
+    let (here, there): (Vec<Dead>, Vec<Dead>) = dead.into_iter().partition(is_here);
+    for dead in here {
         if let Err(error) = take_down(&dead, docker, host) {
-            tell(&dead, &error);
+            fails(failure(&dead, &error));
         }
     }
-    bring_in_all(docker, host);
+    bring_in_all(docker, host, &|copy| copy.engine == docker.address());
+    for dead in there {
+        *held(elsewhere) = Some(Instant::now());
+        if let Err(error) = take_down(&dead, docker, host) {
+            fails(failure(&dead, &error));
+        }
+        *held(elsewhere) = None;
+    }
+    *held(elsewhere) = Some(Instant::now());
+    bring_in_all(docker, host, &|copy| copy.engine != docker.address());
+    *held(elsewhere) = None;
 }
 
-fn tell(dead: &Dead, error: &anyhow::Error) {
-    report::warn(format_args!(
-        "could not remove what the dead session `{}` left: {error:#}",
-        dead.id.as_str()
-    ));
+fn held<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn failure(dead: &Dead, error: &anyhow::Error) -> String {
+    format!("could not remove what the dead session `{}` left: {error:#}", dead.id.as_str())
 }

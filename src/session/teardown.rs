@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use super::{
     TEARDOWN,
-    commits::{Commits, Following},
+    commits::{Commits, Following, InVain},
     left::look,
     settings::keep,
     sidecar::Sidecar,
@@ -58,9 +58,10 @@ impl Teardown<'_> {
             return;
         }
         self.done = true;
-        let commits = self.commits.take().and_then(Following::end);
+        // What was asked of an engine that hangs is not waited for; its answer is for the next launcher.
+        let commits = self.commits.take().map(|following| following.end(|| self.docker.hangs()));
         let sidecar = self.sidecar.take();
-        let has_ended = sidecar.as_ref().is_some_and(|sidecar| sidecar.end());
+        let has_ended = sidecar.as_ref().is_some_and(|sidecar| sidecar.end(self.docker));
         if has_ended && self.extent == Extent::WithoutAgent {
             self.extent = Extent::WithoutContainers;
         }
@@ -111,10 +112,15 @@ impl Teardown<'_> {
 }
 
 impl Teardown<'_> {
-    /// Takes over the agent's commits. Returns whether the session's directory holds nothing of value any more.
-    fn take_over(&self, commits: Option<Commits>) -> bool {
-        let Some(mut commits) = commits else { return true };
-        commits.settle(self.extent == Extent::Everything).unwrap_or_else(|error| {
+    /// Takes over the agent's commits, if it could make some. Returns whether the session's directory holds nothing of
+    /// value any more.
+    fn take_over(&self, commits: Option<Result<Commits, InVain>>) -> bool {
+        let settled = match commits {
+            None => return true,
+            Some(Err(InVain)) => Err(anyhow::anyhow!("the engine does not answer")),
+            Some(Ok(mut commits)) => commits.settle(self.extent == Extent::Everything),
+        };
+        settled.unwrap_or_else(|error| {
             Finding::hinted(
                 format!("the agent's commits did not come over: {error:#}"),
                 "nothing is lost: the next `pi`, or `pi clean`, tries it again",

@@ -13,7 +13,7 @@ pub(crate) fn run(launcher: &Launcher, all: bool, check: bool) -> anyhow::Result
     if check {
         return launcher.check_for_newer(&prepared);
     }
-    let docker = launcher.docker(&prepared)?;
+    let docker = launcher.docker(&prepared)?.heeding(&launcher.signals);
     let effort = if launcher.options.build { Effort::Renew } else { Effort::Missing };
     launcher.build(&prepared, &docker, all, effort)?;
     report::note(format_args!("ready: `{}` and `{}`", prepared.image.tag(), prepared.proxy.tag()));

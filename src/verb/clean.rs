@@ -1,24 +1,26 @@
 //! `pi clean`: removes leftovers of dead sessions, and on request images and caches.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
     config::Config,
-    copies,
+    control, copies,
     docker::{self, Docker, list_images, remove_image},
     host::{Host, Owner},
     image::{self, Image},
     lang::Variant,
     launcher::Launcher,
     plan::state_hash,
-    record::{self, Live, SessionId},
-    report::{self, Finding},
+    record::{self, Dead, Live, SessionId},
+    report::{self, Finding, Interrupted},
     scratch,
     session::{self, take_down},
+    signals::Signals,
     written::Written,
 };
 
@@ -27,9 +29,17 @@ use crate::{
 pub(crate) fn run(launcher: &Launcher, images: bool, caches: Option<Duration>) -> anyhow::Result<u8> {
     let config = launcher.config()?;
     let host = &launcher.host;
-    let docker = Docker::find(&config.docker, host, &Written::load(host))?;
-    let mut cleaner =
-        Cleaner { docker, host, dry: launcher.options.dry_run.is_some(), failed: false, found: false };
+    let docker = Docker::find(&config.docker, host, &Written::load(host))?.heeding(&launcher.signals);
+    let dry = launcher.options.dry_run.is_some();
+    let mut cleaner = Cleaner {
+        docker,
+        host,
+        signals: &launcher.signals,
+        dry,
+        failed: false,
+        found: false,
+        hung: BTreeSet::new(),
+    };
     if !cleaner.dry {
         scratch::sweep(host);
     }
@@ -50,9 +60,12 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: Option<Duration>) -
 struct Cleaner<'a> {
     docker: Docker,
     host: &'a Host,
+    signals: &'a Signals,
     dry: bool,
     failed: bool,
     found: bool,
+    /// Engines that did not answer in time.
+    hung: BTreeSet<String>,
 }
 
 impl Cleaner<'_> {
@@ -64,6 +77,7 @@ impl Cleaner<'_> {
         }
         match act(self) {
             Ok(()) => report::data(format_args!("removed {what}\n")),
+            Err(error) if error.is::<Interrupted>() => Err(error),
             Err(error) => {
                 self.failed = true;
                 report::complain(format_args!("could not remove {what}: {error:#}"));
@@ -78,6 +92,9 @@ impl Cleaner<'_> {
     }
 
     fn sessions(&mut self) -> anyhow::Result<()> {
+        if !self.dry {
+            self.wait_for_watchers();
+        }
         let (live, dead) = record::all(self.host)?;
         for session in dead {
             // A session without a record has made nothing yet, so there is nothing to tell.
@@ -85,9 +102,7 @@ impl Cleaner<'_> {
                 take_down(&session, &self.docker, self.host)?;
                 continue;
             }
-            self.remove(&format!("the session `{}`", session.id.as_str()), |cleaner| {
-                take_down(&session, &cleaner.docker, cleaner.host)
-            })?;
+            self.dead(&session)?;
         }
         for (dir, why) in record::kept(self.host) {
             self.failed = true;
@@ -98,7 +113,8 @@ impl Cleaner<'_> {
             .warn();
         }
         if !self.dry {
-            record::wait_for_cleaners(self.host);
+            // Others may have begun meanwhile.
+            record::wait_for_cleaners(self.host, || self.signals.check().is_ok());
         }
         let mut unknown = self.unknown(&live)?;
         if !unknown.is_empty() {
@@ -111,6 +127,32 @@ impl Cleaner<'_> {
             self.remove(&format!("leftovers of the unknown session `{}`", id.as_str()), |cleaner| {
                 session::take_down_by_id(&cleaner.docker, &id)
             })?;
+        }
+        Ok(())
+    }
+
+    /// A launcher that was killed just now has a watcher, and that is at work already.
+    fn wait_for_watchers(&self) {
+        let begun = Instant::now();
+        let is_orphan = || record::live(self.host).is_ok_and(|live| live.iter().any(control::is_deserted));
+        while begun.elapsed() < ENDING && is_orphan() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        record::wait_for_cleaners(self.host, || self.signals.check().is_ok());
+    }
+
+    /// Takes a dead session down. An engine that hangs is waited for once.
+    fn dead(&mut self, session: &Dead) -> anyhow::Result<()> {
+        let engine = session::engine(session, &self.docker).to_owned();
+        let hangs = Cell::new(self.hung.contains(&engine));
+        self.remove(&format!("the session `{}`", session.id.as_str()), |cleaner| {
+            anyhow::ensure!(!hangs.get(), "the engine at `{engine}` does not answer");
+            let begun = Instant::now();
+            take_down(session, &cleaner.docker, cleaner.host)
+                .inspect_err(|_| hangs.set(begun.elapsed() > HANGS))
+        })?;
+        if hangs.get() {
+            self.hung.insert(engine);
         }
         Ok(())
     }
@@ -131,6 +173,7 @@ impl Cleaner<'_> {
         let repositories = self.labelled("volume", "pi.repo")?;
         let repositories: BTreeMap<&str, &str> =
             repositories.lines().filter_map(|line| line.split_once('\t')).collect();
+        let mut sizes = None;
         for line in self.labelled("volume", "pi.role")?.lines() {
             if let Some((name, "cache")) = line.split_once('\t').map(|(name, role)| (name, role.trim())) {
                 if age > session::unused_for(self.host, name) {
@@ -138,7 +181,9 @@ impl Cleaner<'_> {
                 }
                 let of = repositories.get(name).filter(|path| !path.is_empty());
                 let of = of.map(|path| format!(" of `{}`", report::one_line(path))).unwrap_or_default();
-                self.remove(&format!("the cache `{name}`{of}"), |cleaner| {
+                let size = sizes.get_or_insert_with(|| self.sizes()).get(name);
+                let size = size.map(|size| format!(" ({size})")).unwrap_or_default();
+                self.remove(&format!("the cache `{name}`{of}{size}"), |cleaner| {
                     cleaner.docker.run(&docker::remove_volume(name))?;
                     session::forget(cleaner.host, name);
                     Ok(())
@@ -146,6 +191,13 @@ impl Cleaner<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The volumes' sizes, where the engine tells them.
+    fn sizes(&self) -> BTreeMap<String, String> {
+        let said = self.docker.try_run(&docker::volume_sizes()).unwrap_or_default();
+        let pairs = said.lines().filter_map(|line| line.split_once(' '));
+        pairs.map(|(name, size)| (name.to_owned(), report::short(size.trim()))).collect()
     }
 
     /// Names the copies, which nothing but `pi drop` removes, and removes what is left of lost ones.
@@ -191,5 +243,8 @@ impl Cleaner<'_> {
     }
 }
 
-/// How long an engine may still list removed objects.
+/// An engine that has failed after this time hangs.
+const HANGS: Duration = Duration::from_secs(5);
+
+/// How long an engine may still list removed objects, and how long a watcher may take to notice its launcher's end.
 const ENDING: Duration = Duration::from_millis(500);

@@ -54,8 +54,7 @@ fn grammar() -> Command {
 }
 
 fn sessions() -> Vec<CompletionCandidate> {
-    let running = Host::read().and_then(|host| record::all(&host));
-    let live = running.map(|(live, _)| live).unwrap_or_default();
+    let live = Host::read().and_then(|host| record::live(&host)).unwrap_or_default();
     live.into_iter()
         .map(|session| {
             let of = report::one_line(&session.record.repository.to_string_lossy());

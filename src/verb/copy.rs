@@ -44,7 +44,7 @@ impl At {
         if copy.engine != docker.address() {
             Engine::at(&copy.engine, host.uid).check()?;
         }
-        let docker = docker.at(&copy.engine);
+        let docker = docker.at(&copy.engine).heeding(&launcher.signals);
         Ok(Self { git, docker, repository, workspace, dir, copy })
     }
 

@@ -99,6 +99,7 @@ pub(crate) fn run(launcher: &Launcher, json: bool, proves: bool, asks: bool) -> 
             }
         }
     }
+    launcher.signals.check()?;
     let wrong = lines.iter().filter(|line| line.state == State::Wrong).count();
     if json {
         let launcher = env!("CARGO_PKG_VERSION");
@@ -118,7 +119,7 @@ fn on_the_engine(launcher: &Launcher, config: &Config, workspace: Option<&Worksp
     let own = Owner { uid: host.uid, gid: host.gid };
     let who = workspace.map_or(own, |workspace| facts::who(host, workspace).0);
     match Docker::find(&config.docker, host, &written) {
-        Ok(docker) => engine::look(launcher, config, who, &docker),
+        Ok(docker) => engine::look(launcher, config, who, &docker.heeding(&launcher.signals)),
         Err(error) => vec![Line::failed("engine", &error, "start Docker Engine 20.10 or newer")],
     }
 }

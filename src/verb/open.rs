@@ -15,7 +15,7 @@ pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8>
     let host = &launcher.host;
     let sessions = match name {
         Some(name) => vec![record::find(host, name)?],
-        None => record::all(host)?.0,
+        None => record::live(host)?,
     };
     let mut seen = 0;
     for session in &sessions {

@@ -81,7 +81,7 @@ struct Everything<'a> {
 /// Lists the running sessions of this user on this machine. If all is asked for, also the copies, and the subagents of the
 /// repository around the current directory.
 pub(crate) fn run(launcher: &Launcher, all: bool, json: bool) -> anyhow::Result<u8> {
-    let (live, _) = record::all(&launcher.host)?;
+    let live = record::live(&launcher.host)?;
     let rows: Vec<Row<'_>> = live
         .iter()
         .map(|Live { record, .. }| Row {
@@ -166,7 +166,7 @@ fn copies(launcher: &Launcher) -> anyhow::Result<Vec<CopyRow>> {
     }
     let host = &launcher.host;
     let written = Written::load(host).and_around(host);
-    let docker = Docker::find(&launcher.config()?.docker, host, &written)?;
+    let docker = Docker::find(&launcher.config()?.docker, host, &written)?.heeding(&launcher.signals);
     let git = Git::find(host, &written);
     let row = |(dir, copy): (PathBuf, Copy)| {
         let unfetched = match (&git, copy.pending) {

@@ -1,20 +1,24 @@
 //! `pi`, `pi shell` and `pi shell --session`: they use the same sandbox.
 
-use std::ffi::OsString;
+use std::{
+    ffi::OsString,
+    thread,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
 
-use super::learn;
+use super::{learn, resume};
 use crate::{
     agent,
     cli::DryRun,
-    control::{self, Request},
+    control::{self, Entered, Request},
     docker::{self, Docker},
     inside,
     launcher::Launcher,
     plan::Streams,
     purpose::{Program, Purpose},
-    record,
+    record::{self, Record, SessionId},
     report::{self, FAILED, Hinted},
     written::Written,
 };
@@ -63,7 +67,14 @@ fn sandboxed(launcher: &Launcher, program: Program) -> anyhow::Result<u8> {
         if learns {
             learn::say_so();
         }
+        if prepared.program.purpose == Purpose::Work {
+            tell_of_open_input(launcher, &prepared.program);
+        }
+        let begun = SystemTime::now();
         let code = launcher.run(&prepared)?;
+        if prepared.program.purpose == Purpose::Work {
+            resume::tell(launcher, &prepared, begun);
+        }
         if learns {
             learn::propose(launcher)?;
         }
@@ -79,12 +90,33 @@ fn sandboxed(launcher: &Launcher, program: Program) -> anyhow::Result<u8> {
     report::data(text).map(|()| 0)
 }
 
+/// How long a pipe may stay open before it is told that the agent reads it to its end.
+const SILENCE: Duration = Duration::from_secs(8);
+
+/// An agent that prints its answer reads its input to the end first, and that may never come.
+fn tell_of_open_input(launcher: &Launcher, program: &Program) {
+    let prints =
+        program.words.iter().take_while(|word| *word != "--").any(|word| word == "-p" || word == "--print");
+    if !prints || launcher.host.terminal.stdin || !report::input_is_open() {
+        return;
+    }
+    thread::spawn(|| {
+        thread::sleep(SILENCE);
+        if report::input_is_open() {
+            report::note(
+                "the agent waits for the end of its input, which is a pipe that somebody holds open; `</dev/null` gives it none",
+            );
+        }
+    });
+}
+
 /// Runs a shell or a command in a running session.
 pub(crate) fn enter(launcher: &Launcher, name: &str, command: &[OsString]) -> anyhow::Result<u8> {
     let config = launcher.config()?;
     let session = record::find(&launcher.host, name)?;
     let docker = Docker::find(&config.docker, &launcher.host, &Written::load(&launcher.host))?
-        .at(&session.record.engine);
+        .at(&session.record.engine)
+        .heeding(&launcher.signals);
     control::ask(&session, &Request::Ready, &launcher.signals, None)?.tell()?;
     docker.wait_until_runs(&session.record.id.agent(), || {
         anyhow::ensure!(!session.has_ended(), "the session `{name}` has ended");
@@ -96,9 +128,16 @@ pub(crate) fn enter(launcher: &Launcher, name: &str, command: &[OsString]) -> an
     // command in a Landlock domain like the agent's.
     let mut command = or_shell(command)?;
     command.splice(0..0, [inside::ENTRY, "--within"].map(str::to_owned));
-    let exec = docker::exec(&session.record.id.agent(), streams, &session.record.directory, &command);
+    // If this process is killed, or its terminal closed, the session's launcher ends the command.
+    let mark = SessionId::random()?;
+    let entered = Entered::announce(&session, mark.as_str(), &launcher.signals)?;
+    let Record { id, directory, .. } = &session.record;
+    let exec = docker::exec(&id.agent(), streams, directory, mark.as_str(), &command);
     let shown = docker.attach(&exec, false, |client| launcher.signals.foreground(&client))?;
     shown.tell();
     launcher.signals.check()?;
+    if shown.status().code().is_some() {
+        entered.leave();
+    }
     Ok(shown.status().code().and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED))
 }

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8> {
     let sessions = match name {
         Some(name) => vec![record::find(&launcher.host, name)?],
-        None => record::all(&launcher.host)?.0,
+        None => record::live(&launcher.host)?,
     };
     if sessions.is_empty() {
         report::note("no session is running");

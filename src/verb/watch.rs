@@ -30,13 +30,21 @@ pub(crate) fn run(launcher: &Launcher, dir: &Path) -> anyhow::Result<u8> {
         // The kernel frees a dead process's lock a moment after its pipes.
         record::wait_for_end(dir)?;
         let (_, dead) = record::all(host)?;
-        let Some(dead) = dead.into_iter().find(|dead| dead.dir == dir) else { return Ok(0) };
+        let Some(dead) = dead.into_iter().find(|dead| dead.dir == dir) else {
+            if record::is_kept(dir) || begun.elapsed() > PATIENCE {
+                return Ok(0);
+            }
+            // Somebody else is at it, or only looks.
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_secs(10));
+            continue;
+        };
         match session::take_down(&dead, &docker, host) {
             Err(error) if begun.elapsed() > PATIENCE => return Err(error),
             Err(_) => {}
             Ok(()) => {
                 drop(dead);
-                session::copy::bring_in_all(&docker, host);
+                session::copy::bring_in_all(&docker, host, &|_| true);
                 return Ok(0);
             }
         }

@@ -6,6 +6,7 @@ mod doctor;
 mod help;
 mod image;
 mod place;
+mod said;
 mod settings;
 mod shown;
 mod words;

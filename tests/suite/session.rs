@@ -5,6 +5,7 @@ mod beside;
 mod calls;
 mod clients;
 mod dead;
+mod hung;
 mod killed;
 mod signals;
 mod starting;

@@ -11,12 +11,15 @@ pub(crate) mod terminal;
 pub(crate) mod wait;
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
 };
 
@@ -36,6 +39,8 @@ pub(crate) struct World {
     repo: PathBuf,
     engine: Engine,
     runs: AtomicU32,
+    /// What [`Self::label`] has found.
+    label: OnceLock<String>,
     // Dropped last: everything above lies in it.
     _dir: TempDir,
 }
@@ -94,7 +99,8 @@ impl World {
             make_dir(&root.join(part));
         }
         let (engine, repo) = (engine(&root), root.join(repository));
-        let world = Self { root, repo, engine, runs: AtomicU32::new(0), _dir: dir };
+        let (runs, label) = (AtomicU32::new(0), OnceLock::new());
+        let world = Self { root, repo, engine, runs, label, _dir: dir };
         world.repository(repository);
         world.know_images();
         world
@@ -254,8 +260,13 @@ impl World {
 
     /// What `pi` remembers on this machine.
     pub(crate) fn state(&self) -> PathBuf {
-        let session = PathBuf::from(self.plan(&[])["state"].as_str().unwrap());
-        session.parent().and_then(Path::parent).unwrap().to_owned()
+        // Only the machine's own name is not known before a program has run.
+        static MACHINE: OnceLock<OsString> = OnceLock::new();
+        let machine = MACHINE.get_or_init(|| {
+            let session = PathBuf::from(self.plan(&[])["state"].as_str().unwrap());
+            session.ancestors().nth(2).and_then(Path::file_name).unwrap().to_owned()
+        });
+        self.states().join(machine)
     }
 
     /// What it remembers on all machines that share the home.
@@ -321,10 +332,15 @@ impl World {
         left
     }
 
+    /// The value of the label `pi.state` of all that this world's sessions make on an engine.
+    pub(crate) fn label(&self) -> &str {
+        let ask = || self.plan(&[])["agent"]["labels"]["pi.state"].as_str().unwrap().to_owned();
+        self.label.get_or_init(ask)
+    }
+
     /// What the real engine has with this world's label: the kind and the name.
     fn labelled(&self) -> impl Iterator<Item = [String; 2]> {
-        let plan = self.plan(&[]);
-        let label = format!("label=pi.state={}", plan["agent"]["labels"]["pi.state"].as_str().unwrap());
+        let label = format!("label=pi.state={}", self.label());
         let lists: [&[&str]; 3] = [
             &["container", "ls", "--all", "--format={{.Names}}"],
             &["network", "ls", "--format={{.Name}}"],

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::world::{World, fake::shell, files::write, terminal::Terminal};
+use crate::world::{World, fake::shell, files::write, terminal::Terminal, wait::until};
 
 #[test]
 fn an_image_is_built_when_there_is_none_and_the_session_goes_on() {
@@ -130,7 +130,8 @@ fn a_cache_is_named_by_its_repository_and_one_in_use_is_a_failure() {
          esac; finish 0",
     );
     world.docker().rule("volume-rm", "refuse Error response from daemon: volume is in use");
-    let cache = "the cache `pi-cache-1` of `/src/project`";
+    world.docker().rule("system", "echo pi-cache-1 3MB; finish 0");
+    let cache = "the cache `pi-cache-1` of `/src/project` (3MB)";
     world.run_pi(&["clean", "--dry-run", "--caches"]).is(0, &format!("would remove {cache}\n"), "");
     let outcome = world.run_pi(&["clean", "--caches"]);
     assert_eq!((outcome.code, outcome.out.as_str()), (Some(125), ""), "{outcome:?}");
@@ -201,7 +202,7 @@ fn what_npm_has_said_is_told_once_a_day_and_without_asking() {
     let said = |told: u64| {
         let text = serde_json::json!({
             "package": "@earendil-works/pi-coding-agent", "wanted": "0.87.1", "installed": "0.87.1",
-            "latest": "0.99.0", "admitted": "0.87.1", "told": told,
+            "latest": "0.99.0", "admitted": "0.87.1", "told": told, "asked": 9_000_000_000u64,
         });
         write(world.state().join("newest-agent.json"), text.to_string());
     };
@@ -213,6 +214,72 @@ fn what_npm_has_said_is_told_once_a_day_and_without_asking() {
     write(world.state().join("newest-agent.json"), "{");
     world.run_pi(&["-p", "x"]).is(0, "", "");
     assert!(world.docker().kinds().iter().all(|kind| kind == "create-agent" || kind == "start-agent"));
+}
+
+/// Has an engine answer for npm where `pi` asks, in a container of its own; other sessions stay.
+fn npm_answers(world: &World) {
+    let answer = "installed 0.87.1\\nnewest 0.99.0\\nadmitted 0.87.1\\n";
+    let create = format!(
+        "for word; do case $word in type=bind,source=*/ask-*/repository,*) place=${{word#type=bind,source=}}; \
+         printf '{answer}' >\"${{place%%,*}}/answer\"; : >\"$me/asks-$name\";; esac; done"
+    );
+    world.docker().rule("create-agent", &create);
+    world.docker().rule("start-agent", "if [ -e \"$me/asks-$name\" ]; then exits 0; else stays; fi");
+}
+
+/// What is known of the newest agent, and was learned long ago.
+fn long_ago(world: &World) -> std::path::PathBuf {
+    let file = world.state().join("newest-agent.json");
+    let mut last: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_ne!(last["asked"], 0);
+    last["asked"] = 0.into();
+    write(&file, last.to_string());
+    file
+}
+
+const ASKS: &str = "pi: once a week, an open session asks npm's registry whether there is a newer agent; `check_agent = false` \
+                    under `[images]` in the settings prevents that\n";
+
+#[test]
+fn an_open_session_asks_once_a_week_for_a_newer_agent_and_the_next_one_tells() {
+    let world = World::fake();
+    // Not in the first week.
+    world.run_pi(&["-p", "x"]).is(0, "", "");
+    let file = long_ago(&world);
+    npm_answers(&world);
+    let pi = world.pi(&["-p", "x"]).start();
+    until("the answer", || {
+        let text = fs::read_to_string(&file).unwrap();
+        if text.contains("0.99.0") { Ok(()) } else { Err((text, world.docker().kinds())) }
+    });
+    pi.signal(rustix::process::Signal::TERM);
+    let outcome = pi.wait();
+    assert_eq!((outcome.code, outcome.err.as_str()), (Some(143), ASKS));
+    let asked = || world.docker().kinds().iter().filter(|kind| *kind == "create-agent").count();
+    assert_eq!(asked(), 3);
+    world.docker().behave();
+    let said = world.run_pi(&["-p", "x"]);
+    assert!(said.err.starts_with("pi: there is a newer agent, 0.99.0 (the image has 0.87.1): "), "{said:?}");
+    world.run_pi(&["-p", "x"]).is(0, "", "");
+    assert_eq!(asked(), 5);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn nobody_is_asked_from_a_restricted_session_or_against_the_settings() {
+    let world = World::fake();
+    write(world.home().join(".agents/proxy_allowed_domains.txt"), "example.com\n");
+    world.run_pi(&["-p", "x"]).is(0, "", "");
+    long_ago(&world);
+    for words in [&["--proxy", "-p", "x"][..], &["--no-network", "-p", "x"], &["shell", "--", "true"]] {
+        world.run_pi(words).is(0, "", "");
+    }
+    world.configure("[images]\ncheck_agent = false\n");
+    world.run_pi(&["-p", "x"]).is(0, "", "");
+    // The control.
+    world.configure("");
+    world.run_pi(&["-p", "x"]).is(0, "", ASKS);
+    world.assert_nothing_left();
 }
 
 #[test]

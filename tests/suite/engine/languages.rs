@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::world::{
     World,
-    files::{myself, write},
+    files::{Who, myself, write},
     images::BUILD,
     model::docker,
 };
@@ -88,7 +88,12 @@ fn php_and_composer_work_in_both_versions() {
 
 #[test]
 fn a_changed_argument_rebuilds_by_itself_and_an_unchanged_one_builds_nothing() {
-    let world = World::with_model();
+    // An owner whom no other run of the tests has, so that its images are this run's alone. The packages come before the
+    // user in an image, so that only the first run of all downloads them.
+    let number = 20_000 + std::process::id() % 30_000;
+    let owner = if myself().uid == 0 { Who { uid: number, gid: number } } else { myself() };
+    let world = World::of(owner, "repo");
+    world.prepare(myself(), &[]);
     let plain = world.image(&[]);
     let without = world.shell(&[], "command -v hello").run();
     // Or it would prove nothing.
@@ -96,19 +101,23 @@ fn a_changed_argument_rebuilds_by_itself_and_an_unchanged_one_builds_nothing() {
     world.configure("packages = [\"hello\"]");
     let image = world.image(&[]);
     assert_ne!(image, plain);
-    // Under another name the layers stay, so that only the first run of this test downloads the package.
+    // Under another name the layers stay.
+    let kept = format!("pi-e2e:packages-{number}");
     let forget = || {
-        let known = docker(&["image", "ls", "--quiet", &image]);
-        if !known.is_empty() {
-            docker(&["tag", &image, "pi-e2e:packages"]);
-            docker(&["image", "rm", &image]);
-        }
+        docker(&["tag", &image, &kept]);
+        docker(&["image", "rm", &image]);
     };
-    forget();
     let built = world.pi(&["build"]).limit(BUILD).run();
     assert_eq!((built.code, built.out.as_str()), (Some(0), ""), "{built:?}");
     assert!(built.err.contains(&format!("pi: building the image `{image}`")), "{built:?}");
     world.shell(&[], "hello --greeting=built").run().is(0, "built\n", "");
+    // Another image under its tag is nobody's: a session has the one that was built, by its id.
+    docker(&["tag", &plain, &image]);
+    let other = docker(&[
+        "run", "--rm", "--network=none", "--entrypoint=sh", &image, "-c", "command -v hello; echo none",
+    ]);
+    assert_eq!(other, "none", "the control");
+    world.shell(&[], "hello --greeting=by-id").run().is(0, "by-id\n", "");
     // A session builds what it needs by itself as well.
     forget();
     world.forget_images();
@@ -117,6 +126,14 @@ fn a_changed_argument_rebuilds_by_itself_and_an_unchanged_one_builds_nothing() {
     assert_eq!((built.code, built.out.as_str()), (Some(0), "again\n"), "{built:?}");
     assert!(built.err.contains(&format!("pi: building the image `{image}`")), "{built:?}");
     call().is(0, "again\n", "");
+    // One with the package stays for the next run.
+    if docker(&["image", "ls", "--quiet", "pi-e2e:packages"]).is_empty() {
+        docker(&["tag", &image, "pi-e2e:packages"]);
+    }
+    if owner != myself() {
+        docker(&["image", "rm", &plain]);
+    }
+    docker(&["image", "rm", &image, &kept]);
 }
 
 #[test]

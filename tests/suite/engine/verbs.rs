@@ -3,7 +3,13 @@
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use super::ECHO;
-use crate::world::{World, files::somebody, wait::until_true};
+use rustix::process::Signal;
+
+use crate::world::{
+    World,
+    files::somebody,
+    wait::{processes, until_true},
+};
 
 #[test]
 fn a_running_session_is_listed_entered_and_stopped_by_its_name() {
@@ -16,7 +22,7 @@ fn a_running_session_is_listed_entered_and_stopped_by_its_name() {
     assert_eq!(listed[0]["repository"], world.repo().to_str().unwrap());
     let shown = world.pi(&["ps"]).good();
     assert!(shown.starts_with("NAME") && shown.contains(world.repo().to_str().unwrap()), "{shown}");
-    let script = "echo $(id -u) $PWD; grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/self/status; env | grep PI_BOX_; exit 9";
+    let script = "echo $(id -u) $PWD; grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/self/status; env | grep PI_BOX_ | grep -v ^PI_BOX_WITHIN=; exit 9";
     let entered = world.run_pi(&["shell", "--session", "here", "--", "sh", "-c", script]);
     let none = "0000000000000000";
     let expected = format!(
@@ -30,10 +36,35 @@ fn a_running_session_is_listed_entered_and_stopped_by_its_name() {
     let landlock: i32 = enter("print syscall(444, 0, 0, 1)").parse().unwrap();
     let environment = enter("print open(my $in, '<', '/proc/1/environ') ? 'read' : 'refused'");
     assert_eq!(environment, if landlock >= 2 { "refused" } else { "read" }, "Landlock {landlock}");
+    // What is started there ends with whoever started it, however that ended; what it leaves by itself goes on.
+    let beside = |n: u32| format!("77{n}{}", std::process::id());
+    let runs = |n: u32| {
+        !processes(|words| words.first().is_some_and(|word| word == "sleep") && words.contains(&beside(n)))
+            .is_empty()
+    };
+    let start = |n: u32, script: &str| {
+        let script = script.replace("SLEEP", &format!("sleep {}", beside(n)));
+        let pi = world.pi(&["shell", "--session", "here", "--", "sh", "-c", &script]).start();
+        until_true("what was started beside the agent", || runs(n));
+        pi
+    };
+    for (n, end) in [(1, Signal::KILL), (2, Signal::HUP), (3, Signal::TERM)] {
+        // One of them hears no closed terminal.
+        let pi = start(n, if n == 1 { "trap '' HUP; SLEEP" } else { "setsid SLEEP & wait" });
+        if n == 1 {
+            pi.signal_group(end);
+        } else {
+            pi.signal(end);
+        }
+        pi.wait();
+        until_true("its end", || !runs(n));
+    }
+    start(4, "SLEEP & sleep 0.2").wait().has_code(0);
+    assert!(runs(4));
     let unknown = world.run_pi(&["stop", "elsewhere"]);
     assert_eq!(unknown.code, Some(125));
     assert_eq!(unknown.err, "pi: error: no session `elsewhere` is running\npi: hint: `pi ps` lists them\n");
-    world.run_pi(&["stop", "here"]).is(0, "", "");
+    world.run_pi(&["stop", "here"]).has_code(0);
     let ended = running.wait();
     assert_eq!((ended.code, ended.err.as_str()), (Some(143), ""), "{ended:?}");
     assert_eq!(world.pi(&["ps", "--json"]).good(), "[]\n");

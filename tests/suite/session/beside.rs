@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use super::{OWN, at_work, world};
-use crate::world::{call::Running, fake::shell, wait::until};
+use crate::world::{fake::shell, wait::until};
 
 #[test]
 fn no_two_sessions_that_live_have_one_name() {
@@ -69,18 +69,6 @@ fn when_all_addresses_are_taken_that_is_said() {
     );
     let tried = world.docker().kinds().iter().filter(|kind| *kind == "network-create").count();
     assert_eq!(tried, 16);
-    world.assert_nothing_left();
-}
-
-#[test]
-fn thirty_sessions_at_once_do_not_disturb_each_other() {
-    let world = world();
-    let started: Vec<Running> = (0..30)
-        .map(|n| world.pi(if n % 2 == 0 { &["-p", "x"] } else { &["--proxy", "-p", "x"] }).start())
-        .collect();
-    for pi in started {
-        pi.wait().is(OWN, "", "");
-    }
     world.assert_nothing_left();
 }
 

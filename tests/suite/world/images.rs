@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::PathBuf,
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::{LazyLock, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -43,16 +43,9 @@ impl World {
     pub(super) fn know_images(&self) {
         match &self.engine {
             Engine::Fake(_) => {
-                // The demonstration's repository belongs to whoever runs it.
-                let own_one = self.repository("own");
-                own(&own_one, myself());
-                let demo = self.pi(&["--dry-run=json", "--quiet"]).cwd(&own_one).run().out;
-                let demo: Value = serde_json::from_str(&demo).unwrap();
-                let sidecar = self.plan(&["--proxy"])["sidecar"]["image"].clone();
-                let demo = demo["agent"]["image"].clone();
-                let tags = [sidecar, demo].map(|tag| tag.as_str().unwrap().to_owned());
-                self.knows(tags.into_iter().chain([self.image(&[])]));
-                fs::remove_dir_all(own_one).unwrap();
+                // Every such world has the same.
+                static TAGS: OnceLock<[String; 3]> = OnceLock::new();
+                self.knows(TAGS.get_or_init(|| self.tags()).clone());
             }
             Engine::Real => {
                 let built = BUILT.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -61,6 +54,19 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The images of a session, of its sidecar, and of a demonstration, whose repository belongs to whoever runs it.
+    fn tags(&self) -> [String; 3] {
+        let own_one = self.repository("own");
+        own(&own_one, myself());
+        let demo = self.pi(&["--dry-run=json", "--quiet"]).cwd(&own_one).run().out;
+        fs::remove_dir_all(own_one).unwrap();
+        let demo: Value = serde_json::from_str(&demo).unwrap();
+        let sidecar = self.plan(&["--proxy"])["sidecar"]["image"].clone();
+        let [sidecar, demo] =
+            [sidecar, demo["agent"]["image"].clone()].map(|tag| tag.as_str().unwrap().to_owned());
+        [self.image(&[]), sidecar, demo]
     }
 
     /// Gives the faked engine images that were built from here.
@@ -76,7 +82,7 @@ impl World {
         fs::remove_file(self.images()).unwrap();
     }
 
-    /// Where `pi` remembers its images; only this machine's own name is not known before it has run.
+    /// Where `pi` remembers its images.
     fn images(&self) -> PathBuf {
         self.state().join("images.json")
     }
