@@ -28,11 +28,13 @@ const OUTPUT: usize = 128 << 20;
 const COMPLAINT: usize = 64 << 10;
 
 /// Settings of every command, which win over the repository's own.
-const SETTINGS: [&str; 12] = [
+const SETTINGS: [&str; 14] = [
     "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.untrackedCache=keep", "fetch.fsckObjects=true",
     "transfer.fsckObjects=true", "fetch.recurseSubmodules=false", "fetch.writeCommitGraph=false",
     "submodule.recurse=false", "gc.auto=0", "maintenance.auto=false", "log.showSignature=false",
     "protocol.allow=never",
+    // What has come over is on the disk before the agent's own is removed.
+    "core.fsync=all", "core.fsyncMethod=batch",
 ];
 
 /// The program, and where it finds its own parts.
@@ -198,6 +200,20 @@ pub(crate) enum Failure {
     },
 }
 
+impl Failure {
+    /// Whether the same command may succeed at another time: what it says of itself is about this machine, such as a full
+    /// disk, and not about what it was given.
+    pub(crate) fn may_pass(&self) -> bool {
+        const FULL: [&str; 3] =
+            ["No space left on device", "Disk quota exceeded", "unable to write new index file"];
+        match self {
+            Self::NotStarted(_) | Self::NotMoved(_) => true,
+            Self::Late(_) | Self::TooMuch => false,
+            Self::Refused { stderr, .. } => FULL.iter().any(|full| stderr.contains(full)),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -295,7 +311,8 @@ mod tests {
         assert!(matches!(late, Err(Failure::Late(_))), "{late:?}");
         assert!(matches!(shell("exec yes").run(), Err(Failure::TooMuch)));
         let error = shell("echo no >&2; exit 3").run().unwrap_err();
-        assert_eq!(error.to_string(), "git says: no");
+        assert_eq!((error.to_string().as_str(), error.may_pass()), ("git says: no", false));
+        assert!(shell("echo 'fatal: x: No space left on device' >&2; exit 1").run().unwrap_err().may_pass());
         assert_eq!(shell("cat").stdin(b"in".to_vec()).text().unwrap(), "in");
         let dir = tempfile::tempdir().unwrap();
         let script = format!("sleep 0.2; exec head -c 9000 /dev/zero >{}/f", dir.path().display());

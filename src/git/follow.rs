@@ -67,7 +67,7 @@ pub(super) fn follow(
         .run();
     match read {
         Ok(_) => {}
-        Err(Failure::Refused { .. }) => {
+        Err(failure @ Failure::Refused { .. }) if !failure.may_pass() => {
             return Ok(Followed::No("you have staged changes of files that it changes".to_owned()));
         }
         Err(failure) => return Err(failure.into()),
@@ -86,7 +86,9 @@ pub(super) fn follow(
     };
     match moved {
         Ok(_) => {}
-        Err(Failure::Refused { .. }) => return Ok(Followed::No("your branch has moved".to_owned())),
+        Err(failure @ Failure::Refused { .. }) if !failure.may_pass() => {
+            return Ok(Followed::No("your branch has moved".to_owned()));
+        }
         Err(failure) => return Err(failure.into()),
     }
     lock.commit()?;

@@ -136,7 +136,7 @@ impl Swap<'_> {
         let call = self.git.within(&self.entry.repository);
         match call.args(["update-ref", "-m", &self.message(), name, new, &old]).run() {
             Ok(_) => Ok(true),
-            Err(Failure::Refused { .. }) => Ok(false),
+            Err(failure @ Failure::Refused { .. }) if !failure.may_pass() => Ok(false),
             Err(failure) => Err(failure.into()),
         }
     }

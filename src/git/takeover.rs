@@ -61,6 +61,8 @@ pub(crate) struct Taken {
     pub(crate) refused: Vec<(String, String)>,
     /// There is more than comes over at once.
     pub(crate) more: bool,
+    /// Why some of what was refused may come over at another time.
+    pub(crate) later: Option<String>,
 }
 
 /// Work that stands beside the place that it was made for.
@@ -259,7 +261,9 @@ impl<'a> Takeover<'a> {
                     late = matches!(failure, Failure::Late(_));
                     let why = failure.to_string();
                     taken.refused.push((name.to_owned(), why.clone()));
-                    if let Failure::Refused { .. } = failure {
+                    if failure.may_pass() {
+                        taken.later = Some(why);
+                    } else if let Failure::Refused { .. } = failure {
                         let oid = quarantine.list().ok().and_then(|listed| listed.refs.get(name).cloned());
                         self.bad.extend(oid.map(|oid| ((n, name.to_owned()), (oid, why))));
                     }

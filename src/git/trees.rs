@@ -154,6 +154,24 @@ impl Trees {
     }
 }
 
+/// Keeps the worktrees of the session with this directory for git out of the host's `git status` while it runs. Returns
+/// whether there is nothing more to do about that.
+pub(crate) fn hide(dir: &Path) -> bool {
+    let Some(inside) = inside(dir) else { return false };
+    let has_some = Dir::open(&inside).and_then(|inside| inside.dir("worktrees".as_ref())).is_ok();
+    if !has_some {
+        return false;
+    }
+    let first = State::load(dir).ok().and_then(|state| state.entries.into_iter().next());
+    let Some(repository) = first.map(|entry| entry.repository) else { return true };
+    if Dir::open(&repository.work_tree.join(DIRECTORY)).is_err() {
+        return false;
+    }
+    // Its end tells of what cannot be written.
+    let _ = exclude(&repository.common);
+    true
+}
+
 /// What a session's own git directory is to have of the worktrees: the files of each below `worktrees`. Remembers the names
 /// in the session's directory for git.
 pub(super) fn given(repository: &Repository, dir: &Path) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {

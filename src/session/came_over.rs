@@ -17,12 +17,14 @@ pub(super) struct CameOver {
     deleted: Vec<String>,
     refused: Vec<(String, String)>,
     more: bool,
+    /// Why it is worth another try.
+    pub(super) later: Option<String>,
 }
 
 impl CameOver {
     /// Adds what another pass has said.
     pub(super) fn add(&mut self, taken: Taken) {
-        let Taken { updated, tags, head: _, aside, deleted, refused, more } = taken;
+        let Taken { updated, tags, head: _, aside, deleted, refused, more, later } = taken;
         for name in updated.iter().chain(&tags) {
             self.aside.remove(name);
         }
@@ -30,6 +32,7 @@ impl CameOver {
         self.deleted = deleted;
         self.refused = refused;
         self.more = more;
+        self.later = later;
     }
 
     /// Why something is in the agent's git directory alone, in a line for each, where there is something.

@@ -19,7 +19,7 @@ use crate::{
         discard::discard,
         given::DIRECTORY,
         takeover::{Inside, Moment, Takeover},
-        trees::Trees,
+        trees::{self, Trees},
     },
     host::{Host, hex},
     plan::Hatch,
@@ -140,6 +140,7 @@ impl Commits {
 
     fn watch(mut self, stopped: &mpsc::Receiver<()>) -> Self {
         let git = self.git.clone();
+        let mut is_hidden = false;
         let Ok(mut takeover) = Takeover::open(&git, &self.dir()) else { return self };
         let mut known = self.mark.clone();
         let mut pause = LOOK;
@@ -147,6 +148,7 @@ impl Commits {
         let mut patience = LOOK;
         while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             pause = LOOK;
+            is_hidden = is_hidden || trees::hide(&self.dir());
             let mark = takeover.fingerprint().map(|mark| hex(&mark));
             let is_due = match &mark {
                 Some(_) => mark != known,
@@ -259,7 +261,13 @@ impl Commits {
     /// As [`Self::finish`].
     pub(super) fn settle(&mut self, containers_are_gone: bool) -> anyhow::Result<bool> {
         let kept = match self.finish(containers_are_gone) {
-            Ok(()) => self.came.kept(),
+            Ok(()) => {
+                if let Some(why) = self.came.later.take() {
+                    self.came.tell();
+                    bail!("{why}");
+                }
+                self.came.kept()
+            }
             Err(_) if self.repository_is_gone() => Some("its repository is gone".to_owned()),
             Err(error) => return Err(error),
         };

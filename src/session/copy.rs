@@ -306,13 +306,15 @@ pub(crate) fn tell(git: &Git, copy: &Copy) {
         .map(|path| one_line(&path.to_string_lossy()))
         .collect();
     if !risky.is_empty() {
-        let more = risky.len().saturating_sub(NAMED);
+        // At most ten lines, this one and that about the rest included.
+        let most = if risky.len() > NAMED { NAMED - 1 } else { NAMED };
+        let more = risky.len().saturating_sub(most);
         let more = if more > 0 {
             format!("\nand {more} more: `pi diff --risky {own}` shows all")
         } else {
             String::new()
         };
-        let names = risky[..risky.len().min(NAMED)].join("\n");
+        let names = risky[..risky.len().min(most)].join("\n");
         Finding::plain(format!("the agent changed files that commonly run on this machine:\n{names}{more}"))
             .warn();
     }

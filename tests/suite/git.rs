@@ -3,6 +3,7 @@
 
 mod attempts;
 mod kinds;
+mod lost;
 mod over;
 mod told;
 

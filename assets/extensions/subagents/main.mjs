@@ -37,6 +37,8 @@ const waiting = [];
 // Pull requests of this session, by branch.
 export const opened = new Map();
 let places = settings.at_once;
+// Calls of the tool that are not answered yet. Several come at once, before any of them has a name.
+let accepted = 0;
 
 const OFTEN_MS = 250;
 const FOLLOWING_MS = 1000;
@@ -45,13 +47,21 @@ const FOLLOWING_MS = 1000;
 export async function spawn(pi, { task, instructions }, signal, onUpdate, ctx) {
   if (!isName(task)) throw new Error("`task` is no name: give it letters, digits, `-` and `_`, at most 50, with a letter or digit first");
   checkInstructions(instructions);
-  if (running.size >= settings.at_once + settings.queued) {
-    throw new Error(`${running.size} subagents run or wait, which is the limit; wait for some to end`);
+  if (accepted >= settings.at_once + settings.queued) {
+    throw new Error(`${accepted} subagents run or wait, which is the limit; wait for some to end`);
   }
+  accepted += 1;
+  try {
+    return await named(pi, { task, instructions }, signal, onUpdate, ctx);
+  } finally {
+    accepted -= 1;
+  }
+}
+
+async function named(pi, { task, instructions }, signal, onUpdate, ctx) {
   const repo = await repository(ctx.cwd);
-  const name = await freeName(repo, task);
   const life = { why: undefined, end: () => {} };
-  running.set(name, life);
+  const name = await takeName(repo, task, life);
   const cancel = () => stop(life, "cancelled");
   signal?.addEventListener("abort", cancel, { once: true });
   try {
@@ -99,15 +109,17 @@ function leave() {
   else places += 1;
 }
 
-// The name itself, or the first with a number behind it that neither a worktree nor a branch has.
-async function freeName({ root, worktrees }, task) {
+// Takes the name itself, or the first with a number behind it that neither a worktree nor a branch has.
+async function takeName({ root, worktrees }, task, life) {
   const branches = await git(root, ["for-each-ref", "--format=%(refname:lstrip=3)", "refs/heads/subagent/"]);
   const there = await fs.readdir(worktrees).catch(() => []);
   // A file system may not tell large letters from small ones.
   const taken = new Set([...branches.split("\n"), ...there, ...running.keys()].map((name) => name.toLowerCase()));
   for (let n = 1; n < 1000; n += 1) {
     const name = n === 1 ? task : `${task.slice(0, 46)}-${n}`;
-    if (!taken.has(name.toLowerCase())) return name;
+    if (taken.has(name.toLowerCase())) continue;
+    running.set(name, life);
+    return name;
   }
   throw new Error(`too many worktrees or branches are called \`${task}\`; \`/cleanup-all\` removes worktrees`);
 }

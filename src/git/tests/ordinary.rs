@@ -245,6 +245,39 @@ fn what_a_killed_launcher_left_of_the_index_is_mended() {
 }
 
 #[test]
+fn what_this_machine_cannot_write_now_comes_over_when_it_can() {
+    let world = World::new();
+    let session = world.session("s");
+    let commit = session.commit("a", "2");
+    // As on a full disk, also for root.
+    let (pack, away) = (world.common.join("objects/pack"), world.common.join("objects/away"));
+    let close = |commit: &str| {
+        for dir in [pack.clone(), world.common.join("objects").join(&commit[..2])] {
+            let _ = fs::rename(&dir, &away);
+            fs::write(dir, "").unwrap();
+        }
+    };
+    close(&commit);
+    for _ in 0..2 {
+        let taken = session.end();
+        assert!(
+            taken
+                .later
+                .as_ref()
+                .is_some_and(|why| why.starts_with("could not write the repository's objects: "))
+        );
+        assert!(!taken.is_whole() && taken.refused.len() == 1, "{taken:?}");
+    }
+    assert_eq!(world.status(), "## main\n M a");
+    fs::remove_file(world.common.join("objects").join(&commit[..2])).unwrap();
+    fs::remove_file(&pack).unwrap();
+    fs::create_dir(&pack).unwrap();
+    assert_eq!(session.end().updated, ["refs/heads/main"]);
+    assert_eq!(world.status(), "## main");
+    world.host(&["fsck", "--strict"]);
+}
+
+#[test]
 fn hooks_and_settings_of_a_repository_are_named_before_it_is_used() {
     let world = World::new();
     let named = || programs(&git(), &Repository::at(&world.root, &world.common).unwrap()).unwrap();

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, os::unix::fs::symlink};
 
 use super::{
-    super::trees::{Trees, subagents},
+    super::trees::{Trees, hide, subagents},
     random::Dice,
     *,
 };
@@ -144,6 +144,7 @@ fn what_a_session_leaves_the_host_knows_and_the_next_session_has() {
 fn those_of_a_session_that_runs_and_of_one_that_was_killed_are_listed() {
     let world = World::new();
     let one = world.session("one");
+    assert!(!hide(&one.dir));
     for (name, note) in [
         ("works", r#"{"state": "running", "begun": 1700000000000}"#),
         ("late", r#"{"state": "timed out", "pr": "https://example.com/7"}"#),
@@ -156,12 +157,16 @@ fn those_of_a_session_that_runs_and_of_one_that_was_killed_are_listed() {
         all.iter().map(|one| format!("{} {} {:?}", one.name, one.state, one.pr)).collect()
     };
     assert_eq!(listed(&[]), [""; 0]);
+    assert_eq!(world.status(), "## main\n?? .worktrees/");
+    assert!(hide(&one.dir));
+    assert_eq!(world.status(), "## main");
     let late = r#"late timed out Some("https://example.com/7")"#;
     assert_eq!(listed(std::slice::from_ref(&one.dir)), [late, "works running None"]);
     end(&one);
     assert_eq!(listed(&[]), [late, "works interrupted None"]);
 }
 
+/// What it is called, and how it is done.
 type Harm = (&'static str, fn(&Tree<'_>));
 
 /// What an agent can make of a worktree, so that it is none of the host's.
@@ -273,9 +278,9 @@ fn a_submodule_in_its_branch_and_a_name_that_is_taken_take_it_out_of_action() {
 /// own worktree and git directory stand, each worktree is either git's or out of action, and no file of one is lost.
 #[test]
 fn random_worktrees_are_the_hosts_or_out_of_action_and_nothing_is_lost() {
-    let cases =
-        std::env::var("PI_TEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(3_u64).min(500);
-    for seed in 1..=cases {
+    let cases = std::env::var("PI_TEST_CASES").ok().and_then(|text| text.parse::<u64>().ok());
+    // Each takes some hundred calls of git.
+    for seed in 1..=cases.map_or(2, |cases| (cases / 16).clamp(2, 500)) {
         let mut dice = Dice(seed);
         let world = World::new();
         world.host(&["worktree", "add", "--quiet", "--detach", "../mine"]);

@@ -273,7 +273,16 @@ fn each_way_is_real_where_the_git_directory_is_shared() {
 
 #[test]
 fn no_way_leads_to_this_machine_where_the_agent_has_its_own() {
-    let world = world("private");
+    none_leads_here("private");
+}
+
+#[test]
+fn no_way_leads_to_this_machine_where_the_agent_can_only_read() {
+    none_leads_here("read-only");
+}
+
+fn none_leads_here(access: &str) {
+    let world = world(access);
     let (ways, agent) = (ways(), Steps::begin(&world, &[]));
     assert!(ways.len() + THERE.len() >= 60);
     agent.step(&trap(&world));
@@ -287,10 +296,14 @@ fn no_way_leads_to_this_machine_where_the_agent_has_its_own() {
     let all = ways.iter().take(SETTINGS.len() + HOOKS.len()).map(|(_, plant, _)| plant.as_str());
     let all: Vec<&str> = all.chain(THERE.map(|(_, plant, _)| plant)).collect();
     agent.try_step(&put(&all.join("\n")));
-    agent.step(
+    if access == "private" {
+        agent.step(
         "commit=$(git commit-tree -p HEAD -m over 'HEAD^{tree}'); git -c core.hooksPath=/none update-ref refs/heads/over $commit",
     );
-    until_true("the commit", || git(&world, &["branch", "--list", "over"]).contains("over"));
+        until_true("the commit", || git(&world, &["branch", "--list", "over"]).contains("over"));
+    } else {
+        assert_ne!(agent.try_step("git config a.b c || touch .git/x").0, 0);
+    }
     for then in &after {
         assert!(!springs(&world, then), "{then}, while it runs");
     }

@@ -112,17 +112,24 @@ fn two_at_once_are_pushed_and_get_their_pull_requests() {
 }
 
 #[test]
-fn a_name_is_checked_and_a_taken_one_gets_a_number() {
-    let world = world("");
+fn a_name_is_checked_a_taken_one_gets_a_number_and_no_more_wait_than_may() {
+    let world = world("[subagents]\nat_once = 1\nqueued = 1\n");
     world.git(world.repo(), &["branch", "subagent/Same"]);
-    let tasks = tasks(&[("same", "true"), ("../up", "true"), ("-x", "true"), ("", "true")]);
+    let same = ("same", "true");
+    // All in one turn.
+    let tasks = tasks(&[same, same, ("more", "true"), ("../up", "true"), ("-x", "true"), ("", "true")]);
     let said = world.pi(&words(&tasks)).good();
     let reports = reports(&said);
-    assert!(reports[0].starts_with("The subagent `same-2` (`same` was taken) has finished."), "{said}");
-    for report in &reports[1..] {
+    let mut names: Vec<_> = reports[..2].iter().map(|report| report.lines().next().unwrap()).collect();
+    names.sort_unstable();
+    let finished = |name: &str| format!("The subagent `{name}` (`same` was taken) has finished.");
+    assert_eq!(names, ["same-2", "same-3"].map(finished));
+    assert_eq!(reports[2], "2 subagents run or wait, which is the limit; wait for some to end");
+    for report in &reports[3..] {
         assert!(report.starts_with("`task` is no name"), "{said}");
     }
-    assert_eq!(branches(&world), "main: first\nsubagent/Same: first\nsubagent/same-2: first\n");
+    let expected = "main: first\nsubagent/Same: first\nsubagent/same-2: first\nsubagent/same-3: first\n";
+    assert_eq!(branches(&world), expected);
     assert!(!world.repo().join(".worktrees").exists());
     assert_clean(&world);
 }
