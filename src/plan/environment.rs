@@ -38,7 +38,9 @@ pub(super) fn environment(inputs: &Inputs<'_>, mounts: &[Mount]) -> anyhow::Resu
     let Inputs { config, host, facts, reach, program, .. } = inputs;
     let subnet = inputs.subnet();
     let mut env = match reach {
-        Reach::Open => proxies(|name| match (name, host_proxy(host, name)) {
+        // This machine's loopback is there where the session shares its network.
+        Reach::Open if config.host_network => proxies(|name| host_proxy(host, name, Loopback::There)),
+        Reach::Open => proxies(|name| match (name, host_proxy(host, name, Loopback::Elsewhere)) {
             // The agent would ask the proxy for the broker.
             ("NO_PROXY", value) if inputs.broker().is_some() => with_broker(&value),
             (_, value) => value,
@@ -196,17 +198,28 @@ fn git_settings() -> Vec<(String, String)> {
     .into()
 }
 
-/// The host's own proxy, for a session that may use the host's network; one on loopback is not there for a container.
-fn host_proxy(host: &Host, name: &str) -> Value {
+/// Whether the machine's loopback is the container's too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Loopback {
+    There,
+    Elsewhere,
+}
+
+/// The host's own proxy, for a session that may use the host's network; one on loopback mostly is not there for a container.
+fn host_proxy(host: &Host, name: &str, loopback: Loopback) -> Value {
     let value =
         host.env.get(OsStr::new(&name.to_ascii_lowercase())).or_else(|| host.env.get(OsStr::new(name)));
     match value {
         Some(value) if !value.is_empty() => {
             let text = value.to_string_lossy();
-            let loopback =
+            let is_own =
                 name != "NO_PROXY" && ["localhost", "127.", "[::1]"].iter().any(|own| text.contains(own));
             // It may hold a password.
-            if loopback { Value::from("") } else { Value::Secret(Secret::new(value.clone())) }
+            if is_own && loopback == Loopback::Elsewhere {
+                Value::from("")
+            } else {
+                Value::Secret(Secret::new(value.clone()))
+            }
         }
         _ => Value::from(""),
     }

@@ -202,6 +202,8 @@ fn while_a_session_runs_nobody_else_gets_at_the_loopback_by_it() {
     until_true("the agent", || world.repo().join("up").exists());
     // The launcher listens on no address, and its socket is where only this user and the sidecar can go.
     assert_eq!(listens(running.pid().as_raw_nonzero().get()), BTreeSet::new());
+    // This process does, for the server.
+    assert!(!listens(i32::try_from(std::process::id()).unwrap()).is_empty());
     let session = world.session();
     let sockets = children(&session.join("relay"));
     assert_eq!(sockets, [session.join(format!("relay/127.0.0.1-{}", ollama.port))]);

@@ -134,6 +134,8 @@ fn graph(write: Write) -> Vec<String> {
         "!{ req.body_size,sub(txn.seen) eq 0 }".to_owned(),
         "{ req.hdr(content-encoding) -m found }".to_owned(),
         "{ req.hdr(transfer-encoding) -m found }".to_owned(),
+        // Another encoding would hide every word.
+        r#"!{ req.body -m beg '{"' }"#.to_owned(),
         // A letter behind an escape, which could be one of a word that is looked for.
         r"{ req.body -m reg '\\u00[4567]' }".to_owned(),
     ] {

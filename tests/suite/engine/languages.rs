@@ -112,12 +112,14 @@ fn a_changed_argument_rebuilds_by_itself_and_an_unchanged_one_builds_nothing() {
     assert!(built.err.contains(&format!("pi: building the image `{image}`")), "{built:?}");
     world.shell(&[], "hello --greeting=built").run().is(0, "built\n", "");
     // Another image under its tag is nobody's: a session has the one that was built, by its id.
+    let own = docker(&["image", "inspect", "--format={{.Id}}", &image]);
     docker(&["tag", &plain, &image]);
     let other = docker(&[
         "run", "--rm", "--network=none", "--entrypoint=sh", &image, "-c", "command -v hello; echo none",
     ]);
     assert_eq!(other, "none", "the control");
     world.shell(&[], "hello --greeting=by-id").run().is(0, "by-id\n", "");
+    docker(&["tag", &own, &image]);
     // A session builds what it needs by itself as well.
     forget();
     world.forget_images();
@@ -131,7 +133,7 @@ fn a_changed_argument_rebuilds_by_itself_and_an_unchanged_one_builds_nothing() {
         docker(&["tag", &image, "pi-e2e:packages"]);
     }
     if owner != myself() {
-        docker(&["image", "rm", &plain]);
+        docker(&["image", "rm", "--force", &plain]);
     }
     docker(&["image", "rm", &image, &kept]);
 }

@@ -61,7 +61,7 @@ fn git_and_gh_use_the_users_token_and_never_have_it() {
         try gh-issue gh issue list -R me/proj
         try gh-pr gh pr create -R me/proj --head of-@NET --base main --title t --body b
         try gh-merge gh api graphql -f query='mutation{{mergePullRequest(input:{{pullRequestId:\"x\"}}){{clientMutationId}}}}'
-        try gh-new-issue gh api repos/me/proj/issues -f title=x
+        try gh-new-issue gh api repos/me/proj/issues -f title=x; cat said
         try other-clone git clone -q http://pi-keys:8441/github.com/me/other d
         try longer-name git clone -q https://github.com/me/proj-2 e
         try other-api gh api repos/me/other
