@@ -95,7 +95,8 @@ fn a_launcher_inside_a_container_says_that_it_is_in_one() {
         let err = String::from_utf8(said.stderr).unwrap();
         assert_eq!(said.status.code(), Some(125), "{err}");
         let sentence = "pi: error: `pi` runs inside a container, but the engine runs outside and would mount the outer machine's \
-                        paths\npi: hint: start `pi` on the machine where the engine runs\n";
+                        paths\npi: hint: start `pi` on the machine where the engine runs, or give the engine no file with \
+                        `--on CONTEXT`\n";
         assert_eq!(err, sentence);
     }
 }
