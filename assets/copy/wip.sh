@@ -14,7 +14,8 @@ rm -rf $next $next.lock
 # Of a git that was killed.
 rm -f .git/index.lock .git/HEAD.lock
 head=$(git rev-parse -q --verify 'HEAD^{commit}' || true)
-if [ -e .git/index ]; then cp .git/index $next; fi
+# With its time: by it git sees that a file may have changed in the moment after it was added.
+if [ -e .git/index ]; then cp --preserve=timestamps .git/index $next; fi
 export GIT_INDEX_FILE=$next
 git add --update
 # A repository in the work tree has a slash behind its name. It stays in the copy.

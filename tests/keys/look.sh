@@ -16,10 +16,18 @@ git config looked.for "$control"
 exec 9<gone
 rm gone
 CONTROL=$control sleep 600 &
+environment=$!
 perl -e 'sleep 600' "$control" &
+arguments=$!
 perl -MSocket -e '
     socket(my $s, AF_UNIX, SOCK_STREAM, 0); bind($s, pack_sockaddr_un("/tmp/control.sock")); listen($s, 9);
     while (accept(my $client, $s)) { syswrite $client, "$ARGV[0]\n" }' "$control" &
+
+# What is begun in the background is there a moment later.
+for _ in $(seq 200); do
+    grep -qa "CONTROL=" "/proc/$environment/environ" && grep -qa perl "/proc/$arguments/cmdline" && [ -S /tmp/control.sock ] && break
+    sleep 0.05
+done
 
 # Reads its standard input.
 seen() { if grep -qaFf <(printf %s "$1"); then echo found; else echo nothing; fi; }
