@@ -113,13 +113,15 @@ fn control(world: &World, outside: &Path, before: &State) {
     let attacker = attack(world, &stop, outside, &dir);
     let naive = format!(
         "d={}; n=0; while [ $n -lt 3000 ]; do n=$((n+1)); mkdir -p $d/sessions 2>/dev/null; chmod 755 $d/sessions \
-         2>/dev/null; cat $d/sessions/id 2>/dev/null && echo planted >$d/sessions/planted && exit 0; done; exit 1",
-        dir.display()
+         2>/dev/null; cat $d/sessions/id 2>/dev/null && : >$d/read; echo planted 2>/dev/null >$d/sessions/planted; \
+         [ -e $d/read ] && [ -e {}/planted ] && exit 0; done; exit 1",
+        dir.display(),
+        outside.display()
     );
     let victim = world.script(&naive).limit(Duration::from_secs(120)).run();
     write(&stop, "");
     attacker.wait().has_code(0);
-    assert!(victim.code == Some(0) && victim.out == SECRET, "the attack is none: {victim:?}");
+    assert!(victim.code == Some(0) && victim.out.starts_with(SECRET), "the attack is none: {victim:?}");
     let after = state(outside);
     assert_eq!(after.2.len(), before.2.len() + 1, "{after:?}");
     assert_eq!(owner_of(outside), world.owner());
