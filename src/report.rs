@@ -219,7 +219,7 @@ pub(crate) fn tell(error: &anyhow::Error) {
     line("pi: error: ", &format!("{error:#}"));
     match hinted(error) {
         Some(hinted) => hinted.hint().iter().for_each(hint),
-        None if error.chain().any(|cause| is_io(cause, &FULL)) => {
+        None if is_full(error) => {
             hint("make room on the disk of that file; `df -h` shows how full it is");
         }
         None if error.chain().any(|cause| is_io(cause, &CLOSED)) => {
@@ -244,6 +244,11 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         Some(Interrupted(signal)) => 128 + signal,
         None => hinted(error).map_or(FAILED, |hinted| hinted.code),
     }
+}
+
+/// Whether a full disk, or the end of a quota, is the cause of an error.
+pub(crate) fn is_full(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| is_io(cause, &FULL))
 }
 
 const FULL: [io::ErrorKind; 2] = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];

@@ -259,7 +259,15 @@ impl Dir {
     /// # Errors
     /// As the system has it; a directory has that name.
     pub(crate) fn write(&self, name: &OsStr, bytes: &[u8], made: Made) -> io::Result<()> {
-        self.write_and(name, bytes, made, |_| Ok(()))
+        self.write_from(name, &mut &*bytes, made)
+    }
+
+    /// The same for what is read from elsewhere, and need not fit into memory.
+    ///
+    /// # Errors
+    /// As the system has it; a directory has that name; nothing more can be read.
+    pub(crate) fn write_from(&self, name: &OsStr, from: &mut impl io::Read, made: Made) -> io::Result<()> {
+        self.write_and(name, from, made, |_| Ok(()))
     }
 
     /// The same for what must be there when the machine has lost its power at any moment. This takes milliseconds.
@@ -267,7 +275,7 @@ impl Dir {
     /// # Errors
     /// As the system has it; a directory has that name.
     pub(crate) fn write_lasting(&self, name: &OsStr, bytes: &[u8], made: Made) -> io::Result<()> {
-        self.write_and(name, bytes, made, File::sync_all)?;
+        self.write_and(name, &mut &*bytes, made, File::sync_all)?;
         // Not every file system can do this for a directory.
         let _ = self.0.sync_all();
         Ok(())
@@ -297,14 +305,13 @@ impl Dir {
     fn write_and(
         &self,
         name: &OsStr,
-        bytes: &[u8],
+        from: &mut impl io::Read,
         made: Made,
         finish: impl FnOnce(&File) -> io::Result<()>,
     ) -> io::Result<()> {
         let (temporary, mut file) = at_new_name("new", |name| self.create(name))?;
-        let written = file
-            .write_all(bytes)
-            .and_then(|()| made.give(&file))
+        let written = io::copy(from, &mut file)
+            .and_then(|_| made.give(&file))
             .and_then(|()| finish(&file))
             .and_then(|()| Ok(rustix::fs::renameat(&self.0, &*temporary, &self.0, one(name)?)?));
         written.inspect_err(|_| drop(self.remove_file(&temporary)))

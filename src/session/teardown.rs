@@ -101,7 +101,11 @@ impl Teardown<'_> {
                 };
                 Finding::hinted(
                     format!("something of this session is left{running}: {error:#}"),
-                    "a second process removes it when the engine answers; the next `pi` and `pi clean` do, too",
+                    if report::is_full(&error) {
+                        "nothing is lost: make room on the disk of that file, and the next `pi`, or `pi clean`, goes on"
+                    } else {
+                        "a second process removes it when the engine answers; the next `pi` and `pi clean` do, too"
+                    },
                 )
                 .warn();
             }

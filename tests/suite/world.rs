@@ -1,6 +1,7 @@
 //! The world of a test: a home, a repository and a state directory of its own, and an engine, faked or real.
 
 pub(crate) mod call;
+pub(crate) mod disk;
 pub(crate) mod fake;
 pub(crate) mod files;
 pub(crate) mod images;

@@ -96,7 +96,8 @@ fn verdict(provider: &str, host: &str, answer: Option<(&str, bool, &str)>) -> Li
             format!("your key for `{provider}` was refused by {host} ({status})"),
             format!("look whether it is still good; `pi login {provider}` makes a new login"),
         ),
-        Some((status, ..)) if status.starts_with(['2', '4']) && status != "421" => {
+        // An account without money, or a request that is none, comes after the key.
+        Some((status, ..)) if status.starts_with('2') || ["400", "402", "422", "429"].contains(&status) => {
             Line::fine("keys", format!("{host} takes your key for `{provider}`"))
         }
         Some((_, _, text)) => Line::note(
@@ -118,11 +119,21 @@ mod tests {
 
     #[test]
     fn an_answer_tells_whether_the_key_is_good() {
-        let answers = "0 401 - {\"error\":1}\n1 400 key API key not valid\n2 400 - no model\n3 000 - curl: (6) no\n4 503 - x\n5 421 - x\n";
+        let answers = "0 401 - {\"error\":1}\n1 400 key API key not valid\n2 400 - no model\n3 000 - curl: (6) no\n4 503 - x\n5 421 - x\n6 404 - x\n7 429 - x\n";
         let state = |number| verdict("p", "h", answer(answers, number)).state;
         assert_eq!(
-            [0, 1, 2, 3, 4, 5, 6].map(state),
-            [State::Wrong, State::Wrong, State::Fine, State::Note, State::Note, State::Note, State::Note]
+            [0, 1, 2, 3, 4, 5, 6, 7, 8].map(state),
+            [
+                State::Wrong,
+                State::Wrong,
+                State::Fine,
+                State::Note,
+                State::Note,
+                State::Note,
+                State::Note,
+                State::Fine,
+                State::Note
+            ]
         );
     }
 }

@@ -5,7 +5,11 @@ use std::process::Stdio;
 use rustix::process::Signal;
 
 use super::{Apart, read};
-use crate::world::wait::{until, until_true};
+use crate::world::{
+    disk::SmallDisk,
+    files::{make_dir, write},
+    wait::{until, until_true},
+};
 
 const SCRIPT: &str = "git commit --quiet --allow-empty --message committed; echo uncommitted >>a; \
                       echo new >\"$(echo ~/.pi/agent/sessions/*)/new.jsonl\"; echo done; cat >/dev/null";
@@ -44,5 +48,30 @@ fn a_killed_launcher_loses_neither_work_nor_transcripts_of_another_engine() {
         let log = world.git(repo, &["log", "--format=%s", "pi/copy"]);
         assert!(log.starts_with("wip\ncommitted\n"), "{log}");
     }
+    apart.end();
+}
+
+#[test]
+fn what_does_not_fit_on_a_full_disk_stays_on_the_other_engine_until_there_is_room() {
+    let apart = Apart::new();
+    let world = &apart.world;
+    world.configure("min_free = \"0\"\n");
+    let live = world.agent_dir().join("sessions");
+    make_dir(&live);
+    let Some(_disk) = SmallDisk::make(&live, 4, world) else { return };
+    write(live.join("filler"), vec![b'x'; 3 << 20]);
+    let script = "head -c 2M /dev/zero >\"$(echo ~/.pi/agent/sessions/*)/new.jsonl\"";
+    let said = apart.shell(&[], script).run();
+    said.says(0, "No space left on device");
+    said.says(
+        0,
+        "nothing is lost: make room on the disk of that file, and the next `pi`, or `pi clean`, goes on",
+    );
+    world.run_pi(&["clean"]).says(125, "No space left on device");
+    assert_ne!(apart.left(), [""; 0]);
+    std::fs::remove_file(live.join("filler")).unwrap();
+    world.run_pi(&["clean"]).has_code(0);
+    let transcripts = live.join(format!("-{}--", world.repo().display().to_string().replace('/', "-")));
+    assert_eq!(std::fs::metadata(transcripts.join("new.jsonl")).unwrap().len(), 2 << 20);
     apart.end();
 }

@@ -1,43 +1,14 @@
 //! A disk that is full, and an engine that kills the agent's container: what was committed is here, then or later.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::fs;
 
 use super::{Steps, git, status, world};
-use crate::world::{World, files::write, model::docker, wait::until};
-
-/// A file system of its own, in memory; it goes when the test ends.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    /// Only root can make one.
-    fn make(at: &Path, megabytes: u32, world: &World) -> Option<Self> {
-        let who = world.owner();
-        let options = format!("size={megabytes}m,mode=755,uid={},gid={}", who.uid, who.gid);
-        let made =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output().unwrap();
-        made.status.success().then(|| Self(at.to_owned()))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
+use crate::world::{disk::SmallDisk, files::write, model::docker, wait::until};
 
 #[test]
-#[expect(clippy::print_stderr, reason = "what was not tried is said")]
 fn what_does_not_fit_on_a_full_disk_comes_over_when_there_is_room() {
     let world = world();
-    let Some(_disk) = Mounted::make(world.repo(), 4, &world) else {
-        assert_ne!(rustix::process::getuid().as_raw(), 0, "root can mount");
-        eprintln!("not tried: only root can make a small disk");
-        return;
-    };
+    let Some(_disk) = SmallDisk::make(world.repo(), 4, &world) else { return };
     world.configure("git = \"private\"\nmin_free = \"0\"\n");
     git(&world, &["init", "--quiet"]);
     write(world.repo().join("a"), "1");
