@@ -8,8 +8,9 @@ use std::{
 };
 
 use anyhow::Context as _;
+use rustix::process::{Pid, Signal, getpgrp, kill_process_group};
 
-use crate::{cli::WATCH, docker::Docker};
+use crate::{cli::WATCH, docker::Docker, host::Host};
 
 /// A second process of the launcher's, in a process group of its own: when the launcher is killed, it takes the session down.
 pub(super) struct Watcher {
@@ -23,6 +24,7 @@ impl Watcher {
             .arg(WATCH)
             .arg(dir)
             .env("PI_BOX_WATCH_DOCKER", docker.program())
+            .env(GROUP, getpgrp().as_raw_pid().to_string())
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -45,9 +47,19 @@ impl Watcher {
 
 const DISMISSED: &[u8] = b"done";
 
+/// The launcher's process group, for the watcher.
+const GROUP: &str = "PI_BOX_WATCH_GROUP";
+
 /// The watcher's whole life: waits for the launcher's word or its end. Returns whether the session is to be taken down.
-pub(crate) fn watch() -> bool {
+pub(crate) fn watch(host: &Host) -> bool {
     let mut word = Vec::new();
     let _ = io::stdin().lock().read_to_end(&mut word);
-    word != DISMISSED
+    let was_killed = word != DISMISSED;
+    if was_killed
+        && let Some(group) = host.var(GROUP).and_then(|text| Pid::from_raw(text.parse().ok()?))
+    {
+        // A client that the launcher held at that moment would stay stopped for ever.
+        let _ = kill_process_group(group, Signal::CONT);
+    }
+    was_killed
 }

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// while the engine does not let it.
 pub(crate) fn run(launcher: &Launcher, dir: &Path) -> anyhow::Result<u8> {
     let host = &launcher.host;
-    if !session::watch() {
+    if !session::watch(host) {
         return Ok(0);
     }
     let docker =

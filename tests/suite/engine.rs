@@ -3,6 +3,7 @@
 
 mod agent;
 mod git;
+mod held;
 mod hide;
 mod kernel;
 mod languages;
