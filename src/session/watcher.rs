@@ -55,9 +55,7 @@ pub(crate) fn watch(host: &Host) -> bool {
     let mut word = Vec::new();
     let _ = io::stdin().lock().read_to_end(&mut word);
     let was_killed = word != DISMISSED;
-    if was_killed
-        && let Some(group) = host.var(GROUP).and_then(|text| Pid::from_raw(text.parse().ok()?))
-    {
+    if was_killed && let Some(group) = host.var(GROUP).and_then(|text| Pid::from_raw(text.parse().ok()?)) {
         // A client that the launcher held at that moment would stay stopped for ever.
         let _ = kill_process_group(group, Signal::CONT);
     }

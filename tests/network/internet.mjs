@@ -243,6 +243,12 @@ if (role === "wan") {
   await Promise.all([open(8080, "0.0.0.0"), open(8081, "0.0.0.0"), datagrams("udp4", 8080)]);
 }
 // The tests hold our standard input: when they are gone, however they ended, so is all of this.
-if (role !== "agent") process.stdin.resume().on("end", () => process.exit());
+if (role !== "agent") {
+  // A mark comes back behind all that was written before it.
+  process.stdin.setEncoding("utf8").on("data", (marks) => {
+    for (const mark of marks.trim().split("\n")) say(`mark ${role} ${mark}`);
+  });
+  process.stdin.on("end", () => process.exit());
+}
 const filter = (of) => Number(readFileSync(`/proc/sys/net/ipv4/conf/${of}/rp_filter`, "utf8"));
 say(`ready ${JSON.stringify({ role, interfaces: networkInterfaces(), filter: Math.max(filter("all"), filter("default")) })}`);

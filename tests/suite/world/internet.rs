@@ -3,11 +3,14 @@
 use std::{
     fmt::Write as _,
     fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     net::Ipv4Addr,
     os::unix::fs::PermissionsExt as _,
     process::{Child, Command, Stdio},
-    sync::{Arc, LazyLock, Mutex},
+    sync::{
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -46,7 +49,8 @@ pub(crate) struct Internet {
     /// Certificates of the web servers.
     pub(crate) authority: String,
     // Each of them ends with its standard input, and its network with it.
-    _held: Vec<Child>,
+    held: Mutex<Vec<Child>>,
+    marks: AtomicU32,
     _lock: fs::File,
 }
 
@@ -136,14 +140,28 @@ impl Internet {
             host: name("host"),
             authority: fs::read_to_string(dir.path().join("ca.pem")).unwrap(),
             log,
-            _held: held,
+            held: Mutex::new(held),
+            marks: AtomicU32::new(0),
             _lock: lock,
         }
     }
 
-    /// All lines so far.
+    /// All lines so far, also those that are on their way.
     pub(crate) fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        let mark = format!("{}.", self.marks.fetch_add(1, Ordering::Relaxed));
+        let everybody = {
+            let mut held = self.held.lock().unwrap();
+            for other in held.iter_mut() {
+                writeln!(other.stdin.as_mut().unwrap(), "{mark}").unwrap();
+            }
+            held.len()
+        };
+        until("what was written before", || {
+            let log = self.log.lock().unwrap().clone();
+            let back =
+                log.lines().filter(|line| line.starts_with("mark ") && line.contains(&format!(" {mark}")));
+            if back.count() >= everybody { Ok(log) } else { Err(log) }
+        })
     }
 
     /// Where a request with this token was reached, and what was asked for in its name.
