@@ -73,5 +73,6 @@ fn what_does_not_fit_on_a_full_disk_stays_on_the_other_engine_until_there_is_roo
     world.run_pi(&["clean"]).has_code(0);
     let transcripts = live.join(format!("-{}--", world.repo().display().to_string().replace('/', "-")));
     assert_eq!(std::fs::metadata(transcripts.join("new.jsonl")).unwrap().len(), 2 << 20);
+    until_true("the end of the watcher", || world.watchers().is_empty());
     apart.end();
 }
