@@ -64,7 +64,7 @@ use crate::{
     host::{Host, Owner},
     plan::{Choices, Plan},
     record::{Claim, Naming, SessionId},
-    report::{FAILED, Hinted, Interrupted},
+    report::{FAILED, Finding, Hinted, Interrupted},
     signals::Signals,
     written::real,
 };
@@ -138,6 +138,7 @@ pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyho
         root,
         list: needs.list.map(Path::to_owned),
         packages: None,
+        refused: None,
         commits: None,
         extent: Extent::Everything,
         watcher: None,
@@ -148,7 +149,15 @@ pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyho
     steer.reached(Phase::Over);
     teardown.finish();
     drop((server, claim));
-    outcome
+    match (teardown.refused.take(), outcome) {
+        (None, outcome) => outcome,
+        // The agent knows nothing of it, and has said that all is well.
+        (Some(why), Ok(0)) => Err(why),
+        (Some(why), outcome) => {
+            Finding::plain(format!("{why:#}")).warn();
+            outcome
+        }
+    }
 }
 
 fn live(

@@ -147,13 +147,19 @@ impl Stage {
         let mut changed = Vec::new();
         for (package, seen) in &self.seen {
             let work = self.work.dir(OsStr::new(package)).context("could not open the new packages")?;
-            let unfit = || format!("what is in `{package}` now was not taken over");
-            let now = tree::fingerprint(&work, self.limits).with_context(unfit)?;
+            let unfit = |error: anyhow::Error| {
+                Hinted::error(
+                    format!("what is in `{package}` now was not taken over: {error:#}"),
+                    "nothing was changed: the packages and the settings are what they were",
+                )
+            };
+            let now = tree::fingerprint(&work, self.limits).map_err(unfit)?;
             // An empty one that was not there before is the place for it and no more.
             if now != seen.copy {
                 let made = Made { mode: PRIVATE_DIR, owner: self.owner };
-                let copy = fresh.ensure_dir(OsStr::new(package), made).with_context(unfit)?;
-                tree::copy(&work, &copy, self.limits, self.owner).with_context(unfit)?;
+                let copy =
+                    fresh.ensure_dir(OsStr::new(package), made).map_err(|error| unfit(error.into()))?;
+                tree::copy(&work, &copy, self.limits, self.owner).map_err(unfit)?;
                 changed.push((*package, seen.live.as_ref()));
             }
         }

@@ -38,7 +38,8 @@ const LOCK: &str = "told.lock";
 /// A set-up session has its packages with it; one whose launcher was killed has none, and nothing of it is taken.
 ///
 /// # Errors
-/// The session's note cannot be read, or the state directory not be written.
+/// The session's note cannot be read, or the state directory not be written. The packages of a set-up session are not
+/// what packages are, or were changed meanwhile; then nothing of it is taken.
 pub(crate) fn take_back(
     session: &Path,
     state: &Path,
@@ -56,7 +57,10 @@ pub(crate) fn take_back(
         }
         (Scope::SetUp, Some(packages)) => match packages.swap_in() {
             Ok(()) => notices.extend(said(settings_back(&note, &own))),
-            Err(error) => notices.push(failed(&error)),
+            Err(error) => {
+                own.done()?;
+                return Err(error);
+            }
         },
         (Scope::Login, _) => notices.extend(said(login::take_back(&note, own.dir()))),
         (Scope::SetUp, None) => notices.push(Notice::new(

@@ -59,19 +59,31 @@ pub(crate) fn lay_out(facts: &Facts, place: Place<'_>, git: &Given, name: &str) 
 
 /// Takes back what the session has set, tells what is to be told, and removes what was laid out: the rest of the session's
 /// directory is then gone in a moment, and nobody finds it without its lock.
-pub(super) fn keep(dir: &Path, host: &Host, packages: Option<Stage>) {
+///
+/// # Errors
+/// The change of a set-up command cannot be taken over, so that everything is as it was.
+pub(super) fn keep(dir: &Path, host: &Host, packages: Option<Stage>) -> anyhow::Result<()> {
     let dir = real(dir);
-    match take_back(&dir, &real(&host.state_dir()), packages) {
-        Ok(notices) => notices.iter().for_each(Notice::say),
-        Err(error) => report::warn(format_args!("could not keep what the session has set: {error:#}")),
-    }
+    let is_set_up = packages.is_some();
+    let kept = match take_back(&dir, &real(&host.state_dir()), packages) {
+        Ok(notices) => {
+            notices.iter().for_each(Notice::say);
+            Ok(())
+        }
+        Err(error) if is_set_up => Err(error),
+        Err(error) => {
+            report::warn(format_args!("could not keep what the session has set: {error:#}"));
+            Ok(())
+        }
+    };
     // What cannot be removed is told by whoever removes the rest.
     let _ = Dir::open(&dir).and_then(|dir| tree::remove(&dir, laid::DIRECTORY.as_ref()));
+    kept
 }
 
 /// Takes back what a dead session has set. Packages that it was changing are as they were before.
 pub(super) fn keep_of_dead(record: Option<&Record>, dir: &Path, host: &Host) {
-    keep(dir, host, None);
+    let _ = keep(dir, host, None);
     let swept = record.and_then(|record| Dir::open(&record.agent_dir).ok());
     if let Some(Err(error)) = swept.map(|live| staged::sweep(&live)) {
         report::warn(format_args!("could not remove what an interrupted change of packages left: {error:#}"));

@@ -44,6 +44,8 @@ pub(super) struct Teardown<'a> {
     pub(super) list: Option<PathBuf>,
     /// What a set-up command is changing.
     pub(super) packages: Option<Stage>,
+    /// Why that was not taken over.
+    pub(super) refused: Option<anyhow::Error>,
     /// What takes over the agent's commits.
     pub(super) commits: Option<Following>,
     pub(super) extent: Extent,
@@ -76,7 +78,7 @@ impl Teardown<'_> {
             say_at_exit(&sidecar.finish(self.host), self.list.as_deref());
         }
         if left.is_ok() {
-            keep(&self.dir, self.host, self.packages.take());
+            self.refused = keep(&self.dir, self.host, self.packages.take()).err();
             look(&self.dir, &self.root, self.host);
         }
         let is_empty = left.is_ok() && self.take_over(commits);

@@ -4,5 +4,6 @@
 mod disk;
 mod inside;
 mod names;
+mod packages;
 mod planted;
 mod races;
