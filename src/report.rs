@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     fmt::Display,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
     sync::atomic::{AtomicU8, Ordering},
 };
@@ -261,7 +261,13 @@ fn is_io(cause: &(dyn std::error::Error + 'static), kinds: &[io::ErrorKind]) -> 
 fn line(prefix: &str, message: &dyn Display) {
     // A message may quote text of others. Indented lines of it cannot look like our own messages.
     let text = printable(&message.to_string()).replace('\n', "\n  ");
-    let _ = writeln!(io::stderr().lock(), "{prefix}{text}");
+    let mut stderr = io::stderr().lock();
+    // While a session has the terminal, nobody but us brings the next line to its left edge.
+    let _ = if stderr.is_terminal() {
+        write!(stderr, "{}\r\n", format!("{prefix}{text}").replace('\n', "\r\n"))
+    } else {
+        writeln!(stderr, "{prefix}{text}")
+    };
 }
 
 /// `text` without characters that control a terminal: messages may quote text of others.

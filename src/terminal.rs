@@ -35,8 +35,9 @@ const RESET: &str = concat!(
 const QUESTION: &str = "\x1b[5n";
 const ANSWER: &[u8] = b"\x1b[0n";
 
-/// How long to wait for the answer; some terminals have none.
-const MOMENT: Duration = Duration::from_millis(200);
+/// How long to wait for the answer: a busy machine or a line around the world takes hundreds of milliseconds, and an answer
+/// that comes later is typed into the shell. Few terminals have none.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// The terminal's settings before a program had it.
 pub(crate) struct Kept {
@@ -78,7 +79,10 @@ fn swallow(moment: Duration) {
     let mut buffer = [0; 4096];
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let left = Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) };
+        let left = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(0),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
         let stdin = io::stdin();
         let mut ask = [PollFd::new(&stdin, PollFlags::IN)];
         if !matches!(poll(&mut ask, Some(&left)), Ok(1..)) || !ask[0].revents().contains(PollFlags::IN) {
