@@ -16,6 +16,7 @@ use self::split::Split;
 pub(crate) use self::{
     models::{ModelsVerb, OllamaVerb},
     published::Published,
+    split::leading_options,
     verb::Verb,
 };
 
@@ -171,6 +172,9 @@ pub(crate) struct Options {
     /// Print the commands as a shell script, or the plan as JSON, and run nothing
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "script")]
     pub(crate) dry_run: Option<DryRun>,
+    /// All of these as they were typed.
+    #[arg(skip)]
+    pub(crate) typed: Vec<OsString>,
 }
 
 /// The output of a dry run.
@@ -185,6 +189,10 @@ pub(crate) enum DryRun {
 /// The watcher's verb, with the session's directory as its argument. The launcher itself runs it, so help and
 /// completions do not list it.
 pub(crate) const WATCH: &str = "__watch";
+
+/// The verb of a task's own process, with where its outcome belongs, its mark and the words of a session. `pi batch` runs it,
+/// so help and completions do not list it.
+pub(crate) const TASK: &str = "__task";
 
 /// A parsed command line.
 #[derive(Debug, Clone)]
@@ -206,6 +214,8 @@ pub(crate) enum Action {
     Version,
     /// Watch the session in this directory.
     Watch(PathBuf),
+    /// Do what these words say, and write down with the mark what has come of it.
+    Task { outcome: PathBuf, mark: String, words: Vec<OsString> },
 }
 
 impl Cli {
@@ -217,7 +227,17 @@ impl Cli {
         {
             return Ok(Self { options: Options::default(), action: Action::Watch(directory.into()) });
         }
+        if let [word, outcome, mark, words @ ..] = args.as_slice()
+            && word == TASK
+        {
+            let (outcome, mark) = (outcome.into(), mark.to_string_lossy().into_owned());
+            return Ok(Self {
+                options: Options::default(),
+                action: Action::Task { outcome, mark, words: words.to_vec() },
+            });
+        }
         let split = Split::of(args)?;
+        let typed = split.options.clone();
         let given: Vec<String> = split
             .options
             .iter()
@@ -239,7 +259,7 @@ impl Cli {
             Some(verb) => Action::Verb(verb),
             None => Action::Agent(split.agent),
         };
-        Ok(Self { options: parsed.options, action })
+        Ok(Self { options: Options { typed, ..parsed.options }, action })
     }
 
     /// The grammar, for completions.
@@ -261,6 +281,10 @@ fn check_honoured(name: &str, verb: Option<&Verb>, given: &[String]) -> anyhow::
     let heeds: &[&str] = match verb {
         None | Some(Verb::Shell { session: None, .. }) => return Ok(()),
         Some(Verb::Build { .. }) => &["lang", "build", "on"],
+        Some(Verb::Batch { .. }) => &[
+            "lang", "on", "proxy", "no-proxy", "allowed-domains", "allow", "no-network", "no-keys",
+            "no-push", "env", "memory", "cpus", "pids", "disk", "runtime",
+        ],
         Some(Verb::Login { list: false, key: false, .. }) => &["build", "runtime", "lang"],
         Some(Verb::Demo) => &["build", "runtime", "memory", "cpus", "pids", "disk"],
         Some(Verb::Allow { .. } | Verb::Blocked { .. } | Verb::Doctor { .. }) => &["allowed-domains"],

@@ -16,6 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+pub(crate) use self::apart::Candidate;
 use self::cloning::Cloning;
 use crate::{
     agent,

@@ -153,6 +153,14 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         Action::Verb(Verb::Clean { images, caches, older_than }) => {
             verb::clean::run(&launcher()?, images, caches.then(|| older_than.unwrap_or_default()))
         }
+        Action::Verb(Verb::Batch { file, jobs, agent }) => {
+            verb::batch::run(&launcher()?, &file, jobs, &agent)
+        }
+        Action::Task { outcome, mark, words } => verb::batch::note(
+            &outcome,
+            &mark,
+            report::settle(run(words.into_iter()).map_err(signals::rather_than)),
+        ),
         Action::Watch(directory) => verb::watch::run(&launcher()?, &directory),
     }
 }

@@ -159,12 +159,20 @@ pub(crate) fn ask(question: &str) -> bool {
 /// # Errors
 /// What `go_on` says.
 pub(crate) fn ask_while(question: &str, go_on: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<bool> {
+    Ok(matches!(ask_for(question, go_on)?.as_str(), "y" | "Y" | "yes"))
+}
+
+/// Asks the user for a line, for as long as `go_on` agrees; stdin and stderr must be terminals.
+///
+/// # Errors
+/// What `go_on` says.
+pub(crate) fn ask_for(question: &str, go_on: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<String> {
     let _ = write!(io::stderr().lock(), "{} ", printable(question));
     let stdin = io::stdin();
     let mut answer = String::new();
     wait_for_line(&stdin, go_on).inspect_err(|_| drop(writeln!(io::stderr().lock())))?;
     stdin.read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    Ok(answer.trim().to_owned())
 }
 
 /// Asks for a line that is not shown, for as long as `go_on` agrees; stdin must be a terminal.
@@ -199,10 +207,12 @@ fn wait_for_line(stdin: &io::Stdin, go_on: impl Fn() -> anyhow::Result<()>) -> a
 
 /// Prints the program's error, if any, and returns its exit status.
 pub(crate) fn exit(outcome: anyhow::Result<u8>) -> ExitCode {
-    ExitCode::from(match outcome {
-        Ok(code) => code,
-        Err(error) => fail(&error),
-    })
+    ExitCode::from(settle(outcome))
+}
+
+/// The same, as a number.
+pub(crate) fn settle(outcome: anyhow::Result<u8>) -> u8 {
+    outcome.unwrap_or_else(|error| fail(&error))
 }
 
 fn fail(error: &anyhow::Error) -> u8 {

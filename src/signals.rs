@@ -93,6 +93,11 @@ impl Signals {
         }
     }
 
+    /// The signal that has come, if one has. The next one counts as the first again.
+    pub(crate) fn take(&self) -> Option<i32> {
+        Some(self.first.swap(0, Ordering::SeqCst)).filter(|signal| *signal != 0)
+    }
+
     /// The same listener, for another owner.
     pub(crate) fn share(&self) -> Self {
         Self { first: self.first.clone(), on_signal: self.on_signal.clone() }

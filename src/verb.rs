@@ -3,6 +3,7 @@
 pub(crate) mod allow;
 pub(crate) mod apply;
 mod attempts;
+pub(crate) mod batch;
 pub(crate) mod blocked;
 pub(crate) mod build;
 pub(crate) mod check;

@@ -72,6 +72,26 @@ impl Split {
     }
 }
 
+/// The launcher's options at the beginning of a line, and the rest of it. `--` ends them.
+pub(crate) fn leading_options(line: &str) -> (Vec<String>, &str) {
+    let grammar = Parsed::command();
+    let (mut options, mut rest) = (vec![], line.trim());
+    loop {
+        let (word, behind) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        if word == "--" {
+            return (options, behind.trim_start());
+        }
+        let Some(option) = option_of(&grammar, word) else { return (options, rest) };
+        options.push(word.to_owned());
+        rest = behind.trim_start();
+        if takes_next(option, word) {
+            let (value, behind) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+            options.push(value.to_owned());
+            rest = behind.trim_start();
+        }
+    }
+}
+
 /// Whether the words are `help` or `help VERB`, and which verb that is.
 #[expect(clippy::option_option, reason = "help is for one verb, for the launcher, or not wanted")]
 fn asks_for_help(words: &[OsString], grammar: &clap::Command) -> Option<Option<String>> {

@@ -1,6 +1,6 @@
 //! The launcher's own verbs.
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::Subcommand;
 
@@ -155,6 +155,27 @@ pub(crate) enum Verb {
         /// build scripts, workflows and the like.
         #[arg(long)]
         risky: bool,
+    },
+    /// Run a session on a copy for each line of FILE, several at a time
+    ///
+    /// A line is a prompt, with options of its own before it if need be: `--lang go --clone=NAME Fix the tests`. Empty lines and
+    /// those that begin with `#` are left out. The agent's work becomes the branch `pi/NAME`; without a name, the prompt's first
+    /// words make one. With `--on A,B,C`, all of these engines get tasks. The same command again goes on with what is not
+    /// done. Exit status: 0 if all is done, 1 if not.
+    #[command(override_usage = "pi [OPTIONS] batch [--jobs N] FILE [-- AGENT_ARGS...]")]
+    Batch {
+        /// The file with the tasks
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Run at most N tasks at a time on each engine
+        ///
+        /// Default: as many as fit into the free memory of an engine with `--memory` each, one for each of its free processors,
+        /// 8 at most.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
+        jobs: Option<u16>,
+        /// Words for each agent, such as `--model M`
+        #[arg(last = true, value_name = "AGENT_ARGS")]
+        agent: Vec<OsString>,
     },
     /// Bring what an agent has changed in a copy into your files
     ///

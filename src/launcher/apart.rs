@@ -2,6 +2,8 @@
 
 use std::{thread, time::Duration};
 
+use anyhow::Context as _;
+
 use super::{Launcher, Prepared};
 use crate::{
     agent,
@@ -17,6 +19,34 @@ use crate::{
 
 /// How long one of several engines may take to say what it has left.
 const ANSWER: Duration = Duration::from_secs(20);
+
+/// An engine that a session can be on.
+pub(crate) struct Candidate {
+    /// The context, where one was named.
+    pub(crate) name: Option<String>,
+    pub(crate) host: Host,
+    pub(crate) docker: Docker,
+    /// What it has left, where it was asked.
+    pub(crate) free: Option<Free>,
+}
+
+impl Candidate {
+    fn of(config: &Config, name: Option<String>, host: Host) -> anyhow::Result<Self> {
+        host.engine.check()?;
+        let docker = Docker::find(&config.docker, &host, &Written::load(&host).and_around(&host))?;
+        Ok(Self { name, host, docker, free: None })
+    }
+
+    fn named(config: &Config, here: &Host, name: &str) -> anyhow::Result<Self> {
+        Self::of(config, Some(name.to_owned()), here.on(name)?)
+    }
+
+    /// How many sessions fit in, of those that have these limits.
+    pub(crate) fn sessions(&self, memory: u64, cpus: f64) -> anyhow::Result<f64> {
+        let free = self.free.map_or_else(|| self.docker.free(), Ok)?;
+        Ok(free.sessions(memory, cpus))
+    }
+}
 
 impl Launcher {
     /// The same, on the engine that `--on` names, or else the settings.
@@ -49,39 +79,66 @@ impl Launcher {
         })
     }
 
+    /// The engines that `--on` or the settings name, or else the one that docker uses. Several are asked what they have left,
+    /// and those that do not answer are left out.
+    ///
+    /// # Errors
+    /// None answers, or docker knows no such context.
+    pub(crate) fn candidates(&self) -> anyhow::Result<Vec<Candidate>> {
+        let config = self.config()?;
+        match self.options.on.as_deref().or(config.on.as_deref()) {
+            Some(names) if names.contains(',') => self.answering(self.several(&config, names)?),
+            Some(name) => Ok(vec![Candidate::named(&config, &self.host, name)?]),
+            None => Ok(vec![Candidate::of(&config, None, self.host.clone().seen_by_its_engine())?]),
+        }
+    }
+
+    fn several(&self, config: &Config, names: &str) -> anyhow::Result<Vec<Candidate>> {
+        let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+        names.map(|name| Candidate::named(config, &self.host, name)).collect()
+    }
+
+    /// Those that answer, with what they have left.
+    fn answering(&self, mut all: Vec<Candidate>) -> anyhow::Result<Vec<Candidate>> {
+        thread::scope(|scope| {
+            for one in &mut all {
+                scope.spawn(|| match one.docker.clone().within(ANSWER).free() {
+                    Ok(free) => one.free = Some(free),
+                    Err(error) => {
+                        let name = one.name.as_deref().unwrap_or_default();
+                        report::warn(format_args!("`{name}` is left out: {error:#}"));
+                    }
+                });
+            }
+        });
+        self.signals.check()?;
+        all.retain(|one| one.free.is_some());
+        anyhow::ensure!(!all.is_empty(), "none of these engines answers");
+        Ok(all)
+    }
+
     /// The machine with the engine, of several, that has most left for a session; or that has the session's copy already.
     fn freest(&self, names: &str) -> anyhow::Result<Host> {
         let config = self.config()?;
-        let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
-        let hosts = names.map(|name| Ok((name, self.host.on(name)?))).collect::<anyhow::Result<Vec<_>>>()?;
+        let all = self.several(&config, names)?;
         let root = Workspace::find(&self.host).ok().map(|workspace| workspace.root);
         let copy = config.clone.as_deref().unwrap_or(COPY);
         let copy = root.and_then(|root| copies::find(&self.host, &root, Some(copy)).ok());
-        if let Some((_, host)) =
-            copy.and_then(|(_, copy)| hosts.iter().find(|(_, host)| host.engine.address == copy.engine))
+        if let Some((_, copy)) = copy
+            && let Some(one) = all.iter().find(|one| one.host.engine.address == copy.engine)
         {
-            return Ok(host.clone());
+            return Ok(one.host.clone());
         }
-        let free = |host: &Host| {
-            let docker = Docker::find(&config.docker, host, &Written::load(host).and_around(host))?;
-            docker.within(ANSWER).free()
-        };
-        let answers: Vec<anyhow::Result<Free>> = thread::scope(|scope| {
-            let asked: Vec<_> = hosts.iter().map(|(_, host)| scope.spawn(|| free(host))).collect();
-            asked.into_iter().map(|asked| asked.join().expect("asking does not panic")).collect()
-        });
         let (memory, cpus) = config.limits.needed();
-        let mut best: Option<(f64, &str, &Host)> = None;
-        for ((name, host), answer) in hosts.iter().zip(answers) {
-            match answer.map(|free| free.sessions(memory, cpus)) {
-                Ok(fit) if best.is_none_or(|(most, ..)| fit > most) => best = Some((fit, name, host)),
-                Ok(_) => {}
-                Err(error) => report::warn(format_args!("`{name}` is left out: {error:#}")),
-            }
-        }
-        let Some((_, name, host)) = best else { anyhow::bail!("none of these engines answers") };
-        report::note(format_args!("the session is on `{name}`, which has most left"));
-        Ok(host.clone())
+        let fit = |one: &Candidate| one.free.map_or(f64::MIN, |free| free.sessions(memory, cpus));
+        // Of equals, the first that was named.
+        let best = self
+            .answering(all)?
+            .into_iter()
+            .reduce(|best, one| if fit(&one) > fit(&best) { one } else { best });
+        let Candidate { name, host, .. } = best.context("none of these engines answers")?;
+        report::note(format_args!("the session is on `{}`, which has most left", name.unwrap_or_default()));
+        Ok(host)
     }
 
     /// The settings of a session on an engine that mounts nothing of this machine.

@@ -3,6 +3,7 @@
 
 mod apart;
 mod attacks;
+mod batch;
 mod cli;
 mod copies;
 mod engine;
