@@ -32,8 +32,8 @@ fn the_agents_terminal_is_a_real_one() {
     terminal.wait("the next model", |screen| screen.contains("slow"));
     // Ctrl-Z would put the agent to sleep with nobody to wake it.
     terminal.keys(&["C-z"]);
-    terminal.text("after the stop");
-    terminal.wait("what was typed after Ctrl-Z", |screen| screen.contains("after the stop"));
+    terminal
+        .insist(&["a", "w", "a", "k", "e"], "what was typed after Ctrl-Z", |screen| screen.contains("awake"));
     // A wider terminal is drawn on to its edge.
     let rule = |screen: &str| screen.lines().map(|line| line.matches('─').count()).max().unwrap_or(0);
     assert_eq!(rule(&terminal.screen()), 100);
