@@ -78,7 +78,6 @@ impl std::error::Error for Problems {}
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Allowlist {
     entries: Vec<Entry>,
-    warnings: Vec<String>,
     /// Whether every public name is admitted, to learn which ones are needed.
     learns: bool,
 }
@@ -110,12 +109,15 @@ impl Allowlist {
         if !problems.is_empty() {
             return Err(Problems(problems));
         }
-        let mut list = Allowlist { entries, warnings: vec![], learns: false };
-        list.warnings = list.doubts();
-        Ok(list)
+        Ok(Allowlist { entries, learns: false })
     }
 
-    fn doubts(&self) -> Vec<String> {
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// What the user should know before a session starts.
+    pub(crate) fn warnings(&self) -> Vec<String> {
         let mut doubts = Vec::new();
         let is_bare_host = |entry: &&Entry| {
             entry.lan && entry.name() == HOST_NAME && entry.port == 443 && entry.origin != Origin::Lan
@@ -135,15 +137,6 @@ impl Allowlist {
             ));
         }
         doubts
-    }
-
-    pub(crate) fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    /// What the user should know before a session starts.
-    pub(crate) fn warnings(&self) -> &[String] {
-        &self.warnings
     }
 
     /// The first entry that admits a tunnel to this host and port. Like the proxy, it compares the text that a client

@@ -228,12 +228,12 @@ mod tests {
     }
 
     #[test]
-    fn the_gate_and_the_sidecar_share_a_file() {
-        let shared = |context| {
-            files(context).into_iter().find(|(path, _)| path == "sandbox.pl").map(|(_, bytes)| bytes)
-        };
-        assert!(shared("user").is_some());
-        assert_eq!(shared("user"), shared("proxy"));
-        assert_eq!(shared("base"), None);
+    fn the_gate_and_the_sidecar_share_files() {
+        for name in ["sandbox.pl", "socket.pl"] {
+            let shared = |context| files(context).into_iter().find(|(path, _)| path == name);
+            assert!(shared("user").is_some());
+            assert_eq!(shared("user"), shared("proxy"));
+            assert_eq!(shared("base"), None);
+        }
     }
 }

@@ -190,24 +190,10 @@ fn live(
         signals.check()?;
     }
     let heeding = &docker.heeding(signals);
-    let plan = up::up(&Needs { docker: heeding, ..*needs }, choices, claim)?;
-    if let (Some(network), Some(sidecar), Some(address), Some(told)) =
-        (&plan.network, &plan.sidecar, plan.sidecar_address, &plan.told)
-    {
-        let agent = &plan.agent;
-        thread::scope(|scope| {
-            let agent =
-                plan.agent_address.map(|own| scope.spawn(move || heeding.connect(network, agent, own)));
-            let sidecar = heeding.connect(network, sidecar, address);
-            agent.map_or(Ok(()), |thread| thread.join().expect("connecting does not panic")).and(sidecar)
-        })?;
-        signals.check()?;
-        let sidecar = Sidecar::start(docker, sidecar, &plan.agent.name, &claim.dir, told)?;
-        if plan.away.is_some() {
-            sidecar.beat();
-        }
-        teardown.sidecar = Some(Arc::new(sidecar));
-    }
+    let plan = up::up(&Needs { docker: heeding, ..*needs }, choices, claim, &mut teardown.sidecar)?;
+    signals.check()?;
+    // One that has ended before there was an agent's container could not take that with it.
+    has_begun(teardown.sidecar.as_deref(), signals)?;
     if let Some(model) = &plan.model {
         heeding.create(model)?;
         signals.check()?;
@@ -244,16 +230,7 @@ fn live(
         afterwards(&real(&claim.dir));
     }
     let outcome = outcome(heeding, signals, &plan, &shown);
-    if let Some(sidecar) = &teardown.sidecar
-        && let Some(said) = sidecar.failed_before_ready()
-    {
-        signals.check()?;
-        if let Some(clearer) = known_refusal(&said) {
-            return Err(clearer);
-        }
-        let what = if sidecar.restricts() { "proxy" } else { "keys' broker" };
-        anyhow::bail!("the {what} could not be started, so the agent was not: {said}");
-    }
+    has_begun(teardown.sidecar.as_deref(), signals)?;
     if outcome.is_ok() && shown.status().code().is_some() {
         // The engine has removed the agent's container before its client returned.
         let is_alone = plan.sidecar.is_none() && plan.model.is_none();
@@ -264,6 +241,20 @@ fn live(
         Came::Login => signals.check().map(|()| 0),
         Came::Nothing => Err(too_late(needs.login_within.unwrap_or_default())),
     }
+}
+
+/// Fails if the sidecar has ended before it was ready: the agent has not started then, and never will.
+fn has_begun(sidecar: Option<&Sidecar>, signals: &Signals) -> anyhow::Result<()> {
+    let Some((sidecar, said)) = sidecar.and_then(|sidecar| Some((sidecar, sidecar.failed_before_ready()?)))
+    else {
+        return Ok(());
+    };
+    signals.check()?;
+    if let Some(clearer) = known_refusal(&said) {
+        return Err(clearer);
+    }
+    let what = if sidecar.restricts() { "proxy" } else { "keys' broker" };
+    anyhow::bail!("the {what} could not be started, so the agent was not: {said}")
 }
 
 fn too_late(limit: Duration) -> anyhow::Error {

@@ -76,7 +76,12 @@ pub(super) fn is_address(host: &str) -> bool {
     if host.contains(':') || host.starts_with('[') {
         return true;
     }
-    let ascii = idna::domain_to_ascii(host).unwrap_or_else(|_| host.to_ascii_lowercase());
+    // A list has thousands of names, nearly all of them plain.
+    let ascii = if host.is_ascii() {
+        host.to_ascii_lowercase()
+    } else {
+        idna::domain_to_ascii(host).unwrap_or_else(|_| host.to_ascii_lowercase())
+    };
     let ascii = ascii.strip_suffix('.').unwrap_or(&ascii);
     let last = ascii.rsplit('.').next().unwrap_or(ascii);
     let hexadecimal =

@@ -26,13 +26,12 @@ pub(super) fn identity(
 ) -> anyhow::Result<Vec<(String, String)>> {
     let Some(program) = written.program("git", host) else { return Ok(vec![]) };
     let git = Git { program, path: written.search_path(host) };
-    let own = match &workspace.git_config {
-        Some(config) => {
-            read_small(config)?.map(|text| user_settings(&git, host, Some(text))).unwrap_or_default()
-        }
-        None => vec![],
-    };
-    let mut all = user_settings(&git, host, None);
+    let text = workspace.git_config.as_deref().map(read_small).transpose()?.flatten();
+    let (own, mut all) = thread::scope(|scope| {
+        let own = text.map(|text| scope.spawn(|| user_settings(&git, host, Some(text))));
+        let all = user_settings(&git, host, None);
+        (own.map(|thread| thread.join().expect("asking git does not panic")).unwrap_or_default(), all)
+    });
     all.retain(|(key, _)| !own.iter().any(|(set, _)| set == key));
     Ok(all)
 }

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    thread,
 };
 
 use anyhow::Context as _;
@@ -132,10 +133,16 @@ impl Given {
         let decision = match &self.git {
             None => unread("there is no `git` on this machine's `PATH`".to_owned()),
             Some(git) => {
+                let (user, programs) = thread::scope(|scope| {
+                    let programs = scope.spawn(|| programs(git, repository));
+                    let user = Config::of_user(git, asked.host);
+                    (user, programs.join().expect("asking git does not panic"))
+                });
+                self.programs = programs.unwrap_or_default();
                 let question = Question {
                     git,
                     repository,
-                    user: &Config::of_user(git, asked.host),
+                    user: &user,
                     nested: &seen.nested,
                     uid: asked.host.uid,
                     dir: asked.dir,
@@ -144,7 +151,6 @@ impl Given {
                     GitAccess::ReadOnly => question.decide_read_only(),
                     GitAccess::Private | GitAccess::Shared => question.decide(),
                 };
-                self.programs = programs(git, repository).unwrap_or_default();
                 match decided {
                     Err(error) if error.chain().any(<dyn std::error::Error>::is::<Failure>) => {
                         unread(format!("{error:#}"))

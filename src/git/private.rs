@@ -6,6 +6,7 @@ use std::{
     fs,
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
+    thread,
 };
 
 use anyhow::Context as _;
@@ -143,9 +144,13 @@ impl Question<'_> {
         depth: usize,
         parts: &mut Parts,
     ) -> anyhow::Result<Option<String>> {
-        let files = Listing::of(self.git, repository)?;
+        let (files, config) = thread::scope(|scope| {
+            let config = scope.spawn(|| config(self.git, repository));
+            let files = Listing::of(self.git, repository);
+            (files, config.join().expect("asking git does not panic"))
+        });
+        let (files, config) = (files?, config?);
         parts.gitlinks.extend(files.gitlinks.iter().map(|path| repository.work_tree.join(path)));
-        let config = config(self.git, repository)?;
         if let Some(reason) = self.unfit(repository, &config, &files) {
             return Ok(Some(reason));
         }

@@ -3,7 +3,8 @@
 use std::{fs, path::Path, process::Command};
 
 use crate::{
-    row,
+    Effort, row,
+    time::middle,
     world::{World, docker, said},
 };
 
@@ -12,12 +13,12 @@ const PLAIN: &str = "/opt/plain";
 
 /// Compares the agent's start in our image with a plain installation of the same package, which has no compile cache in a
 /// fresh container.
-pub(crate) fn agent(world: &World, runs: usize) {
+pub(crate) fn agent(world: &World, effort: &Effort) {
     let plan = world.plan(&[]);
     let image = plan["agent"]["image"].as_str().unwrap();
     let Some(installed) = plain_image(world, image) else {
         println!(
-            "| the agent's start | the same package plainly installed | it could not be installed | | |"
+            "| the agent's start | the same package plainly installed | it could not be installed | | | | |"
         );
         return;
     };
@@ -34,7 +35,7 @@ pub(crate) fn agent(world: &World, runs: usize) {
     for (from, to) in [("assets/demo", "/demo"), ("tests/bench", "/bench")] {
         run.arg(format!("--volume={}:{to}:ro", sources.join(from).display()));
     }
-    run.args([&installed, "-c", script, "sh", &runs.to_string()]);
+    run.args([&installed, "-c", script, "sh", &effort.runs.to_string()]);
     let starts = ["--version", "--help", "-p --model demo/echo hello"];
     for start in starts {
         run.arg(format!("pi {start}"));
@@ -48,6 +49,8 @@ pub(crate) fn agent(world: &World, runs: usize) {
             "the same package plainly installed",
             [pair[0], pair[1]],
             "ms",
+            "0.70",
+            None,
         );
     }
     docker(&["image", "rm", &installed]);
@@ -70,20 +73,25 @@ fn plain_image(world: &World, image: &str) -> Option<String> {
 }
 
 /// Compares how fast names are refused by a long and by a short list.
-pub(crate) fn rules(world: &World, _: usize) {
+pub(crate) fn rules(world: &World, effort: &Effort) {
     let program = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench/refused.pl")).unwrap();
     fs::write(world.repo().join("refused.pl"), program).unwrap();
     let mut seen = [10, 10_000].map(|entries| (entries, vec![]));
-    for _ in 0..5 {
+    for _ in 0..effort.rounds {
         for (entries, seen) in &mut seen {
             world.write_list(*entries);
-            let answer = said(world.pi(&["--allowed-domains", "list", "shell", "--", "perl", "refused.pl"]));
+            let answer = said(world.pi(&[
+                "--allowed-domains",
+                "list",
+                "shell",
+                "--",
+                "perl",
+                "refused.pl",
+                &effort.seconds.to_string(),
+            ]));
             seen.push(answer.parse::<f64>().unwrap());
         }
     }
-    let [short, long] = seen.map(|(_, mut seen)| {
-        seen.sort_by(f64::total_cmp);
-        seen[seen.len() / 2]
-    });
-    row("refused with 10 000 entries", "10 entries", [long, short], "/s");
+    let [short, long] = seen.map(|(_, seen)| middle(seen));
+    row("refused with 10 000 entries", "10 entries", [long, short], "/s", "0.30", None);
 }

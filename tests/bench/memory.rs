@@ -3,31 +3,66 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead as _, BufReader, Write as _},
-    process::Stdio,
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
 
 use crate::{
-    figure,
+    Effort, figure,
     world::{World, docker},
 };
 
-pub(crate) fn rows(world: &World, _: usize) {
+pub(crate) fn rows(world: &World, _: &Effort) {
+    let bare = of_a_container(world);
     let all = [
-        ("`pi`", &[] as &[&str], KeyIs::Nowhere),
-        ("`pi --proxy`", &["--proxy"], KeyIs::Nowhere),
-        ("`pi` with a key", &[], KeyIs::Set),
-        ("`pi --proxy` with a key", &["--proxy"], KeyIs::Set),
+        ("`pi`", &[] as &[&str], KeyIs::Nowhere, "9 MiB", bare),
+        ("`pi --proxy`", &["--proxy"], KeyIs::Nowhere, "25 MiB", 2 * bare),
+        ("`pi` with a key", &[], KeyIs::Set, "30 MiB", 2 * bare),
+        ("`pi --proxy` with a key", &["--proxy"], KeyIs::Set, "30 MiB", 2 * bare),
     ];
-    for (name, words, key) in all {
+    for (name, words, key, target, floor) in all {
         let kib = of_a_session(world, words, key);
         figure(
             &format!("private memory of an idle session, {name}"),
-            &format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024),
+            &mebibytes(kib),
+            target,
+            &mebibytes(floor),
         );
     }
+}
+
+pub(crate) fn mebibytes(kib: u64) -> String {
+    format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024)
+}
+
+/// The floor: what one idle container costs, with nothing in it, by the barest `docker run`. It is the client, the engine's
+/// shim and docker's init. A session with a sidecar has two.
+fn of_a_container(world: &World) -> u64 {
+    let image = world.plan(&["--", "--version"])["agent"]["image"].as_str().unwrap().to_owned();
+    let name = format!("pi-bench-{}", std::process::id());
+    let mut run = Command::new("docker");
+    run.args(["run", "--rm", "--init", "--interactive", "--network=none", "--name", &name]);
+    run.args(["--entrypoint=sh", &image, "-c", "echo up; exec cat"]);
+    idle(run, |client, parents| {
+        let init = docker(&["inspect", "--format={{.State.Pid}}", &name]).parse().unwrap();
+        private(client) + private(parents[&init]) + private(init)
+    })
+}
+
+/// What is measured of a command that has printed `up`, and ends with its input.
+fn idle<T>(mut command: Command, measure: impl FnOnce(u32, &BTreeMap<u32, u32>) -> T) -> T {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert_eq!(first, "up\n");
+    thread::sleep(Duration::from_secs(2));
+    let measured = measure(child.id(), &parents());
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+    measured
 }
 
 /// Whether there is a key, for which a session has a broker.
@@ -41,34 +76,27 @@ enum KeyIs {
 /// runs in the containers.
 fn of_a_session(world: &World, words: &[&str], key: KeyIs) -> u64 {
     let words = [words, &["shell", "--", "sh", "-c", "echo up; cat"]].concat();
-    let mut pi = if key == KeyIs::Set { world.with_a_key(&words) } else { world.pi(&words) };
-    let mut session =
-        pi.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
-    let mut first = String::new();
-    BufReader::new(session.stdout.take().unwrap()).read_line(&mut first).unwrap();
-    assert_eq!(first, "up\n");
-    thread::sleep(Duration::from_secs(2));
-    let parents = parents();
-    let launcher = session.id();
-    let mut all = below(&parents, launcher);
+    let pi = if key == KeyIs::Set { world.with_a_key(&words) } else { world.pi(&words) };
+    idle(pi, of_processes)
+}
+
+fn of_processes(launcher: u32, parents: &BTreeMap<u32, u32>) -> u64 {
+    let mut all = below(parents, launcher);
     let clients: Vec<String> = all.iter().map(|pid| words_of(*pid)).collect();
     for name in clients.iter().filter_map(|words| words.split('\0').find(|word| word.starts_with("pi-"))) {
         let Ok(init) = docker(&["inspect", "--format={{.State.Pid}}", name]).parse::<u32>() else { continue };
         all.push(parents[&init]);
-        all.extend(below(&parents, init));
+        all.extend(below(parents, init));
     }
     // Whatever the gate started is the agent's.
     let gates: Vec<u32> =
         all.iter().copied().filter(|pid| words_of(*pid).contains("/usr/local/lib/pi/entry")).collect();
     let agents: Vec<u32> =
-        gates.iter().flat_map(|gate| below(&parents, *gate)).filter(|pid| !gates.contains(pid)).collect();
+        gates.iter().flat_map(|gate| below(parents, *gate)).filter(|pid| !gates.contains(pid)).collect();
     all.retain(|pid| !agents.contains(pid));
     all.sort_unstable();
     all.dedup();
-    let sum = all.iter().map(|pid| private(*pid)).sum();
-    session.stdin.take().unwrap().flush().unwrap();
-    assert!(session.wait().unwrap().success());
-    sum
+    all.iter().map(|pid| private(*pid)).sum()
 }
 
 /// The parent of every process.

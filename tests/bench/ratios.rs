@@ -1,64 +1,97 @@
 //! What the launcher costs, as ratios measured in one run: whole processes, taking turns, medians after a warm-up.
 //!
-//! `cargo bench` prints a table in Markdown; `PI_BENCH_RUNS=31 cargo bench` makes its figures steadier, and
-//! `cargo bench -- agent memory` measures only what these words name. Needs what `tests/setup` makes ready.
+//! `cargo bench` prints a table in Markdown, which takes about a quarter of an hour; `cargo bench -- short` only tries whether
+//! everything can be measured. `PI_BENCH_RUNS=31 cargo bench` makes the figures steadier, and `cargo bench -- agent memory`
+//! measures only what these words name. `PI_BENCH_OTHER='COMMAND'` and `PI_BENCH_OTHER_PROXIED='COMMAND'` have other launchers
+//! take turns with `pi` and `pi --proxy`. Needs what `tests/setup` makes ready.
+//!
+//! The floor is the same figure of docker's own part: the same containers, networks and mounts by as few commands as that
+//! takes, with nothing of ours in them. It takes turns with the rest.
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
 
+mod floor;
 mod inside;
+mod launcher;
 mod memory;
+mod sessions;
+mod size;
 mod time;
+mod tunnels;
 mod world;
 
-use std::{env, fs, process::Command};
+use std::{env, process::ExitCode};
 
-use crate::{
-    time::{Timed, alternate, at_once, median},
-    world::{World, shell},
-};
+use crate::world::World;
+
+/// How much is measured.
+pub(crate) struct Effort {
+    /// How often processes that take turns are run, besides once to warm up.
+    runs: usize,
+    /// The same of what takes some seconds.
+    rounds: usize,
+    /// How long connections are counted.
+    seconds: f64,
+    /// How many sessions run at once.
+    sessions: u32,
+}
 
 /// A group of rows, and what measures it.
-type Group = (&'static str, fn(&World, usize));
+type Group = (&'static str, fn(&World, &Effort));
 
-const GROUPS: [Group; 6] = [
-    ("sessions", sessions),
+const GROUPS: [Group; 9] = [
+    ("sessions", sessions::rows),
     ("agent", inside::agent),
-    ("launcher", launcher),
-    ("together", together),
+    ("launcher", launcher::rows),
+    ("calls", size::calls),
+    ("together", sessions::together),
     ("memory", memory::rows),
+    ("tunnels", tunnels::rows),
     ("rules", inside::rules),
+    ("layers", size::layers),
 ];
 
-fn main() {
+fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
     // `cargo test --benches` only asks whether it starts.
     if !words.iter().any(|word| word == "--bench") {
-        return;
+        return ExitCode::SUCCESS;
     }
-    let runs = env::var("PI_BENCH_RUNS").ok().map_or(21, |text| text.parse().unwrap());
-    let wanted = |group: &str| {
-        let mut named = words.iter().filter(|word| !word.starts_with('-')).peekable();
-        named.peek().is_none() || named.any(|word| word == group)
+    let is_short = words.iter().any(|word| word == "short");
+    let runs = env::var("PI_BENCH_RUNS").ok().map(|text| text.parse().unwrap());
+    let effort = if is_short {
+        Effort { runs: runs.unwrap_or(1), rounds: 1, seconds: 0.3, sessions: 3 }
+    } else {
+        Effort { runs: runs.unwrap_or(21), rounds: 5, seconds: 2.0, sessions: 20 }
     };
+    let named: Vec<&String> =
+        words.iter().filter(|word| !word.starts_with('-') && *word != "short").collect();
+    if let Some(word) = named.iter().find(|word| GROUPS.iter().all(|(group, _)| *group != word.as_str())) {
+        let groups = GROUPS.map(|(group, _)| group).join(", ");
+        println!("There is nothing called `{word}` to measure. There is: {groups}.");
+        return ExitCode::from(2);
+    }
     let world = World::new();
-    println!("Medians of {runs} runs, taking turns. {}.\n", world.machine());
-    println!("| measure | against | | | ratio |");
-    println!("|---|---|--:|--:|--:|");
+    println!("Medians of {} runs, taking turns. {}.\n", effort.runs, world.machine());
+    println!("| measure | against | | | ratio | target | floor |");
+    println!("|---|---|--:|--:|--:|--:|--:|");
     for (name, measure) in GROUPS {
-        if wanted(name) {
-            measure(&world, runs);
+        if named.is_empty() || named.iter().any(|word| word.as_str() == name) {
+            measure(&world, &effort);
         }
     }
+    ExitCode::SUCCESS
 }
 
-/// A row of two figures and their ratio.
-fn row(what: &str, against: &str, [a, b]: [f64; 2], unit: &str) {
-    println!("| {what} | {against} | {a:.0} {unit} | {b:.0} {unit} | {:.2} |", a / b);
+/// A row of two figures and their ratio, with what it should be and what docker alone takes.
+fn row(what: &str, against: &str, [a, b]: [f64; 2], unit: &str, target: &str, floor: Option<f64>) {
+    let floor = floor.map_or("–".to_owned(), |floor| format!("{:.2}", floor / b));
+    println!("| {what} | {against} | {a:.0} {unit} | {b:.0} {unit} | {:.2} | {target} | {floor} |", a / b);
 }
 
 /// A row of one figure.
-fn figure(what: &str, value: &str) {
-    println!("| {what} | – | {value} | | |");
+fn figure(what: &str, value: &str, target: &str, floor: &str) {
+    println!("| {what} | – | {value} | | | {target} | {floor} |");
 }
 
 const VERSION: [&str; 2] = ["--", "--version"];
@@ -67,76 +100,3 @@ const VERSION: [&str; 2] = ["--", "--version"];
 const KEYED: [&str; 4] = ["shell", "--", "pi", "--version"];
 
 const PROXY: [&str; 3] = ["--proxy", "--", "--version"];
-
-fn sessions(world: &World, runs: usize) {
-    let bare = world.bare_run(&VERSION);
-    let commands: [&dyn Fn() -> Command; 5] = [
-        &|| world.pi(&VERSION),
-        &|| world.with_a_key(&KEYED),
-        &|| shell(&bare),
-        &|| world.pi(&PROXY),
-        &|| shell(&world.script(&PROXY)),
-    ];
-    let [plain, keyed, bare, proxy, script] = alternate(runs, commands);
-    let whole = |times: &Vec<Timed>| median(times.iter().map(|time| time.whole));
-    let exit = |times: &Vec<Timed>| median(times.iter().map(|time| time.exit));
-    let barest = "the barest `docker run --rm`, same image, flags and mounts";
-    let steps = "its own dry run as a script, one step after the other";
-    row("`pi -- --version`", barest, [whole(&plain), whole(&bare)], "ms");
-    row("the same with a key and its broker", barest, [whole(&keyed), whole(&bare)], "ms");
-    row("`pi --proxy -- --version`", steps, [whole(&proxy), whole(&script)], "ms");
-    row("the same", barest, [whole(&proxy), whole(&bare)], "ms");
-    row("agent's last word to the prompt, `pi`", barest, [exit(&plain), exit(&bare)], "ms");
-    row("the same, `pi --proxy`", steps, [exit(&proxy), exit(&script)], "ms");
-}
-
-fn launcher(world: &World, runs: usize) {
-    world.write_list(10_000);
-    for n in 0..100_000 {
-        let dir = world.repo().join(format!("many/{}", n / 1000));
-        if n % 1000 == 0 {
-            fs::create_dir_all(&dir).unwrap();
-        }
-        fs::write(dir.join(n.to_string()), "").unwrap();
-    }
-    let few = world.another_repository();
-    let docker = &|| {
-        let mut docker = Command::new("docker");
-        docker.arg("--version");
-        docker
-    };
-    let in_few = |words: &[&str]| {
-        let mut pi = world.pi(words);
-        pi.current_dir(&few);
-        pi
-    };
-    let commands: [&dyn Fn() -> Command; 7] = [
-        docker,
-        &|| in_few(&["--version"]),
-        &|| in_few(&["--dry-run"]),
-        &|| in_few(&["ps"]),
-        &|| in_few(&["check", "api.anthropic.com"]),
-        &|| world.pi(&["--allowed-domains", "list", "check", "host7.example7.com"]),
-        &|| world.pi(&["--dry-run"]),
-    ];
-    let names = [
-        "`pi --version`", "`pi --dry-run`", "`pi ps`", "`pi check`", "`pi check`, 10 000 entries",
-        "`pi --dry-run`, 100 000 files",
-    ];
-    let [docker, rest @ ..] =
-        alternate(runs, commands).map(|times| median(times.iter().map(|time| time.whole)));
-    for (name, time) in names.iter().zip::<[f64; 6]>(rest) {
-        row(name, "`docker --version`", [time, docker], "ms");
-    }
-    fs::remove_dir_all(world.repo().join("many")).unwrap();
-}
-
-fn together(world: &World, runs: usize) {
-    for words in [&VERSION as &[&str], &PROXY] {
-        let [alone] = alternate(runs, [&|| world.pi(words) as Command]);
-        let alone = median(alone.iter().map(|time| time.whole)) * 20.0;
-        let at_once = median((0..3).map(|_| at_once(20, &|| world.pi(words))));
-        let what = if words.len() == 2 { "20 `pi` at once" } else { "20 `pi --proxy` at once" };
-        row(what, "20 one after the other", [at_once, alone], "ms");
-    }
-}

@@ -1,7 +1,8 @@
 //! Times of whole processes.
 
 use std::{
-    io::Read as _,
+    fs,
+    io::{self, Read as _, Write as _},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -29,8 +30,32 @@ pub(crate) fn alternate<const N: usize>(runs: usize, commands: [&dyn Fn() -> Com
     all
 }
 
+/// How much memory a process has had at most, in KiB, when it prints: what it prints to is full, so it waits there. Nothing
+/// of one that prints nothing.
+pub(crate) fn peak(mut command: Command) -> Option<u64> {
+    let (reader, mut full) = io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&full, true).unwrap();
+    while full.write(&[0; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&full, false).unwrap();
+    command.stdin(Stdio::null()).stdout(full.try_clone().unwrap()).stderr(full);
+    let mut child = command.spawn().unwrap();
+    let of_child =
+        |file: &str| fs::read_to_string(format!("/proc/{}/{file}", child.id())).unwrap_or_default();
+    let end = Instant::now() + Duration::from_secs(2);
+    while !of_child("wchan").contains("pipe_write") && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let status = of_child("status");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next());
+    let peak = peak.and_then(|kib| kib.parse().ok());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(reader);
+    peak
+}
+
 /// How long so many processes take together.
-pub(crate) fn at_once(count: usize, command: &(dyn Fn() -> Command + Sync)) -> Duration {
+pub(crate) fn at_once(count: u32, command: &(dyn Fn() -> Command + Sync)) -> Duration {
     let begun = Instant::now();
     thread::scope(|scope| {
         for _ in 0..count {
@@ -38,6 +63,12 @@ pub(crate) fn at_once(count: usize, command: &(dyn Fn() -> Command + Sync)) -> D
         }
     });
     begun.elapsed()
+}
+
+/// The middle one.
+pub(crate) fn middle(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
 }
 
 /// In milliseconds.

@@ -22,6 +22,12 @@ fn clean(program: &str, home: &Path) -> Command {
     command
 }
 
+/// The same command with a key of nobody's, for which a session has a broker.
+pub(crate) fn keyed(mut command: Command) -> Command {
+    command.env("ANTHROPIC_API_KEY", "sk-ant-made-up-and-of-no-use");
+    command
+}
+
 /// A script for the shell.
 pub(crate) fn shell(script: &str) -> Command {
     let mut sh = clean("sh", Path::new("/"));
@@ -37,12 +43,45 @@ pub(crate) fn said(mut command: Command) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+/// What a command says on stderr, if it ends well.
+#[track_caller]
+pub(crate) fn complained(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// Runs a script, whatever comes of it.
+pub(crate) fn shell_quiet(script: &str) {
+    let _ = shell(script).output();
+}
+
 /// What docker prints.
 #[track_caller]
 pub(crate) fn docker(args: &[&str]) -> String {
     let mut docker = Command::new("docker");
     docker.args(args);
     said(docker)
+}
+
+/// Makes the files that a session needs, once, and returns its script, in which they are named.
+pub(crate) fn with_files(script: &str) -> String {
+    // The launcher would take a session's directory without a launcher for what is left of one.
+    let script = script.replace("/sessions/", "/bench/");
+    let (before, _) = script.split_once("\ndocker ").unwrap();
+    let mut is_of_the_end = false;
+    let files: Vec<&str> = before
+        .lines()
+        .filter(|line| {
+            // What would remove them at the end of the script.
+            is_of_the_end |= *line == "down() {";
+            let kept = !is_of_the_end && !line.starts_with("trap ");
+            is_of_the_end &= *line != "}";
+            kept
+        })
+        .collect();
+    said(shell(&files.join("\n")));
+    script
 }
 
 impl World {
@@ -79,15 +118,18 @@ impl World {
     }
 
     pub(crate) fn pi(&self, words: &[&str]) -> Command {
+        self.pi_that(&[&["--quiet"], words].concat())
+    }
+
+    /// The same, which says what it does.
+    pub(crate) fn pi_that(&self, words: &[&str]) -> Command {
         let mut pi = clean(PI, self.home());
-        pi.arg("--config").arg(&self.config).arg("--quiet").args(words).current_dir(self.repo());
+        pi.arg("--config").arg(&self.config).args(words).current_dir(self.repo());
         pi
     }
 
     pub(crate) fn with_a_key(&self, words: &[&str]) -> Command {
-        let mut pi = self.pi(words);
-        pi.env("ANTHROPIC_API_KEY", "sk-ant-made-up-and-of-no-use");
-        pi
+        keyed(self.pi(words))
     }
 
     /// What a dry run prints.
@@ -100,21 +142,28 @@ impl World {
         self.planned("--dry-run", words)
     }
 
+    /// The same of a session with a broker.
+    pub(crate) fn keyed_script(&self, words: &[&str]) -> String {
+        said(self.with_a_key(&[&["--dry-run"], words].concat()))
+    }
+
     /// A session as data.
     pub(crate) fn plan(&self, words: &[&str]) -> serde_json::Value {
         serde_json::from_str(&self.planned("--dry-run=json", words)).unwrap()
     }
 
-    /// Makes the files that an open session needs, once, and returns `docker run --rm` with the same image, flags and
-    /// mounts.
+    /// An open session as one `docker run --rm`, with the same image, flags and mounts, and its files.
     pub(crate) fn bare_run(&self, words: &[&str]) -> String {
-        // The launcher would take a session's directory without a launcher for what is left of one.
-        let script = self.script(words).replace("/sessions/", "/bench/");
-        let (before, rest) = script.split_once("\ndocker create --rm").unwrap();
-        let files: Vec<&str> = before.lines().filter(|line| !line.starts_with("trap ")).collect();
-        said(shell(&files.join("\n")));
+        let script = with_files(&self.script(words));
+        let (_, rest) = script.split_once("\ndocker create --rm").unwrap();
         let line = rest.lines().next().unwrap().trim_end_matches(" >/dev/null");
         format!("exec docker run --rm{line}")
+    }
+
+    /// What the settings say of an image.
+    pub(crate) fn image_setting(&self, name: &str) -> Option<String> {
+        let settings: toml::Table = fs::read_to_string(&self.config).ok()?.parse().ok()?;
+        Some(settings.get("images")?.get(name)?.as_str()?.to_owned())
     }
 
     /// Writes an allowlist of so many names into the repository.

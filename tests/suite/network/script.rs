@@ -63,7 +63,7 @@ pub(crate) fn weak_sidecar(world: &World, changes: &[(&str, &str)]) -> PathBuf {
     let dir = world.root().join("weak-sidecar");
     let files = [
         "proxy/routes", "proxy/supervisor", "proxy/sidecar.pl", "proxy/haproxy.cfg",
-        "images/shared/sandbox.pl",
+        "images/shared/sandbox.pl", "images/shared/socket.pl",
     ];
     let mut texts = files.map(|path| fs::read_to_string(source(path)).unwrap());
     for (from, to) in changes {

@@ -19,15 +19,41 @@ fn a_restricted_session_costs_seven_calls() {
     world.docker().rule("start-agent", "exits 0");
     world.run_pi(&["--proxy", "-p", "x"]).is(0, "", "");
     let mut kinds = world.docker().kinds();
-    // What does not need each other is done side by side.
-    kinds[..3].sort();
-    kinds[4..6].sort();
+    // What does not need each other is done side by side: the proxy starts while the agent's container is created.
+    kinds[..2].sort();
+    kinds[2..6].sort();
     let up =
-        ["create-agent", "create-proxy", "network-create", "network-connect", "start-agent", "start-proxy"];
+        ["create-proxy", "network-create", "create-agent", "network-connect", "start-agent", "start-proxy"];
     // Its containers remove themselves.
     let down = ["network-rm"];
     assert_eq!(kinds, [&up[..], &down].concat());
     world.assert_nothing_left();
+}
+
+#[test]
+fn an_open_session_with_a_key_costs_one_call_more() {
+    let world = world();
+    world.docker().rule("start-agent", "exits 0");
+    world.pi(&["-p", "x"]).env("ANTHROPIC_API_KEY", "sk-ant-made-up").run().is(0, "", "");
+    let mut kinds = world.docker().kinds();
+    kinds.sort();
+    let all = [
+        "create-agent", "create-proxy", "network-connect", "network-connect", "network-create", "network-rm",
+        "start-agent", "start-proxy",
+    ];
+    assert_eq!(kinds, all);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn no_client_of_a_session_spreads_over_processors() {
+    let world = world();
+    world.docker().rule("start-agent", "exits 0");
+    world.run_pi(&["--proxy", "-p", "x"]).is(0, "", "");
+    for call in world.docker().calls() {
+        let env = world.docker().env(call.n);
+        assert!(env.contains("GOMAXPROCS='1'") || env.contains("GOMAXPROCS=1"), "{call:?}: {env}");
+    }
 }
 
 #[test]
