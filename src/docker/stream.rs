@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use shared_child::SharedChild;
 
-use super::{Cmd, Docker, failure::Failure, program::drain, remove_containers, render};
+use super::{Cmd, Created, Docker, failure::Failure, program::drain, remove_containers, render};
 use crate::{inside::UP, plan::Container, report};
 
 /// How long a container may take to say that it is up, and to end.
@@ -40,6 +40,8 @@ impl Docker {
                 .map_err(Failure::NotStarted)
                 .map_err(|failure| failure.explain(&cmd.purpose))?,
         );
+        // Whoever waits for a child that has ended drops its stdin.
+        let stdin = child.take_stdin().context("docker has no stdin")?;
         let (stdout, stderr) = (drain(child.take_stdout()), drain(child.take_stderr()));
         let late = Arc::new(AtomicBool::new(false));
         let watch = {
@@ -51,7 +53,6 @@ impl Docker {
                 }
             })
         };
-        let stdin = child.take_stdin().context("docker has no stdin")?;
         let mut out = BufWriter::with_capacity(1 << 18, stdin);
         let written = write(&mut out).and_then(|()| Ok(out.flush()?));
         // Without what is in the buffer still, where writing has failed.
@@ -78,6 +79,17 @@ impl Docker {
             return Ok(text(said(stdout)).trim_end().to_owned());
         }
         Err(Failure::Refused { code: status.code(), stderr: text(said(stderr)) }.explain(&cmd.purpose))
+    }
+
+    /// Runs a container to its end within `patience`, and returns what it printed.
+    ///
+    /// # Errors
+    /// The engine says no, or the container fails or does not end. It is gone then, too.
+    pub(crate) fn answer(&self, container: &Container, patience: Duration) -> anyhow::Result<String> {
+        let made = self.create(container)?;
+        anyhow::ensure!(made == Created::Yes, "the image `{}` is gone already", container.image);
+        self.feed(&render::attach(container), patience, &mut |_| Ok(()))
+            .inspect_err(|_| self.halt_now(&container.name))
     }
 
     /// Passes on what a command prints, within `patience`. Says whether the command ended well.
