@@ -53,7 +53,8 @@ impl Docker {
                 }
             })
         };
-        let mut out = BufWriter::with_capacity(1 << 18, stdin);
+        let travel = self.travel(&cmd.purpose);
+        let mut out = BufWriter::with_capacity(1 << 18, travel.counting(stdin));
         let written = write(&mut out).and_then(|()| Ok(out.flush()?));
         // Without what is in the buffer still, where writing has failed.
         drop(out.into_parts());
@@ -64,6 +65,7 @@ impl Docker {
         }
         let status =
             child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose));
+        drop(travel);
         watch.join().expect("waiting does not panic");
         if !is_broken {
             written?;
@@ -113,7 +115,8 @@ impl Docker {
                 }
             })
         };
-        let copied = std::io::copy(&mut stdout, to);
+        let travel = self.travel(&cmd.purpose);
+        let copied = std::io::copy(&mut stdout, &mut travel.counting(to));
         drop(stdout);
         let status =
             child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose));
