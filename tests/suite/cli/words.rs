@@ -157,3 +157,18 @@ fn contradictions_are_usage_errors() {
         "",
     );
 }
+
+#[test]
+fn help_for_what_is_no_verb_is_no_prompt() {
+    misuse(
+        &["help", "install"],
+        "`install` is the agent's own command",
+        "`pi install --help` shows its help",
+    );
+    misuse(
+        &["help", "sehll"],
+        "`sehll` is no verb of `pi`",
+        "did you mean `pi shell`? To say it to the agent, write `pi -- help sehll`",
+    );
+    assert_eq!(command(&["help", "me"]), ["pi", "help", "me"]);
+}
