@@ -90,9 +90,25 @@ const HELP: &str = "\
 --help, -h
 --version, -v";
 
-/// The agent's own commands. A command must be the very first word: after a flag it is a prompt.
+/// The agent's own commands, of all versions. A command must be the very first word: after a flag it is a prompt.
 pub(crate) const COMMANDS: &[&str] =
     &["install", "remove", "uninstall", "update", "list", "config", "auth", "mcp"];
+
+/// The commands of the agent of this version. The image is proven to have the version of the settings when it is built, and
+/// a test compares this with what the agent says there. So no start has to ask.
+pub(crate) fn commands(version: &str) -> impl Iterator<Item = &'static str> {
+    // A version without numbers, such as a tag, is newer.
+    let numbers: Vec<u32> = version.split('.').map_while(|part| part.parse().ok()).collect();
+    let is_old = matches!(numbers[..], [0, minor, ..] if minor < 99);
+    COMMANDS.iter().copied().filter(move |name| !(is_old && *name == "mcp"))
+}
+
+/// The command of a newer agent that these few words most likely mean: to this one they would be a prompt.
+pub(crate) fn newer_command<'a>(args: &'a [String], version: &str) -> Option<&'a str> {
+    let ([first] | [first, _]) = args else { return None };
+    let is_newer = COMMANDS.contains(&first.as_str()) && !commands(version).any(|name| name == first);
+    is_newer.then_some(first)
+}
 
 /// With these flags the agent answers a question and ends, without a session.
 const ANSWERED: &[&str] = &["--help", "--version", "--list-models", "--export"];
@@ -125,10 +141,7 @@ pub(crate) fn nearest<'a>(arg: &str, also: &[&'a str]) -> Option<&'a str> {
 /// The command of the agent that `args` begin with, if this version knows it.
 fn command<S: AsRef<OsStr>>(args: &[S], version: &str) -> Option<&'static str> {
     let first = args.first()?.as_ref();
-    // Releases before 0.99 have no `mcp`: there it begins a prompt. A version without numbers, such as a tag, is newer.
-    let numbers: Vec<u32> = version.split('.').map_while(|part| part.parse().ok()).collect();
-    let is_old = matches!(numbers[..], [0, minor, ..] if minor < 99);
-    COMMANDS.iter().copied().find(|name| first == *name && !(is_old && *name == "mcp"))
+    commands(version).find(|name| first == *name)
 }
 
 /// Whether `args` change the agent's own set-up. With `--local` they change a project's.

@@ -314,7 +314,7 @@ impl Look<'_> {
     fn allowlist(&self, writable: &[PathBuf]) -> Option<Finding> {
         let list = &self.config.allowed_domains;
         let holder = writable.iter().find(|dir| list.starts_with(dir))?;
-        (self.config.network == Network::Proxy).then(|| {
+        (self.config.network == Network::Proxy && list.exists()).then(|| {
             Finding::plain(format!(
                 "the allowlist `{}` lies in `{}`, which the agent can write: look at it before the next session",
                 list.display(),

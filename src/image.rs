@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod known;
 mod progress;
+pub(crate) mod sbom;
 
 use std::collections::BTreeMap;
 

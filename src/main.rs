@@ -119,7 +119,7 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         Action::Verb(Verb::Shell { session: Some(name), command }) => {
             verb::run::enter(&launcher()?, &name, &command)
         }
-        Action::Verb(Verb::Build { all, check }) => verb::build::run(&launcher()?, all, check),
+        Action::Verb(Verb::Build { all, sbom, check }) => verb::build::run(&launcher()?, all, sbom, check),
         Action::Verb(Verb::Login { list: true, .. }) => verb::login::list(&launcher()?),
         Action::Verb(Verb::Login { provider: Some(provider), key: true, .. }) => {
             verb::login::store_key(&launcher()?, &provider)

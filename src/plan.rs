@@ -3,6 +3,7 @@
 
 mod away;
 mod command;
+mod contents;
 mod copier;
 mod environment;
 mod hatch;
@@ -38,6 +39,7 @@ use crate::{
 };
 
 pub(crate) use self::away::{Away, Carried, Sent};
+pub(crate) use self::contents::contents;
 pub(crate) use self::copier::{COPY, Copied, copier, copier_file};
 pub(crate) use self::mounts::shadow;
 use self::{

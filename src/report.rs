@@ -1,5 +1,7 @@
 //! The launcher's messages on stderr, its data on stdout, and its exit status. Only this module writes to them.
 
+mod travel;
+
 use std::{
     cell::Cell,
     fmt::Display,
@@ -13,6 +15,8 @@ use rustix::{
     fs::FileType,
     termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr},
 };
+
+pub(crate) use self::travel::Travel;
 
 /// The launcher itself failed. `docker run` and `timeout` use the same number.
 pub(crate) const FAILED: u8 = 125;

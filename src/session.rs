@@ -48,6 +48,7 @@ pub(crate) use self::{
     away::remove as remove_volume,
     browser::{open, opener},
     cache::{forget, unused_for},
+    prepare::write_file,
     renewal::Renewal,
     settings::{LaidOut, lay_out},
     sweep::{Sweep, bring_in, engine, take_down},

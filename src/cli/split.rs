@@ -117,13 +117,23 @@ const ELSEWHERE: [(&str, &str); 8] = [
     ("log", "pi logs"),
 ];
 
-/// Refuses a single word that is no verb but close to one: as a prompt it would go to a paid model.
+/// Refuses a single word, or `help` and a word, that is no verb but close to one: as a prompt it would go to a paid model.
 fn check_lone_word(words: &[OsString], grammar: &clap::Command) -> anyhow::Result<()> {
-    let [word] = words else { return Ok(()) };
+    let (word, asks) = match words {
+        [word] => (word, false),
+        [help, word] if help == "help" => (word, true),
+        _ => return Ok(()),
+    };
     let Some(word) = word.to_str().filter(|word| word.len() > 2 && !word.contains(char::is_whitespace))
     else {
         return Ok(());
     };
+    if asks && agent::COMMANDS.contains(&word) {
+        return Err(Hinted::usage_hinted(
+            format!("`{word}` is the agent's own command"),
+            format!("`pi {word} --help` shows its help"),
+        ));
+    }
     let own = grammar.get_subcommands().map(clap::Command::get_name).chain(agent::COMMANDS.iter().copied());
     let mut own = own.filter(|verb| *verb != word);
     let most = if word.len() < 5 { 1 } else { 2 };
@@ -135,7 +145,10 @@ fn check_lone_word(words: &[OsString], grammar: &clap::Command) -> anyhow::Resul
     match meant {
         Some(meant) if !agent::COMMANDS.contains(&word) => Err(Hinted::usage_hinted(
             format!("`{word}` is no verb of `pi`"),
-            format!("did you mean `{meant}`? To say it to the agent, write `pi -- {word}`"),
+            format!(
+                "did you mean `{meant}`? To say it to the agent, write `pi -- {}{word}`",
+                if asks { "help " } else { "" }
+            ),
         )),
         _ => Ok(()),
     }

@@ -25,11 +25,17 @@ pub(crate) enum Verb {
         /// Build every variant
         #[arg(long)]
         all: bool,
+        /// Also print a list of what is in the images: a software bill of materials (SBOM) in JSON
+        ///
+        /// In the format `CycloneDX`, of this repository's image and the sidecar's: packages of Debian and npm, and runtimes that came
+        /// otherwise. With `--all` it lists every image.
+        #[arg(long)]
+        sbom: bool,
         /// Build nothing, but ask npm's registry whether there is a newer agent
         ///
         /// Open sessions ask by themselves once a week, and one line a day tells of a newer one. Config key: `check_agent`
         /// under `[images]`.
-        #[arg(long, conflicts_with = "all")]
+        #[arg(long, conflicts_with_all = ["all", "sbom"])]
         check: bool,
     },
     /// Log in to a model provider, or store a key for it

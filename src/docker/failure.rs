@@ -238,7 +238,8 @@ pub(crate) fn build_failure(tag: &str, source: Option<&String>, output: &str, lo
         "error from registry", "error pulling image", "no such host", "get \"https://",
     ];
     let lines: Vec<&str> = output.lines().map(str::trim_end).filter(|line| !line.trim().is_empty()).collect();
-    let last = lines.last().copied().unwrap_or_default();
+    // Docker's complaint may come before the step that it is about.
+    let last = lines.iter().rfind(|line| !line.starts_with("Step ")).copied().unwrap_or_default();
     if unreachable.iter().any(|sign| last.to_ascii_lowercase().contains(sign))
         && let Some(source) = source
     {
@@ -306,7 +307,12 @@ mod tests {
             |output: &str| build_failure("pi-proxy:x", Some(&source), output, Path::new("/l")).to_string();
         let error = failed("Step 2/9\nE: Unable to locate package nope\nexit 100\n");
         assert!(error.ends_with("E: Unable to locate package nope\nexit 100"), "{error}");
-        let error = failed("failed to resolve source metadata: no such host\n");
-        assert!(error.starts_with("could not pull the base image `debian:trixie-slim`"), "{error}");
+        for said in [
+            "failed to resolve source metadata: no such host\n",
+            "Get \"https://x/v2/\": dial tcp: no such host\nStep 1/2 : ARG A\nStep 2/2 : FROM x\n",
+        ] {
+            let error = failed(said);
+            assert!(error.starts_with("could not pull the base image `debian:trixie-slim`"), "{error}");
+        }
     }
 }

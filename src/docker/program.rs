@@ -24,7 +24,7 @@ use shared_child::SharedChild;
 use super::{Cmd, Shown, failure::Failure};
 use crate::{
     host::Host,
-    report::{self, Hinted, Interrupted},
+    report::{self, Hinted, Interrupted, Travel},
     signals::{Flag, Signals},
     terminal::Kept,
     written::Written,
@@ -54,6 +54,8 @@ pub(crate) struct Docker {
     heeds: Option<Flag>,
     /// Whether nobody waits for what it does.
     aside: bool,
+    /// Whether somebody looks at stderr.
+    watched: bool,
 }
 
 /// How the wait for a command ended.
@@ -127,6 +129,7 @@ impl Docker {
             hangs: Arc::default(),
             heeds: None,
             aside: false,
+            watched: host.draws_on_stderr(),
         })
     }
 
@@ -152,7 +155,7 @@ impl Docker {
 
     /// The same program, for something beside a session: the terminal is the agent's, and nobody waits.
     pub(crate) fn aside(&self) -> Self {
-        Self { aside: true, ..self.clone() }
+        Self { aside: true, watched: false, ..self.clone() }
     }
 
     /// The same program, with a deadline of at most this.
@@ -233,6 +236,11 @@ impl Docker {
             command.env(name, secret.expose());
         }
         command
+    }
+
+    /// Something on its way, which a terminal shows.
+    pub(crate) fn travel(&self, what: &str) -> Travel {
+        Travel::begin(what, self.watched)
     }
 
     /// Runs a command to its end and returns its output. The error says what failed, and docker's message.
@@ -490,6 +498,7 @@ mod tests {
             hangs: Arc::default(),
             heeds: None,
             aside: false,
+            watched: false,
         };
         let run = |script: &str, patience: f32| {
             let patience = Some(Duration::from_secs_f32(patience));

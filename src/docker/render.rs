@@ -19,6 +19,7 @@ impl Role {
             Self::Copy => "the container for the copy",
             Self::Directory => "the container for the agent's own directory",
             Self::Git => "the container for the agent's commits",
+            Self::Contents => "the container in which an image is read",
         }
     }
 
@@ -30,6 +31,7 @@ impl Role {
             Self::Copy => "copy",
             Self::Directory => "directory",
             Self::Git => "git",
+            Self::Contents => "contents",
         }
     }
 }
@@ -124,6 +126,10 @@ pub(super) fn create(container: &Container) -> Cmd {
     };
     if let Some(workdir) = workdir {
         cmd = cmd.pair("--workdir", workdir);
+    }
+    if *role == Role::Contents {
+        // The image's own first program is for sessions. No other container goes without it.
+        cmd = cmd.arg("--entrypoint=sh");
     }
     cmd = cmd.arg(image);
     for word in command {

@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use shared_child::SharedChild;
 
-use super::{Cmd, Docker, failure::Failure, program::drain, remove_containers, render};
+use super::{Cmd, Created, Docker, failure::Failure, program::drain, remove_containers, render};
 use crate::{inside::UP, plan::Container, report};
 
 /// How long a container may take to say that it is up, and to end.
@@ -40,6 +40,8 @@ impl Docker {
                 .map_err(Failure::NotStarted)
                 .map_err(|failure| failure.explain(&cmd.purpose))?,
         );
+        // Whoever waits for a child that has ended drops its stdin.
+        let stdin = child.take_stdin().context("docker has no stdin")?;
         let (stdout, stderr) = (drain(child.take_stdout()), drain(child.take_stderr()));
         let late = Arc::new(AtomicBool::new(false));
         let watch = {
@@ -51,8 +53,8 @@ impl Docker {
                 }
             })
         };
-        let stdin = child.take_stdin().context("docker has no stdin")?;
-        let mut out = BufWriter::with_capacity(1 << 18, stdin);
+        let travel = self.travel(&cmd.purpose);
+        let mut out = BufWriter::with_capacity(1 << 18, travel.counting(stdin));
         let written = write(&mut out).and_then(|()| Ok(out.flush()?));
         // Without what is in the buffer still, where writing has failed.
         drop(out.into_parts());
@@ -63,6 +65,7 @@ impl Docker {
         }
         let status =
             child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose));
+        drop(travel);
         watch.join().expect("waiting does not panic");
         if !is_broken {
             written?;
@@ -78,6 +81,17 @@ impl Docker {
             return Ok(text(said(stdout)).trim_end().to_owned());
         }
         Err(Failure::Refused { code: status.code(), stderr: text(said(stderr)) }.explain(&cmd.purpose))
+    }
+
+    /// Runs a container to its end within `patience`, and returns what it printed.
+    ///
+    /// # Errors
+    /// The engine says no, or the container fails or does not end. It is gone then, too.
+    pub(crate) fn answer(&self, container: &Container, patience: Duration) -> anyhow::Result<String> {
+        let made = self.create(container)?;
+        anyhow::ensure!(made == Created::Yes, "the image `{}` is gone already", container.image);
+        self.feed(&render::attach(container), patience, &mut |_| Ok(()))
+            .inspect_err(|_| self.halt_now(&container.name))
     }
 
     /// Passes on what a command prints, within `patience`. Says whether the command ended well.
@@ -101,7 +115,8 @@ impl Docker {
                 }
             })
         };
-        let copied = std::io::copy(&mut stdout, to);
+        let travel = self.travel(&cmd.purpose);
+        let copied = std::io::copy(&mut stdout, &mut travel.counting(to));
         drop(stdout);
         let status =
             child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose));

@@ -1,6 +1,6 @@
 //! Building and renewing the images of a session.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, time::Duration};
 
 use super::{Launcher, Prepared, inspect};
 use crate::{
@@ -9,10 +9,13 @@ use crate::{
         Image,
         build::{Builder, Effort},
         known::Known,
+        sbom::{Listed, SCRIPT, document},
     },
     lang::Variant,
-    plan::Reach,
+    plan::{Reach, contents, copier_file},
     report,
+    scratch::Scratch,
+    session::write_file,
 };
 
 impl Launcher {
@@ -60,12 +63,8 @@ impl Launcher {
         effort: Effort,
     ) -> anyhow::Result<()> {
         let builder = self.builder(prepared, docker);
-        let Prepared { config, who, ca, proxy, variant, .. } = prepared;
-        let wanted = Variant::ALL.into_iter().filter(|one| all || one == variant);
-        let agent = |variant| Image::agent(variant, &config.images, &config.packages, *who, ca);
-        let images = wanted.map(|variant| (Some(variant), agent(variant))).chain([(None, proxy.clone())]);
         let mut failed = Vec::new();
-        for (variant, image) in images {
+        for (variant, image) in images(prepared, all) {
             let outcome = match effort {
                 Effort::Missing => builder.ensure(&image, effort).map(drop),
                 Effort::Renew => self.renew(prepared, &builder, variant, &image),
@@ -88,6 +87,24 @@ impl Launcher {
         }
     }
 
+    /// Lists what is in this repository's image and in the sidecar's, or in all images, which are there.
+    pub(crate) fn sbom(&self, prepared: &Prepared, docker: &Docker, all: bool) -> anyhow::Result<String> {
+        let builder = self.builder(prepared, docker);
+        let scratch = Scratch::new(&self.host, "contents-")?;
+        write_file(&copier_file(scratch.path()))?;
+        let mut listed = Vec::new();
+        for (_, image) in images(prepared, all) {
+            let id = builder.ensure(&image, Effort::Missing)?;
+            let runtime = prepared.config.runtime.as_deref();
+            let container =
+                contents(&id, SCRIPT, runtime, scratch.path(), &prepared.workspace.root, &self.host)?;
+            let said = docker.answer(&container, LONGEST_LOOK)?;
+            self.signals.check()?;
+            listed.push(Listed { tag: image.tag().to_owned(), id, said });
+        }
+        document(&listed)
+    }
+
     /// A builder for this machine.
     pub(crate) fn builder<'a>(&'a self, prepared: &'a Prepared, docker: &'a Docker) -> Builder<'a> {
         Builder {
@@ -99,4 +116,15 @@ impl Launcher {
             renewed: RefCell::default(),
         }
     }
+}
+
+/// How long a look into an image may take.
+const LONGEST_LOOK: Duration = Duration::from_secs(300);
+
+/// This repository's image and the sidecar's, or those of every variant.
+fn images(prepared: &Prepared, all: bool) -> impl Iterator<Item = (Option<Variant>, Image)> {
+    let Prepared { config, who, ca, proxy, variant, .. } = prepared;
+    let wanted = Variant::ALL.into_iter().filter(move |one| all || one == variant);
+    let agent = |variant| Image::agent(variant, &config.images, &config.packages, *who, ca);
+    wanted.map(move |variant| (Some(variant), agent(variant))).chain([(None, proxy.clone())])
 }

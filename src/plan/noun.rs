@@ -26,6 +26,8 @@ pub(crate) enum Role {
     /// It has the agent's own directory, and no agent.
     Directory,
     Git,
+    /// An image is read in it. It has nothing else, and is part of no session.
+    Contents,
 }
 
 /// Where a container is attached.

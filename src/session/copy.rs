@@ -146,7 +146,10 @@ impl Reach<'_> {
         let unpack = script("exec tar -x -f - --no-same-owner --warning=no-timestamp -C \"$1\"", &[COPY]);
         self.docker.feed(&unpack, LONG, &mut |out| contents.write_git_dir(out))?;
         signals.check()?;
-        contents.send_commit(self.git, &held.dir.join("store"), &inside, Path::new(GIT_DIR))?;
+        {
+            let _shown = self.docker.travel("copy the repository's history");
+            contents.send_commit(self.git, &held.dir.join("store"), &inside, Path::new(GIT_DIR))?;
+        }
         signals.check()?;
         let both = "tar -x -f - --no-same-owner --warning=no-timestamp -C \"$1\" && exec sh -c \"$3\" sh \"$1\" \"$2\"";
         let base = self.docker.feed(&script(both, &[COPY, within, FILL]), LONG, &mut |out| {
@@ -178,7 +181,10 @@ impl Reach<'_> {
         let repository = Repository::at(&copy.repository, &copy.common)?;
         let inside = self.inside(&up);
         let mut branches = before.clone();
-        let outcome = self.back(&repository, &copy, &held.dir, &inside).bring(&base, &mut branches);
+        let outcome = {
+            let _shown = self.docker.travel(&format!("bring in the work of the copy `{}`", copy.name));
+            self.back(&repository, &copy, &held.dir, &inside).bring(&base, &mut branches)
+        };
         copy.branches = branches;
         let outcome = outcome.and_then(|()| self.large_files(&up, &repository, &copy));
         copy.size = size.lines().last().and_then(|size| size.trim().parse().ok());

@@ -24,6 +24,6 @@ pub(super) fn prepare(plan: &Plan) -> anyhow::Result<()> {
 }
 
 /// Writes one file, whose directory exists.
-pub(super) fn write_file(File { path, text }: &File) -> anyhow::Result<()> {
+pub(crate) fn write_file(File { path, text }: &File) -> anyhow::Result<()> {
     replace(path, text.bytes()).with_context(|| format!("could not write `{}`", path.display()))
 }

@@ -9,7 +9,13 @@ use clap_complete::{
     env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh},
 };
 
-use crate::{agent, cli::Cli, host::Host, record, report};
+use crate::{
+    agent,
+    cli::{Cli, Options},
+    config::Config,
+    host::Host,
+    record, report,
+};
 
 /// With this variable, `pi` answers a shell's question instead of doing anything.
 const VARIABLE: &str = "PI_BOX_COMPLETE";
@@ -42,9 +48,11 @@ pub(crate) fn answer(args: impl Iterator<Item = OsString>, cwd: Option<&Path>) -
     Ok(CompleteEnv::with_factory(grammar).var(VARIABLE).bin("pi").completer("pi").try_complete(args, cwd)?)
 }
 
-/// The grammar, with the agent's own commands, and with the running sessions where one is to be named.
+/// The grammar, with the own commands of the agent that the settings name, and with the running sessions where one is to be named.
 fn grammar() -> Command {
-    let own = agent::COMMANDS.iter().map(|name| Command::new(*name).about("The agent's own command"));
+    let config = Host::read().and_then(|host| Config::load(&Options::default(), &host, None));
+    let version = config.map(|config| config.images.agent_version).unwrap_or_default();
+    let own = agent::commands(&version).map(|name| Command::new(name).about("The agent's own command"));
     let verbs = ["shell", "allow", "blocked", "logs", "stop"];
     verbs.iter().fold(Cli::grammar().subcommands(own), |grammar, verb| {
         grammar.mut_subcommand(verb, |verb| {

@@ -34,6 +34,15 @@ pub(crate) fn agent(launcher: &Launcher, args: &[OsString]) -> anyhow::Result<u8
              for one; `pi update --extensions` updates what is installed in `~/.pi/agent`",
         ));
     }
+    if let Some(command) = agent::newer_command(&words, &version) {
+        return Err(Hinted::usage_hinted(
+            format!("the agent {version} has no command `{command}`; newer agents do"),
+            format!(
+                "`agent_version` under `[images]` in the settings chooses the agent; to say this to it, write `pi -p {}`",
+                words.join(" ")
+            ),
+        ));
+    }
     sandboxed(launcher, Program::agent(words, &version))
 }
 

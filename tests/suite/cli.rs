@@ -7,6 +7,7 @@ mod help;
 mod image;
 mod place;
 mod said;
+mod sbom;
 mod settings;
 mod shown;
 mod words;

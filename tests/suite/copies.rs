@@ -3,6 +3,7 @@
 mod hostile;
 mod kinds;
 mod lost;
+mod shown;
 
 use std::{fs, path::Path, process::Stdio};
 

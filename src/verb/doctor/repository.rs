@@ -57,7 +57,12 @@ fn keys(keys: &Keys) -> Vec<Line> {
     let held = keys.broker.iter().flat_map(|broker| &broker.routes).map(|route| route.provider.as_str());
     let held: Vec<&str> = held.collect();
     let held = match held.as_slice() {
-        [] => Line::note("keys", "no key that could stay outside was found", "`pi login`, or set one"),
+        [] if keys.note.is_none() => Line::note(
+            "keys",
+            "no model provider has a key or a login",
+            "`pi login` makes one, or set a key such as `ANTHROPIC_API_KEY`",
+        ),
+        [] => Line::note("keys", "no key stays outside", "`pi login` makes a login that does"),
         held => Line::fine("keys", format!("outside, with the broker: {}", held.join(", "))),
     };
     let inside = keys.note.iter().map(|note| Line::fine("keys", note.clone()));

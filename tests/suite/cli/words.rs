@@ -157,3 +157,31 @@ fn contradictions_are_usage_errors() {
         "",
     );
 }
+
+#[test]
+fn a_command_that_this_agent_does_not_have_yet_is_no_prompt() {
+    let hint = "`agent_version` under `[images]` in the settings chooses the agent; to say this to it, write `pi -p mcp";
+    let message = "the agent 0.87.1 has no command `mcp`; newer agents do";
+    misuse(&["mcp"], message, &format!("{hint}`"));
+    misuse(&["mcp", "list"], message, &format!("{hint} list`"));
+    let world = World::fake();
+    world.run_pi(&["-p", "mcp list"]).has_code(0);
+    world.configure("[images]\nagent_version = \"1.5.2\"\n");
+    let plan = world.plan(&["mcp", "list"]);
+    assert_eq!(plan["agent"]["command"], serde_json::json!(["pi", "mcp", "list"]));
+}
+
+#[test]
+fn help_for_what_is_no_verb_is_no_prompt() {
+    misuse(
+        &["help", "install"],
+        "`install` is the agent's own command",
+        "`pi install --help` shows its help",
+    );
+    misuse(
+        &["help", "sehll"],
+        "`sehll` is no verb of `pi`",
+        "did you mean `pi shell`? To say it to the agent, write `pi -- help sehll`",
+    );
+    assert_eq!(command(&["help", "me"]), ["pi", "help", "me"]);
+}

@@ -48,6 +48,17 @@ fn every_flag_and_every_command_of_the_real_agent_is_known_for_what_it_is() {
         let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
         assert_eq!(plan["agent"]["command"], serde_json::json!(["pi", command, "npm:word"]));
     }
+    // A shell that completes offers these and no others of the agent's.
+    let complete = world.call(env!("CARGO_BIN_EXE_pi")).args(&["--", "pi", ""]);
+    let offered = complete
+        .env("PI_BOX_COMPLETE", "bash")
+        .env("_CLAP_COMPLETE_INDEX", "1")
+        .env("_CLAP_IFS", "\n")
+        .good();
+    for command in ["install", "remove", "uninstall", "update", "list", "config", "auth", "mcp"] {
+        let is_offered = offered.split_whitespace().any(|word| word == command);
+        assert_eq!(is_offered, commands.contains(&command), "{command}: {offered}");
+    }
 }
 
 #[test]

@@ -162,3 +162,29 @@ fn our_layers_are_no_larger_than_they_need_to_be() {
     let size = sizes.sum::<u64>() / 1_000_000;
     assert!(size <= 180, "{size} MB:\n{layers}");
 }
+
+#[test]
+fn a_list_of_what_is_in_the_images_has_every_package() {
+    let world = World::with_model();
+    let options = ["--lang", "go"];
+    world.prepare(myself(), &options);
+    let outcome = world.pi(&[&options[..], &["--quiet", "build", "--sbom"]].concat()).limit(BUILD).run();
+    outcome.has_code(0);
+    let bom: serde_json::Value = serde_json::from_str(&outcome.out).unwrap();
+    let part = |image: &str, name: &str| {
+        let mut all = bom["components"].as_array().unwrap().iter();
+        let found =
+            all.find(|part| part["name"] == name && part["bom-ref"].as_str().unwrap().starts_with(image));
+        found.unwrap_or_else(|| panic!("no `{name}` in {image}"))["version"].as_str().unwrap().to_owned()
+    };
+    let script = "dpkg-query -W -f='${Package} ${Version}\\n'; printf 'go %s\\n' $(go env GOVERSION | tr -d go); \
+                  printf 'node %s\\n' $(node --version | tr -d v); \
+                  printf '@earendil-works/pi-coding-agent %s\\n' $(pi --version 2>&1 | tail -n 1)";
+    let said = world.shell(&[&options[..], &["--quiet"]].concat(), script).good();
+    let installed: Vec<_> = said.lines().map(|line| line.split_once(' ').unwrap()).collect();
+    assert!(installed.len() > 80, "{said}");
+    for (name, version) in installed {
+        assert_eq!(part("pi-agent:go-", name), version, "{name}");
+    }
+    assert!(part("pi-proxy:", "haproxy").starts_with(|digit: char| digit.is_ascii_digit()));
+}
