@@ -289,8 +289,9 @@ fn check_honoured(name: &str, verb: Option<&Verb>, given: &[String]) -> anyhow::
         Some(Verb::Demo) => &["build", "runtime", "memory", "cpus", "pids", "disk"],
         Some(Verb::Allow { .. } | Verb::Blocked { .. } | Verb::Doctor { .. }) => &["allowed-domains"],
         Some(Verb::Check { .. }) => &["allowed-domains", "allow"],
+        Some(Verb::Clean { all_contexts: true, .. }) => &["dry-run"],
         Some(Verb::Clean { .. }) => &["dry-run", "on"],
-        Some(Verb::Ps { .. }) => &["on"],
+        Some(Verb::Ps { all_contexts: false, .. } | Verb::Stop { all: true, .. }) => &["on"],
         Some(_) => &[],
     };
     let always = ["config", "verbose", "quiet"];

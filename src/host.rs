@@ -115,6 +115,19 @@ impl Host {
         Ok(Self { engine, ..self.clone() }.seen_by_its_engine())
     }
 
+    /// The engines of all docker contexts, each once, this one's first. What cannot be used is among them.
+    pub(crate) fn engines(&self) -> Vec<(String, Engine)> {
+        let mut all = vec![("default".to_owned(), self.engine.clone())];
+        for name in contexts::names(&contexts::settings(&self.env, &self.home)) {
+            if let Ok(engine) = Engine::named(&self.env, &self.home, self.uid, &name)
+                && all.iter().all(|(_, known)| known.address != engine.address)
+            {
+                all.push((name, engine));
+            }
+        }
+        all
+    }
+
     /// The same, as it is for sessions of an engine that may run on another machine.
     pub(crate) fn seen_by_its_engine(mut self) -> Self {
         let Some(machine) = self.engine.machine() else { return self };

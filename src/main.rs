@@ -139,7 +139,10 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         }
         Action::Verb(Verb::Check { targets }) => verb::check::run(&launcher()?, &targets),
         Action::Verb(Verb::Models { what }) => verb::models::run(&launcher()?, &what),
-        Action::Verb(Verb::Ps { all, json }) => verb::ps::run(&launcher()?, all, json),
+        Action::Verb(Verb::Ps { all, all_contexts, json }) => {
+            let which = if all_contexts { verb::ps::Engines::All } else { verb::ps::Engines::Known };
+            verb::ps::run(&launcher()?, all, which, json)
+        }
         Action::Verb(Verb::Diff { name, risky: true }) => verb::risky::run(&launcher()?, name.as_deref()),
         Action::Verb(Verb::Diff { name, .. }) => verb::diff::run(&launcher()?, name.as_deref()),
         Action::Verb(Verb::Apply { name, commit }) => {
@@ -150,8 +153,9 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
             verb::logs::run(&launcher()?, session.as_deref(), follow)
         }
         Action::Verb(Verb::Stop { session, all: _ }) => verb::stop::run(&launcher()?, session.as_deref()),
-        Action::Verb(Verb::Clean { images, caches, older_than }) => {
-            verb::clean::run(&launcher()?, images, caches.then(|| older_than.unwrap_or_default()))
+        Action::Verb(Verb::Clean { images, all_contexts, caches, older_than }) => {
+            let caches = caches.then(|| older_than.unwrap_or_default());
+            verb::clean::run(&launcher()?, verb::clean::What { images, caches, all_contexts })
         }
         Action::Verb(Verb::Batch { file, jobs, agent }) => {
             verb::batch::run(&launcher()?, &file, jobs, &agent)

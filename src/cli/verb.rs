@@ -128,6 +128,9 @@ pub(crate) enum Verb {
         /// Also list the copies of `--clone`, with what is only in them, and the subagents of this repository
         #[arg(long)]
         all: bool,
+        /// Also ask the engines of all docker contexts for sessions that have lost their launcher
+        #[arg(long)]
+        all_contexts: bool,
         /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
@@ -146,8 +149,8 @@ pub(crate) enum Verb {
         /// Name or id of the session, from `pi ps`
         #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
         session: Option<String>,
-        /// Stop all your sessions
-        #[arg(long)]
+        /// Stop all your sessions, on whichever engine; with `--on`, those on that one
+        #[arg(long, visible_alias = "all-contexts")]
         all: bool,
     },
     /// Show what an agent has changed in a copy of `--clone`, or what it has left that runs on this machine
@@ -211,6 +214,9 @@ pub(crate) enum Verb {
         /// Also remove images that the current settings do not need
         #[arg(long)]
         images: bool,
+        /// Look on the engines of all docker contexts
+        #[arg(long)]
+        all_contexts: bool,
         /// Also remove the caches of Go, npm and composer, of all projects
         #[arg(long)]
         caches: bool,

@@ -83,6 +83,23 @@ pub(super) fn named(settings: &Path, name: &str) -> anyhow::Result<Context> {
         .with_context(|| format!("docker's context `{}` names no engine", name.escape_debug()))
 }
 
+/// The names of all contexts, in their order.
+pub(super) fn names(settings: &Path) -> Vec<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Meta {
+        name: String,
+    }
+    let metas = fs::read_dir(settings.join("contexts/meta")).into_iter().flatten().flatten();
+    let name = |entry: fs::DirEntry| {
+        let text = fs::read_to_string(entry.path().join("meta.json")).ok()?;
+        serde_json::from_str(&text).ok().map(|meta: Meta| meta.name)
+    };
+    let mut names: Vec<String> = metas.filter_map(name).collect();
+    names.sort();
+    names
+}
+
 fn read(settings: &Path, own: &str, text: &str) -> anyhow::Result<Option<Context>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -176,6 +193,8 @@ mod tests {
             &["ca.pem"],
         );
         let tls = |name: &str| named(settings.path(), name).unwrap().tls;
+        assert_eq!(names(settings.path()), ["safe", "skips"]);
+        assert!(names(Path::new("/nowhere")).is_empty());
         assert!(matches!(tls("safe"), Tls::Verified(_)) && tls("skips") == Tls::Unverified);
         let env = BTreeMap::from([("DOCKER_CONFIG".into(), settings.path().into())]);
         assert_eq!(certificates(&env, Path::new("/")).into_keys().collect::<Vec<_>>(), [safe]);

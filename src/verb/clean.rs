@@ -24,9 +24,17 @@ use crate::{
     written::Written,
 };
 
+/// What goes besides leftovers, and where it is looked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct What {
+    pub(crate) images: bool,
+    /// For how long a cache that goes was not used.
+    pub(crate) caches: Option<Duration>,
+    pub(crate) all_contexts: bool,
+}
+
 /// Removes everything of dead sessions of this user, machine and state directory, and nothing else.
-/// `caches` is for how long a cache that goes was not used.
-pub(crate) fn run(launcher: &Launcher, images: bool, caches: Option<Duration>) -> anyhow::Result<u8> {
+pub(crate) fn run(launcher: &Launcher, what: What) -> anyhow::Result<u8> {
     let launcher = &launcher.on_named()?;
     let config = launcher.config()?;
     let host = &launcher.host;
@@ -44,13 +52,12 @@ pub(crate) fn run(launcher: &Launcher, images: bool, caches: Option<Duration>) -
     if !cleaner.dry {
         scratch::sweep(host);
     }
-    cleaner.sessions()?;
-    if let Some(age) = caches {
-        cleaner.caches(age)?;
-    }
-    cleaner.copies()?;
-    if images {
-        cleaner.images(&config)?;
+    let live = cleaner.sessions()?;
+    cleaner.kept_copies()?;
+    if what.all_contexts {
+        cleaner.engines(&live, &config, what)?;
+    } else {
+        cleaner.engine(&live, &config, what)?;
     }
     if !cleaner.found {
         report::note("there is nothing to remove");
@@ -92,7 +99,35 @@ impl Cleaner<'_> {
         self.docker.run(&docker::list(kind, &format!("pi.state={}", state_hash(self.host)), key))
     }
 
-    fn sessions(&mut self) -> anyhow::Result<()> {
+    /// What is on one engine.
+    fn engine(&mut self, live: &[Live], config: &Config, what: What) -> anyhow::Result<()> {
+        self.unknown_sessions(live)?;
+        if let Some(age) = what.caches {
+            self.caches(age)?;
+        }
+        self.lost_copies()?;
+        if what.images {
+            self.images(config)?;
+        }
+        Ok(())
+    }
+
+    /// The engines of all contexts. One that cannot be asked does not keep the others from being cleaned.
+    fn engines(&mut self, live: &[Live], config: &Config, what: What) -> anyhow::Result<()> {
+        for (name, engine) in self.host.engines() {
+            self.docker = self.docker.at(&engine.address).within(ANSWER);
+            let outcome = engine.check().and_then(|()| self.engine(live, config, what));
+            self.signals.check()?;
+            if let Err(error) = outcome {
+                self.failed = true;
+                report::complain(format_args!("could not clean `{}`: {error:#}", report::one_line(&name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The dead sessions that there is a record of, wherever they are. Returns those that run.
+    fn sessions(&mut self) -> anyhow::Result<Vec<Live>> {
         if !self.dry {
             self.wait_for_watchers();
         }
@@ -117,11 +152,15 @@ impl Cleaner<'_> {
             // Others may have begun meanwhile.
             record::wait_for_cleaners(self.host, || self.signals.check().is_ok());
         }
-        let mut unknown = self.unknown(&live)?;
+        Ok(live)
+    }
+
+    fn unknown_sessions(&mut self, live: &[Live]) -> anyhow::Result<()> {
+        let mut unknown = self.unknown(live)?;
         if !unknown.is_empty() {
             // A session that ends right now has no record any more, but its last objects for a moment.
             thread::sleep(ENDING);
-            let again = self.unknown(&live)?;
+            let again = self.unknown(live)?;
             unknown.retain(|id| again.contains(id));
         }
         for id in unknown {
@@ -202,10 +241,9 @@ impl Cleaner<'_> {
         pairs.map(|(name, size)| (name.to_owned(), report::short(size.trim()))).collect()
     }
 
-    /// Names the copies, which nothing but `pi drop` removes, and removes what is left of lost ones.
-    fn copies(&mut self) -> anyhow::Result<()> {
-        let known = copies::all(self.host);
-        for (_, copy) in &known {
+    /// Names the copies, which nothing but `pi drop` removes.
+    fn kept_copies(&self) -> anyhow::Result<()> {
+        for (_, copy) in copies::all(self.host) {
             let only = if copy.pending { ", with work that is only there" } else { "" };
             report::data(format_args!(
                 "kept the copy `{}` of `{}`{only}: `pi drop {}` in that repository removes it\n",
@@ -214,6 +252,12 @@ impl Cleaner<'_> {
                 copy.name
             ))?;
         }
+        Ok(())
+    }
+
+    /// Names the volumes of copies that there is no record of.
+    fn lost_copies(&self) -> anyhow::Result<()> {
+        let known = copies::all(self.host);
         for line in self.labelled("volume", "pi.role")?.lines() {
             if let Some((name, "copy")) = line.split_once('\t').map(|(name, role)| (name, role.trim()))
                 && !known.iter().any(|(_, copy)| copy.volume == name)
@@ -244,6 +288,9 @@ impl Cleaner<'_> {
         Ok(())
     }
 }
+
+/// How long the engine of another context may take to answer.
+const ANSWER: Duration = Duration::from_secs(20);
 
 /// An engine that has failed after this time hangs.
 const HANGS: Duration = Duration::from_secs(5);

@@ -2,9 +2,11 @@
 //! repository around the current directory.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     path::{Path, PathBuf},
-    time::SystemTime,
+    thread,
+    time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
@@ -12,20 +14,24 @@ use serde::Serialize;
 use super::diff::short;
 use crate::{
     copies::{self, Copy, Held},
-    docker::Docker,
+    docker::{self, Docker},
     git::{
         command::Git,
         given::DIRECTORY,
         trees::{Subagent, subagents},
     },
-    host::seconds,
+    host::{Engine, seconds},
     launcher::{Launcher, cloning::repository},
-    record::{self, Live},
-    report,
+    plan::state_hash,
+    record::{self, Live, SessionId},
+    report::{self, Finding, one_line},
     session::copy::Reach,
     workspace::Workspace,
     written::Written,
 };
+
+/// How long an engine may take to say which sessions it has.
+const ANSWER: Duration = Duration::from_secs(20);
 
 /// A session.
 #[derive(Serialize)]
@@ -70,17 +76,36 @@ struct SubagentRow {
     pull_request: Option<String>,
 }
 
+/// A session on an engine that no launcher of this machine's has any more.
+#[derive(Serialize)]
+struct Deserted {
+    id: String,
+    context: String,
+    engine: String,
+}
+
 /// All that there is, for programs.
 #[derive(Serialize)]
 struct Everything<'a> {
     sessions: Vec<Row<'a>>,
     copies: Vec<CopyRow>,
     subagents: Vec<SubagentRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deserted: Option<Vec<Deserted>>,
+}
+
+/// Which engines are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Engines {
+    /// None: the records know.
+    Known,
+    /// Those of all docker contexts.
+    All,
 }
 
 /// Lists the running sessions of this user on this machine. If all is asked for, also the copies, and the subagents of the
 /// repository around the current directory.
-pub(crate) fn run(launcher: &Launcher, all: bool, json: bool) -> anyhow::Result<u8> {
+pub(crate) fn run(launcher: &Launcher, all: bool, engines: Engines, json: bool) -> anyhow::Result<u8> {
     let named = launcher.options.on.as_deref().map(|name| launcher.host.on(name)).transpose()?;
     let mut live = record::live(&launcher.host)?;
     if let Some(host) = &named {
@@ -101,9 +126,10 @@ pub(crate) fn run(launcher: &Launcher, all: bool, json: bool) -> anyhow::Result<
         .collect();
     let copies = if all { copies(launcher)? } else { vec![] };
     let subagents = if all { subagents_here(launcher, &live) } else { vec![] };
+    let deserted = (engines == Engines::All).then(|| deserted(launcher)).transpose()?;
     if json {
-        let text = if all {
-            report::json(&Everything { sessions: rows, copies, subagents })?
+        let text = if all || deserted.is_some() {
+            report::json(&Everything { sessions: rows, copies, subagents, deserted })?
         } else {
             report::json(&rows)?
         };
@@ -123,7 +149,51 @@ pub(crate) fn run(launcher: &Launcher, all: bool, json: bool) -> anyhow::Result<
     if !subagents.is_empty() {
         report::data(subagents_table(&subagents, now))?;
     }
+    for Deserted { id, context, .. } in deserted.into_iter().flatten() {
+        Finding::hinted(
+            format!("the session `{id}` on `{}` has lost its launcher", one_line(&context)),
+            "`pi clean --all-contexts` brings in its work and removes it",
+        )
+        .warn();
+    }
     Ok(0)
+}
+
+/// Sessions with a container on one of all engines, and without a launcher.
+fn deserted(launcher: &Launcher) -> anyhow::Result<Vec<Deserted>> {
+    let host = &launcher.host;
+    let docker = Docker::find(&launcher.config()?.docker, host, &Written::load(host).and_around(host))?;
+    let docker = docker.heeding(&launcher.signals).within(ANSWER);
+    let label = format!("pi.state={}", state_hash(host));
+    let ask = |engine: &Engine| {
+        engine.check()?;
+        docker.at(&engine.address).run(&docker::list("container", &label, "pi.session"))
+    };
+    let engines = host.engines();
+    let answers: Vec<_> = thread::scope(|scope| {
+        let asked: Vec<_> = engines.iter().map(|(_, engine)| scope.spawn(|| ask(engine))).collect();
+        asked.into_iter().map(|thread| thread.join().expect("asking does not panic")).collect()
+    });
+    launcher.signals.check()?;
+    // What has begun meanwhile has one.
+    let live = record::live(host)?;
+    let mut all = vec![];
+    for ((context, engine), answer) in engines.into_iter().zip(answers) {
+        let listed = match answer {
+            Ok(listed) => listed,
+            Err(error) => {
+                report::warn(format_args!("`{}` does not say what is there: {error:#}", one_line(&context)));
+                continue;
+            }
+        };
+        let ids = listed.lines().filter_map(|line| SessionId::parse(line.split_once('\t')?.1.trim()));
+        let ids: BTreeSet<SessionId> = ids.collect();
+        for id in ids.into_iter().filter(|id| !live.iter().any(|session| session.record.id == *id)) {
+            let (context, engine) = (context.clone(), engine.address.clone());
+            all.push(Deserted { id: id.as_str().to_owned(), context, engine });
+        }
+    }
+    Ok(all)
 }
 
 /// The subagents of the repository around the current directory; there are none where there is no repository.

@@ -19,10 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Stops one session, or all of them.
 pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8> {
-    let sessions = match name {
+    let mut sessions = match name {
         Some(name) => vec![record::find(&launcher.host, name)?],
         None => record::live(&launcher.host)?,
     };
+    if let Some(context) = &launcher.options.on {
+        let engine = launcher.host.on(context)?.engine;
+        sessions.retain(|session| session.record.engine == engine.address);
+    }
     if sessions.is_empty() {
         report::note("no session is running");
         return Ok(0);

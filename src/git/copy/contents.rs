@@ -1,7 +1,7 @@
 //! What of a repository goes into a copy: its commit, and the files of the work tree as they are.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs,
     io::Write,
@@ -16,6 +16,7 @@ use super::{
     tar::{Tar, Way},
 };
 use crate::{
+    agent_dir::fd::Kind,
     config::Patterns,
     files::small_bytes,
     git::{
@@ -51,6 +52,8 @@ pub(crate) struct Contents {
     files: Vec<PathBuf>,
     /// In the index, and not in the commit.
     added: BTreeSet<PathBuf>,
+    /// Files that git takes for unchanged since the commit, with their sizes there.
+    unchanged: BTreeMap<PathBuf, u64>,
     /// In the commit, and not in the copy.
     skipped: Vec<PathBuf>,
     /// Submodules and other repositories in the work tree.
@@ -92,7 +95,7 @@ impl Contents {
             call.args(["ls-files", "-z", "--others", "--exclude-standard"]).args(flags).run()
         };
         let index =
-            git.within(repository).args(["ls-files", "-z", "--stage", "-t"]).run().with_context(doing)?;
+            git.within(repository).args(["ls-files", "-z", "--stage", "-v"]).run().with_context(doing)?;
         let index = Index::parse(&index, hide);
         let standing = Standing::of(git, repository).with_context(doing)?;
         let untracked = others(&[]).with_context(doing)?;
@@ -109,13 +112,28 @@ impl Contents {
         }
         files.sort();
         files.dedup();
-        let added = if standing.commit().is_some() {
-            let list = git.within(repository).args([
-                "diff-index", "--cached", "--name-only", "--no-renames", "--diff-filter=A", "-z", "HEAD",
-            ]);
-            paths(&list.run().with_context(doing)?).collect()
+        let has_lfs = drivers.contains(LFS);
+        let (added, unchanged) = if standing.commit().is_some() {
+            let ask = |words: &[&str]| git.within(repository).args(words).run().with_context(doing);
+            let staged = ["diff-index", "--cached", "--name-only", "--no-renames", "-z"];
+            let added = ask(&[&staged[..], &["--diff-filter=A", "HEAD"]].concat())?;
+            let changed = [
+                ask(&[&staged[..], &["HEAD"]].concat())?,
+                ask(&["diff-files", "--name-only", "--no-renames", "--ignore-submodules", "-z"])?,
+            ]
+            .concat();
+            let mut unchanged = if has_lfs {
+                // What git has of these files is not what they are.
+                BTreeMap::new()
+            } else {
+                sizes(&ask(&["ls-tree", "-r", "-l", "-z", "--full-tree", "HEAD"])?)
+            };
+            for path in paths(&changed).chain(index.assumed) {
+                unchanged.remove(&path);
+            }
+            (paths(&added).collect(), unchanged)
         } else {
-            index.all
+            (index.all, BTreeMap::new())
         };
         let mut exclude = small_bytes(&repository.common.join("info/exclude")).unwrap_or_default();
         if let Some(path) = &excludes {
@@ -124,8 +142,8 @@ impl Contents {
         }
         let left_out = index.gitlinks.into_iter().chain(nested).collect();
         let part = Part { repository: (*repository).clone(), config: own, alternates: vec![] };
-        let has_lfs = drivers.contains(LFS);
-        Ok(Self { has_lfs, part, standing, files, added, skipped: index.skipped, left_out, exclude })
+        let skipped = index.skipped;
+        Ok(Self { part, standing, files, added, unchanged, skipped, left_out, exclude, has_lfs })
     }
 
     /// The commit that is checked out, unless there is none yet.
@@ -213,7 +231,8 @@ impl Contents {
         lay_out_store_of(&self.part, &self.standing, store)
     }
 
-    /// Writes the files of the work tree, as a stream for tar. `go_on` is asked before each.
+    /// Writes the files of the work tree, as a stream for tar. Of those that are as in the commit it only says so: the objects
+    /// are there. `go_on` is asked before each.
     ///
     /// # Errors
     /// A file cannot be read, or the stream not be written.
@@ -225,15 +244,29 @@ impl Contents {
         let root = &self.part.repository.work_tree;
         let mut tar = Tar::new(out);
         let mut way = Way::at(root).with_context(|| format!("could not open `{}`", root.display()))?;
-        let mut added = Vec::new();
+        let (mut added, mut same) = (Vec::new(), Vec::new());
         for path in &self.files {
             go_on()?;
             let doing = || format!("could not copy `{}`", root.join(path).display());
             let Some((dir, name)) = way.to(path).with_context(doing)? else { continue };
+            if let Some(size) = self.unchanged.get(path)
+                && dir.kind(name).with_context(doing)? == Some(Kind::File)
+            {
+                let meta = dir.file(name).and_then(|file| file.metadata()).with_context(doing)?;
+                // Otherwise git has converted it.
+                if meta.len() == *size {
+                    let (mode, modified) = (meta.mode() & 0o777 | 0o600, meta.mtime());
+                    same.extend_from_slice(format!("{mode:o} {modified} ").as_bytes());
+                    same.extend_from_slice(path.as_os_str().as_bytes());
+                    same.push(0);
+                    continue;
+                }
+            }
             if tar.entry(dir, name, path).with_context(doing)? && self.added.contains(path) {
                 added.push(path);
             }
         }
+        tar.text(".git/pi/same", &same)?;
         tar.text(".git/pi/added", &list(added.into_iter()))?;
         tar.text(".git/pi/skipped", &list(self.skipped.iter()))?;
         Ok(tar.end()?)
@@ -259,6 +292,19 @@ struct Index {
     /// Not in the copy: outside of a sparse work tree, or hidden.
     skipped: Vec<PathBuf>,
     gitlinks: Vec<PathBuf>,
+    /// Those that the user has told git to take for unchanged.
+    assumed: Vec<PathBuf>,
+}
+
+/// The sizes of regular files, from lines of `MODE blob OBJECT SIZE<tab>PATH`.
+fn sizes(tree: &[u8]) -> BTreeMap<PathBuf, u64> {
+    let entry = |entry: &[u8]| {
+        let tab = entry.iter().position(|byte| *byte == b'\t')?;
+        let about = std::str::from_utf8(&entry[..tab]).ok()?;
+        let size = about.strip_prefix("100").and_then(|about| about.split_whitespace().nth(3))?;
+        Some((PathBuf::from(OsStr::from_bytes(&entry[tab + 1..])), size.parse().ok()?))
+    };
+    tree.split(|byte| *byte == 0).filter_map(entry).collect()
 }
 
 impl Index {
@@ -274,7 +320,10 @@ impl Index {
                 continue;
             }
             index.all.insert(own.clone());
-            if entry.starts_with(b"S ") || hide.cover(path) {
+            if entry[0].is_ascii_lowercase() {
+                index.assumed.push(own.clone());
+            }
+            if entry[0].eq_ignore_ascii_case(&b'S') || hide.cover(path) {
                 index.skipped.push(own);
             } else {
                 index.files.push(own);
@@ -295,4 +344,53 @@ fn excludes(own: &Config, user: &Config, host: &Host) -> Option<PathBuf> {
         config.map_or_else(|| host.home.join(".config"), PathBuf::from).join("git/ignore")
     };
     path.is_file().then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::written::Written;
+
+    #[test]
+    fn what_is_as_in_the_commit_is_named_and_does_not_travel() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(dir.path()).unwrap();
+        let run = |words: &[&str]| {
+            let own = ["-c", "user.name=T", "-c", "user.email=t@example.com"];
+            let done = Command::new("git").args(own).args(words).current_dir(&root).output().unwrap();
+            assert!(done.status.success(), "{done:?}");
+        };
+        run(&["init", "--quiet"]);
+        for name in ["same", "touched", "staged", "changed", "longer"] {
+            fs::write(root.join(name), format!("<{name}>")).unwrap();
+        }
+        run(&["add", "."]);
+        run(&["commit", "--quiet", "--message", "first"]);
+        for name in ["staged", "changed", "untracked"] {
+            fs::write(root.join(name), format!("<new {name}>")).unwrap();
+        }
+        run(&["add", "staged"]);
+        let mut host = Host::for_tests();
+        host.env.insert("PATH".into(), std::env::var_os("PATH").unwrap());
+        let git = Git::find(&host, &Written::default()).unwrap();
+        let repository = Repository::at(&root, &root.join(".git")).unwrap();
+        let none = Patterns::default();
+        let wanted = Wanted { git: &git, host: &host, repository: &repository, hide: &none, ignored: &none };
+        let contents = Contents::of(&wanted).unwrap();
+        // After git was asked.
+        fs::write(root.join("longer"), "<much longer>").unwrap();
+        let mut stream = Vec::new();
+        contents.write_files(&mut stream, &|| Ok(())).unwrap();
+        let stream = String::from_utf8_lossy(&stream);
+        for there in
+            ["<new staged>", "<new changed>", "<new untracked>", "<much longer>", " same\0", " touched\0"]
+        {
+            assert!(stream.contains(there), "{there}: {stream}");
+        }
+        for not in ["<same>", "<touched>", " staged\0", " changed\0", " longer\0"] {
+            assert!(!stream.contains(not), "{not}: {stream}");
+        }
+    }
 }

@@ -48,6 +48,55 @@ fn repositories_of_every_kind_can_be_copied() {
     world.assert_nothing_left();
 }
 
+#[test]
+fn every_file_is_in_a_copy_byte_by_byte_with_its_mode_and_its_time() {
+    let world = World::with_model();
+    let repo = world.repo().to_owned();
+    let long = format!("{}/a b\tc", "d".repeat(120));
+    let files: [(&str, &[u8]); 13] = [
+        (".gitattributes", b"*.crlf text eol=crlf\n*.id ident\n*.wide working-tree-encoding=UTF-16LE-BOM\n"),
+        ("plain", b"plain\n"),
+        ("dos", b"one\r\ntwo\r\n"),
+        ("w.crlf", b"one\ntwo\n"),
+        ("w.id", b"$Id$\n"),
+        ("w.wide", b"\xff\xfea\0b\0\n\0"),
+        ("run", b"#!/bin/sh\n"),
+        ("mine", b"mine\n"),
+        ("assumed", b"assumed\n"),
+        ("staged", b"staged\n"),
+        ("changed", b"changed\n"),
+        ("become", b"a file\n"),
+        (&long, b"long\n"),
+    ];
+    for (path, bytes) in files {
+        write(repo.join(path), bytes);
+    }
+    let script = "chmod 755 run; chmod 600 mine; ln -s plain link; git add . && git commit -qm one || exit; \
+                  rm w.crlf w.id; git checkout -q -- w.crlf w.id; \
+                  git update-index --assume-unchanged assumed; echo other77 >assumed; echo more >>staged; git add staged; \
+                  echo more >>changed; rm become; ln -s plain become; touch -d @1600000000 plain run; touch untracked";
+    let made = world.as_owner("sh").args(&["-c", script]).run();
+    assert_eq!(made.code, Some(0), "{made:?}");
+    // Git has converted these on the host.
+    assert_eq!(read(repo.join("w.crlf")), "one\r\ntwo\r\n");
+    assert!(read(repo.join("w.id")).len() > 40);
+    let look = "find . -name .git -prune -o \\( -type f -printf '%p %m %T@ ' -exec sh -c 'sha256sum <\"$1\"' sh {} \\; \\) -o \\( -type l -printf '%p %l\\n' \\) | \
+                sed -E 's/(\\.[0-9]+) ([0-9a-f]{64})/ \\2/' | sort; git status --porcelain -uall | sort";
+    let here = world.as_owner("sh").args(&["-c", look]).run().out;
+    let there = world.shell(&["--clone"], look).run();
+    // What is staged is uncommitted in a copy. What is assumed to be unchanged is seen there.
+    let expected = here.replace("M  staged", " M staged").replace(" M changed\n", " M assumed\n M changed\n");
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&there.out), sorted(&expected), "{there:?}");
+    assert!(here.lines().count() > 15, "{here}");
+    world.run_pi(&["drop", "copy"]).has_code(0);
+    world.assert_nothing_left();
+}
+
 /// A file goes into a copy, and comes back changed.
 fn round_trip(world: &World, dir: &Path, kind: &str) {
     write(dir.join("own"), "own\n");
