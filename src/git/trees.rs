@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     agent_dir::fd::Dir,
-    files::{is_plain_file, read_plain},
+    files::{is_plain_file, read_plain, replace},
 };
 
 /// Where they are in a work tree.
@@ -27,6 +27,9 @@ const DIRECTORY: &str = ".worktrees";
 
 /// By this the extension that makes them knows its own.
 const NOTE: &str = "pi-subagent.json";
+
+/// Where a session that runs has made one: other sessions have nothing to do with it until then.
+const ANNOUNCED: &str = "pi-announced";
 
 /// In the session's directory for git: the worktrees that the session was given.
 const GIVEN: &str = "trees";
@@ -98,6 +101,7 @@ impl Trees {
             let is_fit =
                 files.is_ok_and(|list| !list.split(|b| *b == b'\n').any(|l| l.starts_with(b"160000 ")));
             if !is_fit || !leads_home(&self.repository, name) || !self.register(git, name, note)? {
+                self.forget(name)?;
                 let tree = Dir::open(&tree(&self.repository, name))?;
                 tree.rename_new(".git".as_ref(), &tree, ".git.pi-quarantine".as_ref())?;
                 unfit.push(Path::new(DIRECTORY).join(name));
@@ -108,23 +112,12 @@ impl Trees {
 
     /// False where the place is taken by something else.
     fn register(&self, git: &Git, name: &str, note: &[u8]) -> anyhow::Result<bool> {
-        let admin = admin(&self.repository, name);
-        let is_new = !admin.exists();
-        if !is_new && !admin.join(NOTE).is_file() {
+        if !self.announce(name)? {
             return Ok(false);
         }
-        let link = tree(&self.repository, name).join(".git");
-        let back = [link.as_os_str().as_encoded_bytes(), b"\n"].concat();
-        if is_new {
-            fs::create_dir_all(&admin)?;
-            give(&self.repository.common.join("worktrees"))?;
-            give(&admin)?;
-            write(&admin, "HEAD", head_of(name).as_bytes())?;
-            write(&admin, "commondir", b"../..\n")?;
-            write(&admin, "gitdir", &back)?;
-            write(&admin, "locked", b"a subagent of pi works here")?;
-        }
+        let admin = admin(&self.repository, name);
         write(&admin, NOTE, note)?;
+        let _ = fs::remove_file(admin.join(ANNOUNCED));
         let own = Repository {
             work_tree: tree(&self.repository, name),
             git_dir: admin.clone(),
@@ -136,6 +129,37 @@ impl Trees {
         Ok(true)
     }
 
+    /// Writes what `git worktree list` reads. False where the place is taken by something else.
+    fn announce(&self, name: &str) -> anyhow::Result<bool> {
+        let admin = admin(&self.repository, name);
+        if admin.exists() {
+            return Ok(is_ours(&admin));
+        }
+        let link = tree(&self.repository, name).join(".git");
+        let back = [link.as_os_str().as_encoded_bytes(), b"\n"].concat();
+        fs::create_dir_all(&admin)?;
+        give(&self.repository.common.join("worktrees"))?;
+        give(&admin)?;
+        write(&admin, ANNOUNCED, b"")?;
+        write(&admin, "HEAD", head_of(name).as_bytes())?;
+        write(&admin, "commondir", b"../..\n")?;
+        write(&admin, "locked", b"a subagent of pi works here")?;
+        // Git takes it for a worktree from here on.
+        write(&admin, "gitdir", &back)?;
+        Ok(true)
+    }
+
+    /// The host's git knows nothing of it any more.
+    fn forget(&self, name: &str) -> anyhow::Result<()> {
+        let admin = admin(&self.repository, name);
+        if is_ours(&admin) {
+            fs::remove_dir_all(&admin)?;
+            // Others may be in it.
+            let _ = fs::remove_dir(self.repository.common.join("worktrees"));
+        }
+        Ok(())
+    }
+
     /// Removes what was emptied inside, where it could not be removed.
     fn remove(&self, name: &str) -> anyhow::Result<()> {
         let (admin, tree) = (admin(&self.repository, name), tree(&self.repository, name));
@@ -143,11 +167,10 @@ impl Trees {
             Ok(dir) => dir.names(2)?.iter().all(|entry| entry == ".git"),
             Err(_) => true,
         };
-        if is_empty && admin.join(NOTE).is_file() {
+        if is_empty && is_ours(&admin) {
             discard(&tree)?;
-            fs::remove_dir_all(&admin)?;
-            // Others may be in them.
-            let _ = fs::remove_dir(self.repository.common.join("worktrees"));
+            self.forget(name)?;
+            // Others may be in it.
             let _ = fs::remove_dir(self.repository.work_tree.join(DIRECTORY));
         }
         Ok(())
@@ -170,6 +193,39 @@ pub(crate) fn hide(dir: &Path) -> bool {
     // Its end tells of what cannot be written.
     let _ = exclude(&repository.common);
     true
+}
+
+/// Tells the host's git of the worktrees that a running session has made or removed since it began. Only names go over: the
+/// agent still has all that is in them, so the host runs nothing there and looks at nothing. [`Trees::take_over`] does the
+/// rest.
+///
+/// # Errors
+/// The git directory cannot be written.
+pub(crate) fn announce(git: &Git, dir: &Path) -> anyhow::Result<()> {
+    let Some(trees) = Trees::left(dir) else { return Ok(()) };
+    let repository = &trees.repository;
+    for name in &trees.gone {
+        if fs::symlink_metadata(tree(repository, name)).is_err() {
+            trees.forget(name)?;
+        }
+    }
+    let mut known = fs::read_to_string(dir.join(GIVEN)).unwrap_or_default();
+    for (name, _) in &trees.stay {
+        let branch = format!("refs/heads/subagent/{name}");
+        let is_known = known.lines().any(|known| known == name) && admin(repository, name).exists();
+        // The commits come first.
+        if is_known
+            || git.within(repository).args(["rev-parse", "--quiet", "--verify", &branch]).run().is_err()
+        {
+            continue;
+        }
+        // Whoever finds a dead session removes what it has removed.
+        known.push_str(name);
+        known.push('\n');
+        replace(&dir.join(GIVEN), known.as_bytes())?;
+        trees.announce(name)?;
+    }
+    Ok(())
 }
 
 /// What a session's own git directory is to have of the worktrees: the files of each below `worktrees`. Remembers the names
@@ -213,6 +269,10 @@ fn tree(repository: &Repository, name: &str) -> PathBuf {
 
 fn admin(repository: &Repository, name: &str) -> PathBuf {
     repository.common.join("worktrees").join(name)
+}
+
+fn is_ours(admin: &Path) -> bool {
+    [NOTE, ANNOUNCED].iter().any(|name| admin.join(name).is_file())
 }
 
 fn head_of(name: &str) -> String {

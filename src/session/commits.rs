@@ -149,6 +149,10 @@ impl Commits {
         while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             pause = LOOK;
             is_hidden = is_hidden || trees::hide(&self.dir());
+            if is_hidden {
+                // The end tells why, if it is still so then.
+                let _ = trees::announce(&git, &self.dir());
+            }
             let mark = takeover.fingerprint().map(|mark| hex(&mark));
             let is_due = match &mark {
                 Some(_) => mark != known,

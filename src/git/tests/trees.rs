@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, os::unix::fs::symlink};
 
 use super::{
-    super::trees::{Trees, hide, subagents},
+    super::trees::{Trees, announce, hide, subagents},
     random::Dice,
     *,
 };
@@ -97,6 +97,47 @@ fn listed(world: &World) -> BTreeMap<String, String> {
 
 fn is(name: &str) -> (String, String) {
     (name.to_owned(), format!("refs/heads/subagent/{name}"))
+}
+
+#[test]
+fn the_host_knows_of_worktrees_while_a_session_has_them_and_other_sessions_do_not() {
+    let world = World::new();
+    let (one, two) = (world.session("one"), world.session("two"));
+    let (a, b) = (Tree::add(&one, "a"), Tree::add(&one, "b"));
+    let look = || {
+        assert!(hide(&one.dir));
+        announce(&git(), &one.dir).unwrap();
+    };
+    look();
+    assert_eq!(listed(&world), BTreeMap::new(), "before their branches are there");
+    one.pass(Moment::Running);
+    look();
+    assert_eq!(listed(&world), [is("a"), is("b")].into());
+    world.host(&["worktree", "prune"]);
+    world.host(&["gc", "--quiet"]);
+    assert_eq!((listed(&world).len(), world.status()), (2, "## main".to_owned()));
+    a.commit("a", "by a");
+    one.pass(Moment::Running);
+    look();
+    assert_eq!(world.host(&["log", "-1", "--format=%s", "subagent/a"]), "by a");
+    let three = world.session("three");
+    assert_eq!(three.run(&["worktree", "list"]).lines().count(), 1);
+    for session in [two, three] {
+        assert_eq!(end(&session), [""; 0].map(Path::new));
+    }
+    assert_eq!(listed(&world).len(), 2);
+    b.remove();
+    let _ = fs::remove_dir_all(&b.files);
+    look();
+    assert_eq!(listed(&world), [is("a")].into());
+    // What stands at its place meanwhile is left alone.
+    symlink("/etc", &b.files).unwrap();
+    look();
+    assert_eq!(end(&one), [Path::new(".worktrees/a/.git")]);
+    assert_eq!(listed(&world), [is("a")].into());
+    assert!(b.files.is_symlink());
+    let four = world.session("four");
+    assert_eq!(four.run(&["worktree", "list"]).lines().count(), 2);
 }
 
 #[test]

@@ -155,6 +155,7 @@ fn a_launcher_that_is_killed_with_four_running_loses_nothing() {
     let file = |name: &str| world.repo().join(format!(".worktrees/{name}/{name}.txt"));
     until_true("four at work", || names.iter().all(|name| file(name).exists()));
     assert_eq!(on_the_host(&world), names.map(|name| format!("{name} running subagent/{name} -")));
+    until_true("them in `git worktree list`", || trees(&world) == names);
     pi.signal(Signal::KILL);
     pi.wait();
     until_true("the end of the session", || world.sessions().is_empty() && world.watchers().is_empty());
