@@ -2,6 +2,7 @@
 //! the same against engines that are reached by ssh and by TLS.
 
 mod contexts;
+mod cut;
 mod lost;
 
 use std::{
