@@ -370,7 +370,12 @@ pub(crate) struct Hinted {
 impl Hinted {
     /// An error with a hint.
     pub(crate) fn error(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
-        Self { message: message.into(), hint: Some(hint.into()), code: FAILED }.into()
+        Self::new(message, hint).into()
+    }
+
+    /// The same, for later.
+    pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: Some(hint.into()), code: FAILED }
     }
 
     /// A usage error.

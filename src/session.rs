@@ -10,6 +10,7 @@ mod commits;
 pub(crate) mod copy;
 mod hidden;
 mod left;
+mod line;
 mod prepare;
 mod proxy_log;
 mod relay;
@@ -37,6 +38,7 @@ use self::{
     awaited::{Awaited, Came},
     browser::Browser,
     commits::Commits,
+    line::Line,
     renewal::Over,
     sidecar::Sidecar,
     space::{Space, Watch},
@@ -210,6 +212,7 @@ fn live(
     let awaited = needs.login_within.map(|limit| Awaited::start(docker, &plan.agent.name, &claim.dir, limit));
     let (killer, agent) = ((*docker).clone(), plan.agent.name.clone());
     let watch = Watch::start(space, move || killer.halt_now(&agent));
+    let line = plan.away.is_some().then(|| Line::watch(docker, needs.host));
     let (sidecar, over) = (teardown.sidecar.clone(), Over::default());
     let shown = thread::scope(|scope| {
         if let (Some(renewal), Some(sidecar)) = (needs.renewal, &sidecar) {
@@ -217,6 +220,9 @@ fn live(
             scope.spawn(move || renewal.run(sidecar, over));
         }
         let shown = docker.show(&plan.agent, |client| {
+            if let Some(line) = &line {
+                line.shows(client.clone());
+            }
             signals.shows(client);
             steer.reached(Phase::Running(sidecar.clone()));
         });
@@ -227,6 +233,7 @@ fn live(
     browser.end();
     let shown = shown?;
     watch.check()?;
+    line.as_ref().map_or(Ok(()), Line::check)?;
     if let Some(afterwards) = needs.afterwards {
         afterwards(&real(&claim.dir));
     }

@@ -15,6 +15,7 @@ pub(crate) enum Verb {
         /// Enter a running session instead
         #[arg(long, value_name = "NAME")]
         session: Option<String>,
+        /// The command; without one, a shell
         #[arg(last = true, value_name = "CMD")]
         command: Vec<OsString>,
     },

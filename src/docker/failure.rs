@@ -26,6 +26,12 @@ impl Failure {
         matches!(self, Self::Refused { stderr, .. } if says_missing(stderr))
     }
 
+    /// Whether the engine is just removing the object of the command.
+    pub(super) fn is_going(&self) -> bool {
+        let said = self.stderr();
+        said.contains("removal of container") && said.contains("already in progress")
+    }
+
     /// Whether a container's image does not exist.
     pub(super) fn lacks_image(&self) -> bool {
         self.stderr().contains("No such image")

@@ -1,8 +1,12 @@
 //! The outcomes of docker commands, so that no other module reads docker's messages.
 
 use std::{
-    collections::BTreeMap, os::unix::process::ExitStatusExt as _, process::ExitStatus, sync::Arc, thread,
-    time::Duration,
+    collections::BTreeMap,
+    os::unix::process::ExitStatusExt as _,
+    process::ExitStatus,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -18,6 +22,9 @@ use crate::{
     report,
     signals::Answers,
 };
+
+/// How often something is looked at that the engine is removing.
+const GOING: Duration = Duration::from_millis(200);
 
 /// The outcome of creating a container or a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,11 +167,16 @@ impl Docker {
         }
     }
 
-    /// Runs a command that removes something. If that no longer exists, all is well.
+    /// Runs a command that removes something. If that no longer exists, all is well. What the engine removes already is
+    /// waited for.
     pub(crate) fn gone_within(&self, cmd: &Cmd, deadline: Duration) -> anyhow::Result<()> {
-        match self.try_run_within(cmd, deadline) {
-            Err(failure) if !failure.is_missing() => Err(failure.explain(&cmd.purpose)),
-            _ => Ok(()),
+        let begun = Instant::now();
+        loop {
+            match self.try_run_within(cmd, deadline) {
+                Err(failure) if failure.is_going() && begun.elapsed() < deadline => thread::sleep(GOING),
+                Err(failure) if !failure.is_missing() => return Err(failure.explain(&cmd.purpose)),
+                _ => return Ok(()),
+            }
         }
     }
 

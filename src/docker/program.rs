@@ -158,6 +158,17 @@ impl Docker {
         Self { aside: true, watched: false, ..self.clone() }
     }
 
+    /// The same, and what it finds out about the engine is of no account for others.
+    pub(crate) fn unheeded(&self) -> Self {
+        Self {
+            heard: Arc::default(),
+            late: Arc::default(),
+            hangs: Arc::default(),
+            lock: None,
+            ..self.aside()
+        }
+    }
+
     /// The same program, with a deadline of at most this.
     pub(crate) fn within(mut self, deadline: Duration) -> Self {
         self.deadline = self.deadline.min(deadline);

@@ -50,7 +50,8 @@ pub(super) fn split_port(text: &str) -> Result<(&str, Option<&str>), String> {
             None => Err("after `]` only `:PORT` can follow".to_owned()),
         };
     }
-    if text.parse::<Ipv6Addr>().is_ok() {
+    // One colon is before a port; most entries have none.
+    if text.matches(':').count() > 1 && text.parse::<Ipv6Addr>().is_ok() {
         return Ok((text, None));
     }
     Ok(match text.rsplit_once(':') {

@@ -159,15 +159,13 @@ fn take_down(docker: &Docker, id: &SessionId, extent: Extent) -> anyhow::Result<
             // One that was given another name keeps the network in use.
             let _ = remove_by_label(docker, id);
         }
-        last = one_round(docker, id, extent);
+        // Somebody may have given a container another name.
+        let renamed = || if whole { remove_by_label(docker, id) } else { Ok(()) };
+        last = one_round(docker, id, extent).and_then(|()| renamed());
         if last.is_ok() || docker.hangs() {
             break;
         }
         extent = Extent::Everything;
-    }
-    // Somebody may have given a container another name.
-    if whole && last.is_ok() {
-        return remove_by_label(docker, id);
     }
     last
 }

@@ -1,0 +1,105 @@
+//! The line to an engine that may be on another machine: whether it is cut.
+
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use shared_child::SharedChild;
+
+use crate::{
+    docker::Docker,
+    host::Host,
+    report::{self, Finding, Hinted, one_line},
+};
+
+/// How often the engine is asked, and how long it may take to answer.
+const PAUSE: Duration = Duration::from_secs(30);
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// After how long without an answer the session is given up, unless `PI_BOX_CUT` (in seconds) says otherwise.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A look at the line from time to time, as long as this value lives. A client of docker's may wait for ever at one that was cut.
+pub(super) struct Line {
+    client: Arc<Mutex<Option<Arc<SharedChild>>>>,
+    given_up: Arc<OnceLock<Hinted>>,
+    _end: mpsc::Sender<()>,
+}
+
+impl Line {
+    pub(super) fn watch(docker: &Docker, host: &Host) -> Self {
+        let (end, ended) = mpsc::channel();
+        let (client, given_up) = (Arc::default(), Arc::default());
+        let seconds = host.var("PI_BOX_CUT").and_then(|text| text.parse().ok());
+        let patience = seconds.map_or(PATIENCE, Duration::from_secs);
+        let look = Look {
+            docker: docker.unheeded().within(ANSWER),
+            patience,
+            client: Arc::clone(&client),
+            given_up: Arc::clone(&given_up),
+        };
+        // Nobody waits for its end: the engine may hang.
+        thread::spawn(move || look.on(&ended));
+        Self { client, given_up, _end: end }
+    }
+
+    /// This client shows the agent.
+    pub(super) fn shows(&self, client: Arc<SharedChild>) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
+    }
+
+    /// Fails if the session was given up.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        self.given_up.get().cloned().map_or(Ok(()), |why| Err(why.into()))
+    }
+}
+
+/// What it takes to look.
+struct Look {
+    docker: Docker,
+    patience: Duration,
+    client: Arc<Mutex<Option<Arc<SharedChild>>>>,
+    given_up: Arc<OnceLock<Hinted>>,
+}
+
+impl Look {
+    fn on(&self, ended: &mpsc::Receiver<()>) {
+        let mut cut: Option<Instant> = None;
+        let pause = PAUSE.min(self.patience / 4);
+        while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+            let asked = Instant::now();
+            match (self.docker.about(), cut) {
+                (Ok(_), None) => {}
+                (Ok(_), Some(_)) => {
+                    cut = None;
+                    report::warn("the engine answers again");
+                }
+                (Err(_), None) => {
+                    cut = Some(asked);
+                    Finding::hinted(
+                        format!("the engine at `{}` does not answer: is the line cut?", one_line(self.docker.address())),
+                        "nothing is lost: the session goes on when it is back; after 60 s nothing can leave it any more",
+                    )
+                    .warn();
+                }
+                (Err(_), Some(since)) if since.elapsed() < self.patience => {}
+                (Err(_), Some(_)) => return self.give_up(),
+            }
+        }
+    }
+
+    fn give_up(&self) {
+        let _ = self.given_up.set(Hinted::new(
+            format!("the engine has not answered for {} s; the session is over", self.patience.as_secs()),
+            "its work stays there: the next `pi` that reaches the engine, or `pi clean`, brings it in",
+        ));
+        if let Some(client) = &*self.client.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = client.kill();
+        }
+    }
+}
