@@ -232,7 +232,17 @@ fn several_engines_share_the_tasks_and_one_that_does_not_answer_gets_none() {
         assert!(outcome.err.contains(said), "no {said:?}: {outcome:?}");
     }
     assert_eq!(states(&outcome), [row("one", "done", "1", "pi/one"), row("two", "done", "1", "pi/two")]);
-    end(&world, &["one", "two"]);
+    // One session goes to one of them, and later to where its copy is.
+    let single = |engines: &str| {
+        let words = ["--on", engines, "shell", "--", "true"];
+        world.pi(&words).env("DOCKER_CONFIG", &settings).run()
+    };
+    let first = single("gone,near");
+    first.says(0, "pi: the session is on `near`, which has most left\n");
+    assert!(first.err.contains("pi: warning: `gone` is left out: "), "{first:?}");
+    let second = single("gone,near");
+    assert!(second.code == Some(0) && !second.err.contains("most left"), "{second:?}");
+    end(&world, &["one", "two", "copy"]);
 }
 
 #[test]

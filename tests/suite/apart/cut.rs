@@ -233,8 +233,8 @@ fn cuts_and_kills_at_random_moments_lose_nothing_and_leave_nothing() {
     let mut seen = [0; 4];
     for round in 0..rounds {
         let name = format!("round-{round}");
-        let running = far.session(&name, "600");
-        // While it starts, or works.
+        // While it starts, or after its work.
+        let running = if round % 2 == 0 { far.at_work(&name, "600") } else { far.session(&name, "600") };
         let (moment, length, kind) = (random(4000), random(3000), usize::try_from(random(4)).unwrap());
         thread::sleep(Duration::from_millis(moment));
         let (cuts, kills) = [(true, false), (false, true), (true, true), (true, true)][kind];
