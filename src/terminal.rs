@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::unistd::getpgrp;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::getpgrp,
     termios::{OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcgetpgrp, tcsetattr},
 };
 
@@ -57,7 +57,7 @@ impl Kept {
     /// the user's words.
     pub(crate) fn restore(self) {
         // Who is in the background would be stopped here. A terminal that was closed has nobody in the foreground.
-        if !tcgetpgrp(io::stdin()).is_ok_and(|foreground| foreground == getpgrp()) {
+        if !tcgetpgrp(io::stdin()).is_ok_and(|foreground| foreground.as_raw_pid() == getpgrp().as_raw()) {
             return;
         }
         if self.shows {

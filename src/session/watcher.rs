@@ -8,7 +8,8 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rustix::process::{Pid, Signal, getpgrp, kill_process_group};
+use nix::unistd::getpgrp;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::{cli::WATCH, docker::Docker, host::Host};
 
@@ -24,7 +25,7 @@ impl Watcher {
             .arg(WATCH)
             .arg(dir)
             .env("PI_BOX_WATCH_DOCKER", docker.program())
-            .env(GROUP, getpgrp().as_raw_pid().to_string())
+            .env(GROUP, getpgrp().to_string())
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -55,7 +56,9 @@ pub(crate) fn watch(host: &Host) -> bool {
     let mut word = Vec::new();
     let _ = io::stdin().lock().read_to_end(&mut word);
     let was_killed = word != DISMISSED;
-    if was_killed && let Some(group) = host.var(GROUP).and_then(|text| Pid::from_raw(text.parse().ok()?)) {
+    // The kernel takes group 1 for everybody.
+    let group = host.var(GROUP).and_then(|text| text.parse().ok()).filter(|group| *group > 1);
+    if was_killed && let Some(group) = group.and_then(Pid::from_raw) {
         // A client that the launcher held at that moment would stay stopped for ever.
         let _ = kill_process_group(group, Signal::CONT);
     }
