@@ -1,5 +1,6 @@
 //! The command line: options of the launcher, its verbs, and words for the agent.
 
+pub(crate) mod examples;
 mod models;
 mod published;
 mod restrictions;
@@ -8,7 +9,9 @@ mod verb;
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, CommandFactory as _, Parser, ValueEnum, builder::NonEmptyStringValueParser};
+use clap::{
+    Args, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum, builder::NonEmptyStringValueParser,
+};
 
 use crate::{lang::Lang, report::Hinted};
 
@@ -247,7 +250,8 @@ impl Cli {
             .chain(split.options)
             .chain(split.verb.iter().map(OsString::from))
             .chain(split.verb_args);
-        let parsed = match Parsed::try_parse_from(to_clap) {
+        let parsed = Self::grammar().try_get_matches_from(to_clap);
+        let parsed = match parsed.and_then(|matches| Parsed::from_arg_matches(&matches)) {
             Ok(parsed) => parsed,
             Err(error) => return refused(&error, split.verb.as_deref()),
         };
@@ -262,9 +266,9 @@ impl Cli {
         Ok(Self { options: Options { typed, ..parsed.options }, action })
     }
 
-    /// The grammar, for completions.
+    /// The grammar, with examples.
     pub(crate) fn grammar() -> clap::Command {
-        Parsed::command()
+        examples::shown(Parsed::command())
     }
 }
 

@@ -4,7 +4,10 @@ use anyhow::Context as _;
 use clap::Command;
 use clap_mangen::Man;
 
-use crate::{cli::Cli, report};
+use crate::{
+    cli::{Cli, examples},
+    report,
+};
 
 /// Prints the manual page, in the language of `man`.
 pub(crate) fn run() -> anyhow::Result<u8> {
@@ -40,7 +43,9 @@ fn of_verb(verb: &Command) -> std::io::Result<String> {
     man.render_options_section(&mut roff)?;
     let text = String::from_utf8_lossy(&roff);
     let inner: Vec<&str> = text.lines().filter(|line| !line.starts_with(".SH ")).collect();
-    Ok(format!(".SS \"pi {}\"\n{}\n", verb.get_name(), inner.join("\n")))
+    let name = verb.get_name();
+    let examples = examples::lines(name).replace('\\', "\\e").replace('-', "\\-");
+    Ok(format!(".SS \"pi {name}\"\n{}\n.PP\n.nf\n{examples}.fi\n", inner.join("\n")))
 }
 
 #[cfg(test)]

@@ -48,11 +48,11 @@ impl Contexts {
         self.world.pi(words).env("DOCKER_CONFIG", &self.settings)
     }
 
-    /// A session that works until its input ends.
-    fn session(&self, context: &str) -> Running {
+    /// A session that works until its input ends, and then does this.
+    fn session(&self, context: &str, then: &str) -> Running {
         let clone = format!("--clone={context}");
-        let words =
-            ["--on", context, &clone, "shell", "--", "sh", "-c", "echo more >>a; echo done; cat >/dev/null"];
+        let script = format!("echo more >>a; echo done; cat >/dev/null; {then}");
+        let words = ["--on", context, &clone, "shell", "--", "sh", "-c", &script];
         let running = self.pi(&words).stdin(Stdio::piped()).start();
         until(
             "the agent's work",
@@ -66,7 +66,7 @@ impl Contexts {
 fn a_session_without_a_launcher_is_found_on_whichever_engine_and_cleaned() {
     let contexts = Contexts::new();
     let world = &contexts.world;
-    let running = contexts.session("other");
+    let running = contexts.session("other", "sleep 600");
     let all = ["ps", "--all-contexts"];
     let listed = contexts.pi(&all).run();
     assert!(listed.code == Some(0) && listed.out.contains("on unix:///"), "{listed:?}");
@@ -107,7 +107,7 @@ fn a_session_without_a_launcher_is_found_on_whichever_engine_and_cleaned() {
 #[test]
 fn the_sessions_of_one_engine_are_stopped_and_those_of_others_go_on() {
     let contexts = Contexts::new();
-    let (there, here) = (contexts.session("other"), contexts.session("default"));
+    let (there, here) = (contexts.session("other", ""), contexts.session("default", ""));
     contexts.pi(&["--on", "other", "stop", "--all"]).run().has_code(0);
     assert_eq!(there.wait().code, Some(143));
     let listed = contexts.world.run_pi(&["ps"]);
