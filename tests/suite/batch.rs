@@ -1,6 +1,6 @@
 //! `pi batch`: a file's tasks, each a session on a copy of its own.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf};
 
 use rustix::process::Signal;
 
@@ -8,6 +8,7 @@ use crate::world::{
     World,
     call::Outcome,
     files::{children, write},
+    model::context,
     terminal::Terminal,
     wait::{until, until_true},
 };
@@ -214,13 +215,7 @@ fn several_engines_share_the_tasks_and_one_that_does_not_answer_gets_none() {
     let settings = world.root().join("contexts");
     let socket = world.plan(&[])["record"]["engine"].as_str().unwrap().to_owned();
     for (name, address) in [("near", socket.as_str()), ("far", &socket), ("gone", "unix:///nowhere.sock")] {
-        let made = Command::new("docker")
-            .arg("--config")
-            .arg(&settings)
-            .args(["context", "create", name, "--docker", &format!("host={address}")])
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{made:?}");
+        context(&settings, name, address);
     }
     let file =
         tasks(&world, "--clone=one run: sleep 2; echo 1 >one\n--clone=two run: sleep 2; echo 2 >two\n");

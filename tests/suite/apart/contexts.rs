@@ -1,10 +1,6 @@
 //! Verbs that have to do with the engines of all docker contexts. The other engine is this machine's, at another address.
 
-use std::{
-    os::unix::fs::symlink,
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use std::{os::unix::fs::symlink, path::PathBuf, process::Stdio};
 
 use rustix::process::Signal;
 
@@ -12,6 +8,7 @@ use crate::world::{
     World,
     call::{Call, Running},
     files::write,
+    model::context,
     wait::{until, until_true},
 };
 
@@ -32,13 +29,7 @@ impl Contexts {
         symlink(socket.strip_prefix("unix://").unwrap(), &other).unwrap();
         let other = format!("unix://{}", other.display());
         for (name, address) in [("other", other.as_str()), ("gone", "unix:///nowhere.sock")] {
-            let made = Command::new("docker")
-                .arg("--config")
-                .arg(&settings)
-                .args(["context", "create", name, "--docker", &format!("host={address}")])
-                .output()
-                .unwrap();
-            assert!(made.status.success(), "{made:?}");
+            context(&settings, name, address);
         }
         world.knows_on(&socket, &other);
         Self { world, settings }

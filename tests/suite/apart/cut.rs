@@ -7,7 +7,7 @@ use std::{
     net::Shutdown,
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +22,7 @@ use crate::world::{
     World,
     call::{Call, Running},
     files::write,
-    model::docker,
+    model::{context, docker},
     wait::{until, until_within},
 };
 
@@ -90,14 +90,7 @@ impl Far {
         let (settings, far) = (world.root().join("contexts"), world.root().join("far.sock"));
         let line = Line::lay(&far, socket.strip_prefix("unix://").unwrap());
         let far = format!("unix://{}", far.display());
-        let host = format!("host={far}");
-        let made = Command::new("docker")
-            .arg("--config")
-            .arg(&settings)
-            .args(["context", "create", "far", "--docker", &host])
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{made:?}");
+        context(&settings, "far", &far);
         world.knows_on(&socket, &far);
         Self { world, settings, line }
     }

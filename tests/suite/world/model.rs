@@ -24,6 +24,13 @@ pub(crate) fn docker(args: &[&str]) -> String {
     String::from_utf8(said.stdout).unwrap().trim().to_owned()
 }
 
+/// Makes a context in docker's settings at this place, with the engine at this address.
+#[track_caller]
+pub(crate) fn context(settings: &Path, name: &str, address: &str) {
+    let (settings, host) = (settings.to_str().unwrap(), format!("host={address}"));
+    docker(&["--config", settings, "context", "create", name, "--docker", &host]);
+}
+
 /// A file of the project.
 pub(crate) fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
