@@ -234,6 +234,8 @@ impl Server {
     /// Opens the socket in the session's directory, and serves each connection in a thread.
     pub(crate) fn start(dir: &Path, serve: Arc<dyn Serve>) -> anyhow::Result<Self> {
         let path = dir.join(SOCKET);
+        // A launcher that was killed has left it.
+        let _ = fs::remove_file(&path);
         let listener = short(dir, UnixListener::bind)
             .and_then(|listener| {
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map(|()| listener)

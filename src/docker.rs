@@ -26,7 +26,7 @@ use crate::{inside, plan::Streams, record::SessionId, report::quote, secret::Sec
 pub(crate) use self::{
     about::{About, Free},
     failure::{build_failure, known_refusal},
-    outcome::{Created, Ended, Shown},
+    outcome::{Created, Ended, From, Shown},
     program::Docker,
     script::script,
     stream::Up,

@@ -73,7 +73,7 @@ pub(crate) fn find(sources: &Sources<'_>) -> anyhow::Result<Found> {
     let repositories: Vec<Repository> = own.union(&named).cloned().collect();
     let github = GitHub {
         address: format!("{}:{PORT}", keys::NAME),
-        placeholder: Placeholder::random()?,
+        placeholder: Placeholder::from(host.random),
         graph: Graph::for_token(&token),
         token,
         repositories,

@@ -51,6 +51,8 @@ pub(crate) struct Host {
     pub(crate) certificates: BTreeMap<String, PathBuf>,
     /// The name of the time zone, such as `Europe/Berlin`.
     pub(crate) timezone: Option<String>,
+    /// Random bytes, for what the sessions of this process have in place of keys.
+    pub(crate) random: [u8; 16],
 }
 
 /// Which of the standard streams are terminals.
@@ -83,7 +85,10 @@ impl Host {
         })?;
         let uid = rustix::process::getuid().as_raw();
         let engine = Engine::find(&env, &home, uid)?;
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).context("could not get random numbers")?;
         Ok(Self {
+            random,
             uid,
             gid: rustix::process::getgid().as_raw(),
             terminal: Terminal {
@@ -113,6 +118,12 @@ impl Host {
     pub(crate) fn on(&self, context: &str) -> anyhow::Result<Self> {
         let engine = Engine::named(&self.env, &self.home, self.uid, context)?;
         Ok(Self { engine, ..self.clone() }.seen_by_its_engine())
+    }
+
+    /// The same, with the engine at an address that is known from a record, which gets nothing of this machine mounted.
+    pub(crate) fn back_at(&self, address: &str) -> Self {
+        let engine = self.engine_at(address).apart();
+        Self { engine, ..self.clone() }.seen_by_its_engine()
     }
 
     /// The engines of all docker contexts, each once, this one's first. What cannot be used is among them.
@@ -254,6 +265,7 @@ impl Host {
             },
             certificates: BTreeMap::new(),
             timezone: Some("Europe/Berlin".into()),
+            random: [7; 16],
         }
     }
 }

@@ -114,7 +114,7 @@ impl Keys {
         let has_own = !own.is_empty() || sources.github.is_some();
         if matches!(policy, config::Keys::Broker { .. }) || (*policy == config::Keys::Env && has_own) {
             let env = &sources.host.env;
-            let placeholder = Placeholder::random()?;
+            let placeholder = Placeholder::from(sources.host.random);
             let (upstream, without) = upstream(sources.host);
             let inputs = broker::Inputs {
                 address: &broker.address,

@@ -1,5 +1,6 @@
 //! The common start of all verbs: the options, the machine, the settings, the engine.
 
+mod again;
 mod apart;
 mod build;
 pub(crate) mod cloning;
@@ -10,6 +11,7 @@ mod renew;
 mod usable;
 
 use std::{
+    cell::Cell,
     ffi::OsStr,
     fs,
     path::Path,
@@ -93,6 +95,7 @@ impl Prepared {
             attempt: 0,
             agent_image: image(&self.image),
             sidecar_image: image(&self.proxy),
+            started: seconds(SystemTime::now()),
             laid: None,
         }
     }
@@ -315,7 +318,6 @@ impl Launcher {
             program,
             reach,
             state: &record::directory(&self.host, id),
-            now: seconds(SystemTime::now()),
         })
     }
 
@@ -333,6 +335,20 @@ impl Launcher {
 
     /// The same, and does something with the session's directory when its agent has ended.
     fn run_and(&self, prepared: &Prepared, afterwards: Option<&dyn Fn(&Path)>) -> anyhow::Result<u8> {
+        let id = SessionId::random()?;
+        let choices = prepared.choices(prepared.naming().plain(), &self.host);
+        self.carry(prepared, afterwards, &id, &choices, |needs| session::run(needs, &id, &choices))
+    }
+
+    /// Carries a session, which `session` begins or comes back to.
+    fn carry(
+        &self,
+        prepared: &Prepared,
+        afterwards: Option<&dyn Fn(&Path)>,
+        id: &SessionId,
+        choices: &Choices,
+        session: impl FnOnce(&Needs<'_>) -> anyhow::Result<u8>,
+    ) -> anyhow::Result<u8> {
         let docker = self.docker(prepared)?;
         if self.options.build {
             self.renew_for_session(prepared, &docker.heeding(&self.signals))?;
@@ -341,15 +357,13 @@ impl Launcher {
             inspect::remind(prepared, &self.host);
         }
         self.signals.check()?;
-        let id = SessionId::random()?;
         let naming = prepared.naming();
-        let choices = prepared.choices(naming.plain(), &self.host);
         session::bring_in(&prepared.workspace.root, &docker.heeding(&self.signals), &self.host);
         self.signals.check()?;
-        let git = git::given(self, prepared, &id)?;
+        let git = git::given(self, prepared, id)?;
         // The demo's repository is removed afterwards.
         if !matches!(prepared.program.purpose, Purpose::Demo | Purpose::Proof) {
-            let plan = self.plan(prepared, &git, &id, &choices)?;
+            let plan = self.plan(prepared, &git, id, choices)?;
             let own = [plan.state.clone(), real(&plan.state)];
             let is_lasting = |path: &&Path| !own.iter().any(|own| path.starts_with(own));
             let writable = plan.agent.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
@@ -368,14 +382,16 @@ impl Launcher {
             .then(|| session::opener(&Written::load(&self.host).and_around(&self.host), &self.host));
         let opener = opener.flatten();
         let renew = |provider: &str| self.renew_login(provider);
+        let words = self.words(prepared);
+        let lives_on = Cell::new(false);
         let needs = Needs {
             host: &self.host,
             docker: &docker,
             signals: &self.signals,
-            plan: &|choices| self.plan(prepared, &git, &id, choices),
+            plan: &|choices| self.plan(prepared, &git, id, choices),
             lay_out: &|name| {
                 let place = Place {
-                    session: &real(&record::directory(&self.host, &id)),
+                    session: &real(&record::directory(&self.host, id)),
                     live: &prepared.facts.agent_dir,
                     root: &prepared.workspace.root,
                     owner: self.other_owner(prepared),
@@ -405,12 +421,15 @@ impl Launcher {
             upstream: prepared.facts.keys.broker.as_ref().and_then(|broker| broker.upstream.as_ref()),
             afterwards,
             opener: opener.as_deref(),
+            root: &prepared.workspace.root,
+            words: words.as_deref(),
+            lives_on: &lives_on,
         };
         let sweep = Sweep::start(&self.host, &docker);
         let outcome = self.asking_beside(prepared, || match &prepared.cloning {
-            None => session::run(&needs, &id, &choices),
-            Some(cloning) => cloning.run(self, prepared, &docker, |ready| {
-                session::run(&Needs { copy: Some(ready), ..needs }, &id, &choices)
+            None => session(&needs),
+            Some(cloning) => cloning.run(self, prepared, &docker, &lives_on, |ready| {
+                session(&Needs { copy: Some(ready), ..needs })
             }),
         });
         sweep.settle(&self.signals);

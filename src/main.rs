@@ -152,6 +152,7 @@ fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<u8> {
         Action::Verb(Verb::Logs { session, follow }) => {
             verb::logs::run(&launcher()?, session.as_deref(), follow)
         }
+        Action::Verb(Verb::Attach { session }) => verb::attach::run(&launcher()?, session.as_deref()),
         Action::Verb(Verb::Stop { session, all: _ }) => verb::stop::run(&launcher()?, session.as_deref()),
         Action::Verb(Verb::Clean { images, all_contexts, caches, older_than }) => {
             let caches = caches.then(|| older_than.unwrap_or_default());

@@ -116,6 +116,8 @@ pub(crate) struct Choices {
     /// The image's id, or its tag while it has none.
     pub(crate) agent_image: String,
     pub(crate) sidecar_image: String,
+    /// When the session began, in seconds since 1970.
+    pub(crate) started: u64,
     /// What was laid out as the agent's own directory; `None` before that.
     pub(crate) laid: Option<Vec<Laid>>,
 }
@@ -169,8 +171,6 @@ pub(crate) struct Inputs<'a> {
     pub(crate) reach: &'a Reach,
     /// Where the session has its directory.
     pub(crate) state: &'a Path,
-    /// Seconds since 1970.
-    pub(crate) now: u64,
 }
 
 impl Inputs<'_> {
@@ -324,7 +324,7 @@ impl Plan {
 }
 
 fn record(inputs: &Inputs<'_>) -> Record {
-    let Inputs { id, choices, host, workspace, facts, image, reach, now, .. } = inputs;
+    let Inputs { id, choices, host, workspace, facts, image, reach, .. } = inputs;
     Record {
         id: (*id).clone(),
         name: choices.name.clone(),
@@ -333,7 +333,7 @@ fn record(inputs: &Inputs<'_>) -> Record {
         directory: workspace.cwd.clone(),
         image: (*image).to_owned(),
         network: reach.name().to_owned(),
-        started: *now,
+        started: choices.started,
         allowlist: match reach {
             Reach::Proxy(_, sources) => Some(sources.file.clone()),
             _ => None,

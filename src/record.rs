@@ -1,6 +1,7 @@
 //! The records of sessions. Each session has a directory with a lock and a record. It lives as long as its lock is
 //! held; the kernel frees the lock when the launcher ends, however it ends.
 
+mod desert;
 mod find;
 mod id;
 
@@ -17,6 +18,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
+    desert::{WayBack, all_deserted, deserted, deserted_named},
     find::{find, restricted},
     id::SessionId,
 };

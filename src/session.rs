@@ -8,6 +8,7 @@ mod cache;
 mod came_over;
 mod commits;
 pub(crate) mod copy;
+mod follow;
 mod hidden;
 mod left;
 mod line;
@@ -24,28 +25,8 @@ mod teardown;
 mod up;
 mod watcher;
 
-use std::{
-    os::unix::process::ExitStatusExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{cell::Cell, path::Path, sync::Arc, time::Duration};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM};
-
-use self::{
-    awaited::{Awaited, Came},
-    browser::Browser,
-    commits::Commits,
-    line::Line,
-    renewal::Over,
-    sidecar::Sidecar,
-    space::{Space, Watch},
-    steer::{Phase, Steer},
-    teardown::{Extent, Teardown},
-    watcher::Watcher,
-};
 pub(crate) use self::{
     away::remove as remove_volume,
     browser::{open, opener},
@@ -57,19 +38,27 @@ pub(crate) use self::{
     teardown::take_down_by_id,
     watcher::watch,
 };
+use self::{
+    commits::Commits,
+    follow::{Following, follow, has_begun},
+    space::Space,
+    steer::{Phase, Steer},
+    teardown::{Extent, Teardown},
+    up::Made,
+    watcher::Watcher,
+};
 use crate::{
     config::MinFree,
     control::Server,
-    docker::{Docker, Ended, Shown, known_refusal},
+    docker::{Docker, From, remove_containers},
     domain::upstream::Upstream,
     egress::Sources,
     git::command::Git,
     host::{Host, Owner},
     plan::{Choices, Plan},
-    record::{Claim, Naming, SessionId},
-    report::{FAILED, Finding, Hinted, Interrupted},
+    record::{Claim, Dead, Naming, SessionId},
+    report::Finding,
     signals::Signals,
-    written::real,
 };
 
 /// How long one call of a teardown may take.
@@ -114,6 +103,12 @@ pub(crate) struct Needs<'a> {
     pub(crate) afterwards: Option<&'a dyn Fn(&Path)>,
     /// The host's program that opens pages for logging in.
     pub(crate) opener: Option<&'a Path>,
+    /// The work tree.
+    pub(crate) root: &'a Path,
+    /// The words by which another launcher comes back to a session on another engine.
+    pub(crate) words: Option<&'a [String]>,
+    /// Whether the session goes on without this process, when its run is over.
+    pub(crate) lives_on: &'a Cell<bool>,
 }
 
 /// Runs a session from claim to teardown and returns the agent's exit status.
@@ -122,12 +117,29 @@ pub(crate) struct Needs<'a> {
 /// Any step failed, or a signal came; everything is taken down all the same.
 pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyhow::Result<u8> {
     let with_name = |name: &str| Choices { name: name.to_owned(), ..choices.clone() };
-    let mut root = PathBuf::new();
-    let claim = Claim::take(needs.host, id, needs.naming, |name| {
-        let record = (needs.plan)(&with_name(name))?.record;
-        root.clone_from(&record.repository);
-        Ok(record)
-    })?;
+    let claim = Claim::take(needs.host, id, needs.naming, |name| Ok((needs.plan)(&with_name(name))?.record))?;
+    let choices = with_name(&claim.name);
+    carry(needs, id, claim, |needs, claim, teardown, steer| live(needs, choices, claim, teardown, steer))
+}
+
+/// Comes back to a session on another engine that has lost its launcher, and returns the agent's exit status. It is taken
+/// down when its agent has ended.
+///
+/// # Errors
+/// As those of [`run`]. A session that could not be shown lives on.
+pub(crate) fn come_back(needs: &Needs<'_>, dead: Dead, choices: &Choices) -> anyhow::Result<u8> {
+    let id = dead.id.clone();
+    let claim = Claim::again(dead, &choices.name)?;
+    carry(needs, &id, claim, |needs, claim, teardown, steer| again(needs, choices, claim, teardown, steer))
+}
+
+/// Carries a session from its claim to its teardown.
+fn carry(
+    needs: &Needs<'_>,
+    id: &SessionId,
+    claim: Claim,
+    session: impl FnOnce(&Needs<'_>, &Claim, &mut Teardown<'_>, &Steer) -> anyhow::Result<u8>,
+) -> anyhow::Result<u8> {
     let Needs { host, docker, signals, sources, .. } = needs;
     let steer = Arc::new(Steer::new(&claim.name, host, signals, *sources, docker, id.agent()));
     let server = Server::start(&claim.dir, steer.clone())?;
@@ -138,7 +150,7 @@ pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyho
         host: needs.host,
         id: id.clone(),
         dir: claim.dir.clone(),
-        root,
+        root: needs.root.to_owned(),
         list: needs.list.map(Path::to_owned),
         packages: None,
         refused: None,
@@ -146,11 +158,13 @@ pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyho
         extent: Extent::Everything,
         watcher: None,
         sidecar: None,
+        lives_on: false,
         done: false,
     };
-    let outcome = live(needs, with_name(&claim.name), &claim, &mut teardown, &steer);
+    let outcome = session(needs, &claim, &mut teardown, &steer);
     steer.reached(Phase::Over);
     teardown.finish();
+    needs.lives_on.set(teardown.lives_on);
     drop((server, claim));
     match (teardown.refused.take(), outcome) {
         (None, outcome) => outcome,
@@ -193,7 +207,8 @@ fn live(
         signals.check()?;
     }
     let heeding = &docker.heeding(signals);
-    let plan = up::up(&Needs { docker: heeding, ..*needs }, choices, claim, &mut teardown.sidecar)?;
+    let plan =
+        up::up(&Needs { docker: heeding, ..*needs }, choices, claim, Made::default(), &mut teardown.sidecar)?;
     signals.check()?;
     // One that has ended before there was an agent's container could not take that with it.
     has_begun(teardown.sidecar.as_deref(), signals)?;
@@ -206,92 +221,39 @@ fn live(
         let commits = Commits::begin(git, docker, needs.host, &claim.dir, hatch)?;
         teardown.commits = Some(commits.follow());
     }
-    let (stopper, agent) = ((*docker).clone(), plan.agent.name.clone());
-    signals.stops(move || stopper.halt(&agent))?;
-    let browser = Browser::start(&claim.dir, needs.opener, &steer.waiting);
-    let awaited = needs.login_within.map(|limit| Awaited::start(docker, &plan.agent.name, &claim.dir, limit));
-    let (killer, agent) = ((*docker).clone(), plan.agent.name.clone());
-    let watch = Watch::start(space, move || killer.halt_now(&agent));
-    let line = plan.away.is_some().then(|| Line::watch(docker, needs.host));
-    let (sidecar, over) = (teardown.sidecar.clone(), Over::default());
-    let shown = thread::scope(|scope| {
-        if let (Some(renewal), Some(sidecar)) = (needs.renewal, &sidecar) {
-            let over = &over;
-            scope.spawn(move || renewal.run(sidecar, over));
-        }
-        let shown = docker.show(&plan.agent, |client| {
-            if let Some(line) = &line {
-                line.shows(client.clone());
-            }
-            signals.shows(client);
-            steer.reached(Phase::Running(sidecar.clone()));
-        });
-        over.now();
-        shown
-    });
-    let came = awaited.map_or(Came::End, Awaited::end);
-    browser.end();
-    let shown = shown?;
-    watch.check()?;
-    line.as_ref().map_or(Ok(()), Line::check)?;
-    if let Some(afterwards) = needs.afterwards {
-        afterwards(&real(&claim.dir));
-    }
-    let outcome = outcome(heeding, signals, &plan, &shown);
-    has_begun(teardown.sidecar.as_deref(), signals)?;
-    if outcome.is_ok() && shown.status().code().is_some() {
-        // The engine has removed the agent's container before its client returned.
-        let is_alone = plan.sidecar.is_none() && plan.model.is_none();
-        teardown.extent = if is_alone { Extent::Nothing } else { Extent::WithoutAgent };
-    }
-    match came {
-        Came::End => outcome,
-        Came::Login => signals.check().map(|()| 0),
-        Came::Nothing => Err(too_late(needs.login_within.unwrap_or_default())),
-    }
+    let dir = &claim.dir;
+    follow(Following { needs, plan: &plan, space, dir, from: From::Start }, teardown, steer)
 }
 
-/// Fails if the sidecar has ended before it was ready: the agent has not started then, and never will.
-fn has_begun(sidecar: Option<&Sidecar>, signals: &Signals) -> anyhow::Result<()> {
-    let Some((sidecar, said)) = sidecar.and_then(|sidecar| Some((sidecar, sidecar.failed_before_ready()?)))
-    else {
-        return Ok(());
-    };
-    signals.check()?;
-    if let Some(clearer) = known_refusal(&said) {
-        return Err(clearer);
+/// Shows the agent of a session that has none who does, behind a new sidecar: the old one has ended with its launcher, or
+/// does so now.
+fn again(
+    needs: &Needs<'_>,
+    choices: &Choices,
+    claim: &Claim,
+    teardown: &mut Teardown<'_>,
+    steer: &Steer,
+) -> anyhow::Result<u8> {
+    let Needs { docker, signals, .. } = needs;
+    teardown.lives_on = true;
+    let first = (needs.plan)(choices)?;
+    let space = Space::of(&first, needs.host, needs.min_free);
+    space.check()?;
+    prepare::prepare(&first)?;
+    let heeding = &docker.heeding(signals);
+    if let Some(sidecar) = &first.sidecar {
+        heeding.gone_within(&remove_containers(std::slice::from_ref(&sidecar.name)), TEARDOWN)?;
+        signals.check()?;
     }
-    let what = if sidecar.restricts() { "proxy" } else { "keys' broker" };
-    anyhow::bail!("the {what} could not be started, so the agent was not: {said}")
-}
-
-fn too_late(limit: Duration) -> anyhow::Error {
-    Hinted::error(
-        format!("no login came within {} s, so nothing was changed", limit.as_secs()),
-        "try again; `pi login --timeout 10m` waits longer",
-    )
-}
-
-/// The exit status of the agent, or why there is none.
-fn outcome(docker: &Docker, signals: &Signals, plan: &Plan, shown: &Shown) -> anyhow::Result<u8> {
+    let made = Made::all_but_the_sidecar();
+    let plan =
+        up::up(&Needs { docker: heeding, ..*needs }, choices.clone(), claim, made, &mut teardown.sidecar)?;
     signals.check()?;
-    // What a terminal sends goes to its whole process group, and the client may be the first to notice.
-    if let Some(signal @ (SIGHUP | SIGINT | SIGQUIT | SIGTERM)) = shown.status().signal() {
-        return Err(Interrupted(u8::try_from(signal).unwrap_or(FAILED)).into());
+    if let Some(sidecar) = &teardown.sidecar {
+        sidecar.wait_until_in_effect()?;
     }
-    let ended = docker.how_ended(&plan.agent, shown, plan.record.started);
-    signals.check()?;
-    match ended {
-        Ended::Exited(own) => Ok(own),
-        Ended::ClientKilled(signal) => anyhow::bail!(
-            "the docker program that showed the agent was killed by signal {signal}; the session is over"
-        ),
-        // As a program that writes into a closed pipe ends.
-        Ended::ClientGone => Err(Interrupted(u8::try_from(SIGPIPE).unwrap_or(FAILED)).into()),
-        Ended::LostEngine(Some(why)) => Err(why.context("lost the engine; the session is over")),
-        Ended::LostEngine(None) => {
-            anyhow::bail!("lost the engine while the agent was running; the session is over")
-        }
-        Ended::NeverStarted(why) => Err(why),
-    }
+    teardown.watcher = Some(Watcher::start(&claim.dir, docker)?);
+    teardown.lives_on = false;
+    let dir = &claim.dir;
+    follow(Following { needs, plan: &plan, space, dir, from: From::Now }, teardown, steer)
 }

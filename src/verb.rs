@@ -2,6 +2,7 @@
 
 pub(crate) mod allow;
 pub(crate) mod apply;
+pub(crate) mod attach;
 mod attempts;
 pub(crate) mod batch;
 pub(crate) mod blocked;

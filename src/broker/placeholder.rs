@@ -1,7 +1,5 @@
 //! What the agent holds instead of keys: one random text a session, in the shapes that the agent insists on.
 
-use anyhow::Context as _;
-
 /// Worth nothing outside its session: it opens this session's broker, which can be reached from nowhere else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Placeholder(String);
@@ -23,12 +21,6 @@ const JWT: &str = "eyJhbGciOiJub25lIn0.\
     eyJodHRwczovL2FwaS5vcGVuYWkuY29tL2F1dGgiOnsiY2hhdGdwdF9hY2NvdW50X2lkIjoicGktcGxhY2Vob2xkZXIifX0";
 
 impl Placeholder {
-    pub(crate) fn random() -> anyhow::Result<Self> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).context("could not make a random placeholder")?;
-        Ok(Self::from(bytes))
-    }
-
     pub(crate) fn text(&self, shape: Shape) -> String {
         let Self(random) = self;
         match shape {
@@ -58,8 +50,8 @@ mod tests {
 
     #[test]
     fn each_session_has_its_own_and_each_shape_contains_it() {
-        let one = Placeholder::random().unwrap();
-        assert_ne!(one, Placeholder::random().unwrap());
+        let one = Placeholder::from([1; 16]);
+        assert_ne!(one, Placeholder::from([2; 16]));
         for shape in [Shape::Plain, Shape::Claude, Shape::ChatGpt, Shape::GitHub] {
             assert!(one.text(shape).contains(&one.0));
         }

@@ -52,6 +52,10 @@ fn of(verb: &str) -> &'static [Example] {
         "check" => &[("pi check https://api.example.com", "allowed or not, and by which line")],
         "ps" => &[("pi ps", "the running sessions"), ("pi ps --all", "and copies, and subagents")],
         "logs" => &[("pi logs", "of the session here, or the last one"), ("pi logs --follow", "go on")],
+        "attach" => &[
+            ("pi attach", "the only one, when the line to its engine is back"),
+            ("pi attach NAME", "one of several, which `pi ps` lists"),
+        ],
         "stop" => &[("pi stop NAME", "one session"), ("pi stop --all", "every session")],
         "diff" => &[
             ("pi diff", "what the agent has changed in its copy"),

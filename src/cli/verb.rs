@@ -145,6 +145,16 @@ pub(crate) enum Verb {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Come back to a session on another engine that has lost its launcher
+    ///
+    /// A session that was started with `--on` lives on when the line to its engine is cut for good, or this machine goes down. Its
+    /// way out is closed a minute later, and this opens it again. An agent without a launcher is ended after a day. `pi stop`
+    /// ends it at once; either way its work comes back.
+    Attach {
+        /// Name or id of the session, from `pi ps`; needed only if there are several
+        #[arg(value_name = "NAME")]
+        session: Option<String>,
+    },
     /// Stop a running session
     Stop {
         /// Name or id of the session, from `pi ps`

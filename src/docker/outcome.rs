@@ -51,6 +51,15 @@ pub(crate) enum Ended {
     NeverStarted(anyhow::Error),
 }
 
+/// Where a look at a container begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum From {
+    /// It is started.
+    Start,
+    /// It runs.
+    Now,
+}
+
 /// The end of an attached docker client.
 #[derive(Debug)]
 pub(crate) struct Shown {
@@ -120,13 +129,18 @@ impl Docker {
         self.hold(&render::attach(container))
     }
 
-    /// Runs a container to its end on the launcher's own streams.
+    /// Runs a container on the launcher's own streams to its end, from its start or from where it is now.
     pub(crate) fn show(
         &self,
         container: &Container,
+        from: From,
         running: impl FnOnce(Arc<SharedChild>),
     ) -> anyhow::Result<Shown> {
-        self.attach(&render::attach(container), container.streams == Streams::Silent, |client| {
+        let cmd = match from {
+            From::Start => render::attach(container),
+            From::Now => render::attach_again(container),
+        };
+        self.attach(&cmd, container.streams == Streams::Silent, |client| {
             // Without a limit of its own, the session may have all.
             if let Some(processors) = container.limits.cpus {
                 share::keep(client.clone(), processors);
@@ -207,6 +221,19 @@ impl Docker {
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())
+    }
+
+    /// Whether a container runs; one that does not exist does not.
+    ///
+    /// # Errors
+    /// The engine does not say.
+    pub(crate) fn runs(&self, name: &str) -> anyhow::Result<bool> {
+        let look = is_running(name);
+        match self.try_run(&look) {
+            Ok(said) => Ok(said == "true"),
+            Err(failure) if failure.is_missing() => Ok(false),
+            Err(failure) => Err(failure.explain(&look.purpose)),
+        }
     }
 
     /// The id of the image with this tag, if there is one.

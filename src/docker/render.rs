@@ -138,14 +138,25 @@ pub(super) fn create(container: &Container) -> Cmd {
     cmd
 }
 
+/// Docker's default keys begin with Ctrl-P, which the agent needs.
+const KEYS: &str = "--detach-keys=ctrl-^,ctrl-@";
+
 /// Starts the container on the docker program's own streams.
 pub(super) fn attach(container: &Container) -> Cmd {
     let mut cmd = Cmd::new(format!("start {}", container.role.purpose()), &["start", "--attach"]);
     if matches!(container.streams, Streams::Tty | Streams::Pipe) {
         cmd = cmd.arg("--interactive");
     }
-    // Docker's default keys begin with Ctrl-P, which the agent needs.
-    cmd.arg("--detach-keys=ctrl-^,ctrl-@").arg(&container.name)
+    cmd.arg(KEYS).arg(&container.name)
+}
+
+/// Shows a running container on the docker program's own streams.
+pub(super) fn attach_again(container: &Container) -> Cmd {
+    let mut cmd = Cmd::new("come back to the agent", &["attach"]);
+    if !matches!(container.streams, Streams::Tty | Streams::Pipe) {
+        cmd = cmd.arg("--no-stdin");
+    }
+    cmd.arg(KEYS).arg(&container.name)
 }
 
 /// Starts the container and returns.

@@ -62,13 +62,13 @@ impl World {
                 attempt: 0,
                 agent_image: "pi-agent:base-0123456789ab".to_owned(),
                 sidecar_image: "pi-proxy:0123456789ab".to_owned(),
+                started: 1_700_000_000,
                 laid: None,
             },
             image: "pi-agent:base-0123456789ab",
             program: &self.program,
             reach: &self.reach,
             state: std::path::Path::new("/state/abcdefghijklmnop"),
-            now: 1_700_000_000,
         })
         .unwrap()
     }

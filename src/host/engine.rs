@@ -76,9 +76,14 @@ impl Engine {
         } else {
             Self::of(&contexts::named(&contexts::settings(env, home), name)?, uid)
         };
+        Ok(engine.apart())
+    }
+
+    /// The same, and it gets nothing of this machine mounted.
+    pub(super) fn apart(self) -> Self {
         // Where only files do not fit, they need not.
-        let unfit = engine.unfit.filter(|_| !engine.address.starts_with(SOCKET));
-        Ok(Self { files: Files::Apart, unfit, ..engine })
+        let unfit = self.unfit.filter(|_| !self.address.starts_with(SOCKET));
+        Self { files: Files::Apart, unfit, ..self }
     }
 
     fn of(context: &Context, uid: u32) -> Self {

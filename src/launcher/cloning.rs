@@ -1,7 +1,7 @@
 //! A session that works on a copy of the repository, from the options to the branch at its end.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -200,11 +200,15 @@ impl Cloning {
         launcher: &Launcher,
         prepared: &Prepared,
         docker: &Docker,
+        lives_on: &Cell<bool>,
         session: impl FnOnce(&dyn Fn(&str) -> anyhow::Result<()>) -> anyhow::Result<u8>,
     ) -> anyhow::Result<u8> {
         let held = RefCell::new(self.hold(launcher, prepared, docker)?);
         let outcome =
             session(&|image| self.make_ready(launcher, prepared, docker, &mut held.borrow_mut(), image));
+        if lives_on.get() {
+            return outcome;
+        }
         let mut held = held.into_inner();
         if held.copy.as_ref().is_some_and(|copy| copy.base.is_none()) {
             // Nothing of an agent's is in it.

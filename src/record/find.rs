@@ -14,6 +14,12 @@ pub(crate) fn find(host: &Host, name: &str) -> anyhow::Result<Live> {
     }
     match exact.as_slice() {
         [one] => Ok((*one).clone()),
+        [] if super::deserted(host).iter().any(|session| session.record.name == name) => Err(Hinted::error(
+            format!("the session `{name}` has lost its launcher"),
+            format!(
+                "`pi attach {name}` comes back to it if its agent lives, and `pi stop {name}` brings its work in"
+            ),
+        )),
         [] => Err(Hinted::error(format!("no session `{name}` is running"), "`pi ps` lists them")),
         several => Err(Hinted::error(
             format!("{} sessions are named `{name}`", several.len()),

@@ -26,7 +26,7 @@ use crate::{
     },
     host::{Host, seconds},
     plan::{COPY, Container, Source, copier, copier_file},
-    record::SessionId,
+    record::{self, Record, SessionId},
     report::{self, Finding, Hinted, one_line},
     signals::Signals,
     written::Written,
@@ -327,7 +327,13 @@ pub(crate) fn tell(git: &Git, copy: &Copy) {
 /// Brings in the work of those copies that are wanted and whose session was killed. A copy that somebody works with is left alone, and so is one
 /// whose engine does not answer now.
 pub(crate) fn bring_in_all(docker: &Docker, host: &Host, wanted: &dyn Fn(&Copy) -> bool) {
-    let is_wanted = |copy: &Copy| copy.pending && copy.base.is_some() && wanted(copy);
+    // One whose agent may live is brought in when that has ended.
+    let deserted = record::deserted(host);
+    let is_in_use = |copy: &Copy| {
+        let is_its = |record: &Record| record.repository == copy.repository && record.engine == copy.engine;
+        deserted.iter().any(|session| is_its(&session.record))
+    };
+    let is_wanted = |copy: &Copy| copy.pending && copy.base.is_some() && wanted(copy) && !is_in_use(copy);
     let pending = copies::all(host).into_iter().filter(|(_, copy)| is_wanted(copy));
     for (dir, copy) in pending {
         let Some(git) = Git::find(host, &Written::load(host).and_around(host)) else { return };

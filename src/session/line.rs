@@ -11,6 +11,7 @@ use std::{
 
 use shared_child::SharedChild;
 
+use super::sidecar::Sidecar;
 use crate::{
     docker::Docker,
     host::Host,
@@ -24,6 +25,12 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// After how long without an answer the session is given up, unless `PI_BOX_CUT` (in seconds) says otherwise.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// A sidecar that has not heard of its launcher for so long has ended.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How long after a cut a sidecar may still turn out to be lost.
+const AFTERWARDS: Duration = Duration::from_secs(120);
+
 /// A look at the line from time to time, as long as this value lives. A client of docker's may wait for ever at one that was cut.
 pub(super) struct Line {
     client: Arc<Mutex<Option<Arc<SharedChild>>>>,
@@ -32,7 +39,9 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn watch(docker: &Docker, host: &Host) -> Self {
+    /// Begins to look. A sidecar that was lost with the line gets a successor when the line is back. The hint is for a session
+    /// that is given up.
+    pub(super) fn watch(docker: &Docker, host: &Host, sidecar: Option<Arc<Sidecar>>, hint: String) -> Self {
         let (end, ended) = mpsc::channel();
         let (client, given_up) = (Arc::default(), Arc::default());
         let seconds = host.var("PI_BOX_CUT").and_then(|text| text.parse().ok());
@@ -42,6 +51,8 @@ impl Line {
             patience,
             client: Arc::clone(&client),
             given_up: Arc::clone(&given_up),
+            sidecar,
+            hint,
         };
         // Nobody waits for its end: the engine may hang.
         thread::spawn(move || look.on(&ended));
@@ -65,19 +76,29 @@ struct Look {
     patience: Duration,
     client: Arc<Mutex<Option<Arc<SharedChild>>>>,
     given_up: Arc<OnceLock<Hinted>>,
+    sidecar: Option<Arc<Sidecar>>,
+    hint: String,
 }
 
 impl Look {
     fn on(&self, ended: &mpsc::Receiver<()>) {
         let mut cut: Option<Instant> = None;
+        // Until then a sidecar that has ended is taken for one that was lost with the line.
+        let mut back: Option<Instant> = None;
         let pause = PAUSE.min(self.patience / 4);
         while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             let asked = Instant::now();
             match (self.docker.about(), cut) {
-                (Ok(_), None) => {}
-                (Ok(_), Some(_)) => {
+                (Ok(_), None) => {
+                    if back.is_some_and(|then| then.elapsed() < AFTERWARDS) {
+                        self.renew(Sidecar::is_lost);
+                    }
+                }
+                (Ok(_), Some(since)) => {
                     cut = None;
+                    back = Some(Instant::now());
                     report::warn("the engine answers again");
+                    self.renew(|sidecar| sidecar.is_lost() || since.elapsed() > SILENCE);
                 }
                 (Err(_), None) => {
                     cut = Some(asked);
@@ -93,10 +114,22 @@ impl Look {
         }
     }
 
+    /// Gives the sidecar a successor, where it needs one.
+    fn renew(&self, is_needed: impl Fn(&Sidecar) -> bool) {
+        if let Some(sidecar) = self.sidecar.as_deref().filter(|sidecar| is_needed(sidecar)) {
+            match sidecar.replace() {
+                Ok(()) => report::note("the way out of the session is open again"),
+                Err(error) => {
+                    report::warn(format_args!("the way out of the session does not come back: {error:#}"));
+                }
+            }
+        }
+    }
+
     fn give_up(&self) {
         let _ = self.given_up.set(Hinted::new(
             format!("the engine has not answered for {} s; the session is over", self.patience.as_secs()),
-            "its work stays there: the next `pi` that reaches the engine, or `pi clean`, brings it in",
+            &self.hint,
         ));
         if let Some(client) = &*self.client.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = client.kill();

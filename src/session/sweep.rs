@@ -46,6 +46,19 @@ pub(crate) fn take_down(dead: &Dead, docker: &Docker, host: &Host) -> anyhow::Re
     Ok(())
 }
 
+/// How long an agent may go on that has lost its launcher, on another engine.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// How long an engine may take to say whether an agent lives.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Whether a dead session is one that somebody can come back to: its agent lives.
+fn lives_on(dead: &Dead, docker: &Docker) -> bool {
+    let is_new = dead.deserted_for().is_some_and(|time| time < LONGEST);
+    let docker = docker.at(engine(dead, docker)).within(ANSWER);
+    is_new && docker.runs(&dead.id.agent()).unwrap_or(false)
+}
+
 /// The engine of a dead session. A record that was lost says nothing, but the directory has the id for its name.
 pub(crate) fn engine<'a>(dead: &'a Dead, docker: &'a Docker) -> &'a str {
     dead.record.as_ref().map_or(docker.address(), |record| &record.engine)
@@ -114,17 +127,18 @@ fn sweep(host: &Host, docker: &Docker, failed: &Mutex<Vec<String>>, elsewhere: &
     };
     let is_here = |dead: &Dead| engine(dead, docker) == docker.address();
     let (here, there): (Vec<Dead>, Vec<Dead>) = dead.into_iter().partition(is_here);
-    for dead in here {
-        if let Err(error) = take_down(&dead, docker, host) {
+    let end = |dead: Dead| {
+        if lives_on(&dead, docker) {
+            fails(abandoned(&dead));
+        } else if let Err(error) = take_down(&dead, docker, host) {
             fails(failure(&dead, &error));
         }
-    }
+    };
+    here.into_iter().for_each(end);
     bring_in_all(docker, host, &|copy| copy.engine == docker.address());
     for dead in there {
         *held(elsewhere) = Some(Instant::now());
-        if let Err(error) = take_down(&dead, docker, host) {
-            fails(failure(&dead, &error));
-        }
+        end(dead);
         *held(elsewhere) = None;
     }
     *held(elsewhere) = Some(Instant::now());
@@ -138,4 +152,12 @@ fn held<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn failure(dead: &Dead, error: &anyhow::Error) -> String {
     format!("could not remove what the dead session `{}` left: {error:#}", dead.id.as_str())
+}
+
+fn abandoned(dead: &Dead) -> String {
+    let name = dead.record.as_ref().map_or(dead.id.as_str(), |record| &record.name);
+    format!(
+        "the session `{name}` has lost its launcher, and its agent lives: `pi attach {name}` comes back to it, and `pi stop \
+         {name}` ends it"
+    )
 }

@@ -51,6 +51,8 @@ pub(super) struct Teardown<'a> {
     pub(super) extent: Extent,
     pub(super) watcher: Option<Watcher>,
     pub(super) sidecar: Option<Arc<Sidecar>>,
+    /// Whether it is left as it is: somebody can come back to it.
+    pub(super) lives_on: bool,
     pub(super) done: bool,
 }
 
@@ -66,6 +68,15 @@ impl Teardown<'_> {
         let has_ended = sidecar.as_ref().is_some_and(|sidecar| sidecar.end(self.docker));
         if has_ended && self.extent == Extent::WithoutAgent {
             self.extent = Extent::WithoutContainers;
+        }
+        if self.lives_on {
+            if let Some(sidecar) = sidecar {
+                say_at_exit(&sidecar.finish(self.host), self.list.as_deref());
+            }
+            if let Some(watcher) = self.watcher.take() {
+                watcher.dismiss();
+            }
+            return;
         }
         let left = if self.docker.was_heard() {
             take_down(self.docker, &self.id, self.extent)

@@ -2,11 +2,15 @@
 
 use std::{path::Path, sync::Arc, thread};
 
-use super::{Needs, cache, prepare::prepare, sidecar::Sidecar};
+use super::{
+    Needs, cache,
+    prepare::prepare,
+    sidecar::{Agents, Sidecar},
+};
 use crate::{
-    docker::{Created, Docker},
+    docker::Created,
     plan::{Choices, Plan},
-    record::Claim,
+    record::{Claim, WayBack},
     report::Hinted,
 };
 
@@ -15,13 +19,18 @@ const SUBNET_ATTEMPTS: u32 = 16;
 
 /// What exists of a session so far.
 #[derive(Debug, Default)]
-struct Made {
+pub(super) struct Made {
     network: bool,
     sidecar: bool,
     agent: bool,
 }
 
 impl Made {
+    /// Everything but the sidecar, whose agent runs.
+    pub(super) fn all_but_the_sidecar() -> Self {
+        Self { network: true, sidecar: false, agent: true }
+    }
+
     fn is_complete(&self, plan: &Plan) -> bool {
         self.agent && (self.network || plan.network.is_none()) && (self.sidecar || plan.sidecar.is_none())
     }
@@ -37,15 +46,26 @@ pub(super) fn up(
     needs: &Needs<'_>,
     mut choices: Choices,
     claim: &Claim,
+    mut made: Made,
     running: &mut Option<Arc<Sidecar>>,
 ) -> anyhow::Result<Plan> {
-    let mut made = Made::default();
+    let agents = if made.agent { Agents::Runs } else { Agents::Waits };
     loop {
         needs.signals.check()?;
         let plan = (needs.plan)(&choices)?;
         prepare(&plan)?;
         plan.record.save(&claim.dir)?;
-        let [network, sidecar, agent] = create(needs, &plan, &made, claim, running)?;
+        if let Some(words) = needs.words {
+            let way_back = WayBack {
+                words: words.to_vec(),
+                attempt: choices.attempt,
+                agent_image: choices.agent_image.clone(),
+                sidecar_image: choices.sidecar_image.clone(),
+                random: needs.host.random,
+            };
+            way_back.save(&claim.dir)?;
+        }
+        let [network, sidecar, agent] = create(needs, &plan, &made, agents, &claim.dir, running)?;
         needs.signals.check()?;
         made.network |= network == Some(Created::Yes);
         made.sidecar |= sidecar == Some(Created::Yes);
@@ -79,7 +99,8 @@ fn create(
     needs: &Needs<'_>,
     plan: &Plan,
     made: &Made,
-    claim: &Claim,
+    agents: Agents,
+    dir: &Path,
     running: &mut Option<Arc<Sidecar>>,
 ) -> anyhow::Result<[Option<Created>; 3]> {
     let docker = needs.docker;
@@ -96,13 +117,12 @@ fn create(
     }
     needs.signals.check()?;
     let is_there = made.sidecar || sidecar == Some(Created::Yes);
-    let dir = &claim.dir;
     thread::scope(|scope| {
         let starts = is_there && running.is_none();
-        let started = starts.then(|| scope.spawn(move || start_sidecar(docker, plan, dir)));
+        let started = starts.then(|| scope.spawn(move || Sidecar::start(docker, plan, agents, dir)));
         let agent = if made.agent { Ok(None) } else { create_agent(needs, plan).map(Some) };
         if let Some(started) = started {
-            *running = started.join().expect("starting a container does not panic")?;
+            *running = started.join().expect("starting a container does not panic")?.map(Arc::new);
         }
         Ok([network, sidecar, agent?])
     })
@@ -118,18 +138,4 @@ fn create_agent(needs: &Needs<'_>, plan: &Plan) -> anyhow::Result<Created> {
         }
     }
     Ok(created)
-}
-
-fn start_sidecar(docker: &Docker, plan: &Plan, dir: &Path) -> anyhow::Result<Option<Arc<Sidecar>>> {
-    let (Some(network), Some(sidecar), Some(address), Some(told)) =
-        (&plan.network, &plan.sidecar, plan.sidecar_address, &plan.told)
-    else {
-        return Ok(None);
-    };
-    docker.connect(network, sidecar, address)?;
-    let sidecar = Sidecar::start(docker, sidecar, &plan.agent.name, dir, told)?;
-    if plan.away.is_some() {
-        sidecar.beat();
-    }
-    Ok(Some(Arc::new(sidecar)))
 }

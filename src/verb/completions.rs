@@ -14,7 +14,8 @@ use crate::{
     cli::{Cli, Options},
     config::Config,
     host::Host,
-    record, report,
+    record::{self, Live},
+    report,
 };
 
 /// With this variable, `pi` answers a shell's question instead of doing anything.
@@ -54,7 +55,10 @@ fn grammar() -> Command {
     let version = config.map(|config| config.images.agent_version).unwrap_or_default();
     let own = agent::commands(&version).map(|name| Command::new(name).about("The agent's own command"));
     let verbs = ["shell", "allow", "blocked", "logs", "stop"];
-    verbs.iter().fold(Cli::grammar().subcommands(own), |grammar, verb| {
+    let lost = ArgValueCandidates::new(lost);
+    let grammar =
+        Cli::grammar().mut_subcommand("attach", |verb| verb.mut_arg("session", |arg| arg.add(lost)));
+    verbs.iter().fold(grammar.subcommands(own), |grammar, verb| {
         grammar.mut_subcommand(verb, |verb| {
             verb.mut_arg("session", |arg| arg.add(ArgValueCandidates::new(sessions)))
         })
@@ -62,8 +66,16 @@ fn grammar() -> Command {
 }
 
 fn sessions() -> Vec<CompletionCandidate> {
-    let live = Host::read().and_then(|host| record::live(&host)).unwrap_or_default();
-    live.into_iter()
+    candidates(Host::read().and_then(|host| record::live(&host)).unwrap_or_default())
+}
+
+fn lost() -> Vec<CompletionCandidate> {
+    candidates(Host::read().map(|host| record::deserted(&host)).unwrap_or_default())
+}
+
+fn candidates(sessions: Vec<Live>) -> Vec<CompletionCandidate> {
+    sessions
+        .into_iter()
         .map(|session| {
             let of = report::one_line(&session.record.repository.to_string_lossy());
             CompletionCandidate::new(session.record.name).help(Some(of.into()))

@@ -45,6 +45,16 @@ struct Row<'a> {
     engine: &'a str,
     /// Seconds since 1970.
     started: u64,
+    state: State,
+}
+
+/// Whether a session has its launcher.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Running,
+    /// It has none, and its agent may live.
+    Lost,
 }
 
 /// A copy.
@@ -108,12 +118,18 @@ pub(crate) enum Engines {
 pub(crate) fn run(launcher: &Launcher, all: bool, engines: Engines, json: bool) -> anyhow::Result<u8> {
     let named = launcher.options.on.as_deref().map(|name| launcher.host.on(name)).transpose()?;
     let mut live = record::live(&launcher.host)?;
+    let mut lost = record::deserted(&launcher.host);
     if let Some(host) = &named {
-        live.retain(|session| session.record.engine == host.engine.address);
+        let is_there = |session: &Live| session.record.engine == host.engine.address;
+        live.retain(is_there);
+        lost.retain(is_there);
     }
+    let with_state = |state| move |session| (session, state);
     let rows: Vec<Row<'_>> = live
         .iter()
-        .map(|Live { record, .. }| Row {
+        .map(with_state(State::Running))
+        .chain(lost.iter().map(with_state(State::Lost)))
+        .map(|(Live { record, .. }, state)| Row {
             name: &record.name,
             id: record.id.as_str(),
             network: &record.network,
@@ -122,6 +138,7 @@ pub(crate) fn run(launcher: &Launcher, all: bool, engines: Engines, json: bool) 
             directory: &record.directory,
             engine: &record.engine,
             started: record.started,
+            state,
         })
         .collect();
     let copies = if all { copies(launcher)? } else { vec![] };
@@ -141,6 +158,14 @@ pub(crate) fn run(launcher: &Launcher, all: bool, engines: Engines, json: bool) 
     } else {
         report::data(sessions_table(&rows, now, &launcher.here.engine.address))?;
     }
+    for Live { record, .. } in &lost {
+        let name = report::quote(&record.name);
+        Finding::hinted(
+            format!("the session `{}` on `{}` has lost its launcher", record.name, one_line(&record.engine)),
+            format!("`pi attach {name}` comes back to it if its agent lives, and `pi stop {name}` brings its work in"),
+        )
+        .warn();
+    }
     if all && copies.is_empty() {
         report::note("there is no copy");
     } else if all {
@@ -149,7 +174,8 @@ pub(crate) fn run(launcher: &Launcher, all: bool, engines: Engines, json: bool) 
     if !subagents.is_empty() {
         report::data(subagents_table(&subagents, now))?;
     }
-    for Deserted { id, context, .. } in deserted.into_iter().flatten() {
+    let is_told = |id: &str| lost.iter().any(|session| session.record.id.as_str() == id);
+    for Deserted { id, context, .. } in deserted.into_iter().flatten().filter(|one| !is_told(&one.id)) {
         Finding::hinted(
             format!("the session `{id}` on `{}` has lost its launcher", one_line(&context)),
             "`pi clean --all-contexts` brings in its work and removes it",
@@ -294,11 +320,13 @@ fn size(kib: u64) -> String {
 fn sessions_table(rows: &[Row<'_>], now: u64, usual: &str) -> String {
     let mut table = format!("{:<20} {:<16} {:<8} {:>8}  {}\n", "NAME", "ID", "NETWORK", "AGE", "REPOSITORY");
     for row in rows {
-        let at = if row.engine == usual {
-            String::new()
-        } else {
-            format!("  on {}", report::one_line(row.engine))
-        };
+        let mut at = String::new();
+        if row.engine != usual {
+            let _ = write!(at, "  on {}", report::one_line(row.engine));
+        }
+        if row.state == State::Lost {
+            at += "  (lost)";
+        }
         let _ = writeln!(
             table,
             "{:<20} {:<16} {:<8} {:>8}  {}{at}",

@@ -1,6 +1,7 @@
 //! Sessions on engines that mount nothing of this machine, by `--on`. Here that is this machine's own engine; `tests/on` runs
 //! the same against engines that are reached by ssh and by TLS.
 
+mod attach;
 mod contexts;
 mod cut;
 mod lost;

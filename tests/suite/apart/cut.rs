@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -26,14 +26,17 @@ use crate::world::{
     wait::{until, until_within},
 };
 
-/// A line that can be cut.
-#[derive(Clone)]
-struct Line(Arc<AtomicBool>);
+/// A line that can be cut, and broken.
+#[derive(Clone, Default)]
+pub(super) struct Line {
+    is_cut: Arc<AtomicBool>,
+    streams: Arc<Mutex<Vec<UnixStream>>>,
+}
 
 impl Line {
     /// A socket at `at` that leads to the one at `to`.
     fn lay(at: &Path, to: &str) -> Self {
-        let (line, to) = (Self(Arc::default()), PathBuf::from(to));
+        let (line, to) = (Self::default(), PathBuf::from(to));
         let (listener, own) = (UnixListener::bind(at).unwrap(), line.clone());
         thread::spawn(move || {
             for near in listener.incoming().flatten() {
@@ -42,6 +45,8 @@ impl Line {
                     line.wait();
                     let Ok(far) = UnixStream::connect(to) else { return };
                     let (Ok(back), Ok(forth)) = (near.try_clone(), far.try_clone()) else { return };
+                    let both = [&near, &far].map(|stream| stream.try_clone().unwrap());
+                    line.streams.lock().unwrap().extend(both);
                     let other = line.clone();
                     thread::spawn(move || other.pass(far, back));
                     line.pass(near, forth);
@@ -63,25 +68,32 @@ impl Line {
     }
 
     fn wait(&self) {
-        while self.0.load(Ordering::SeqCst) {
+        while self.is_cut.load(Ordering::SeqCst) {
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    fn cut(&self, is_cut: bool) {
-        self.0.store(is_cut, Ordering::SeqCst);
+    pub(super) fn cut(&self, is_cut: bool) {
+        self.is_cut.store(is_cut, Ordering::SeqCst);
+    }
+
+    /// Ends every connection that there is: a machine in between has forgotten them.
+    pub(super) fn lose(&self) {
+        for stream in self.streams.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 }
 
 /// A world with an engine at the end of such a line: docker's context `far`.
-struct Far {
-    world: World,
-    settings: PathBuf,
-    line: Line,
+pub(super) struct Far {
+    pub(super) world: World,
+    pub(super) settings: PathBuf,
+    pub(super) line: Line,
 }
 
 impl Far {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let world = World::with_model();
         write(world.repo().join("a"), "one\n");
         world.git(world.repo(), &["add", "."]);
@@ -95,7 +107,7 @@ impl Far {
         Self { world, settings, line }
     }
 
-    fn pi(&self, words: &[&str]) -> Call<'_> {
+    pub(super) fn pi(&self, words: &[&str]) -> Call<'_> {
         self.world.pi(words).env("DOCKER_CONFIG", &self.settings)
     }
 
@@ -121,14 +133,14 @@ impl Far {
     }
 
     /// The containers of this role, from the engine itself.
-    fn containers(&self, role: &str) -> String {
+    pub(super) fn containers(&self, role: &str) -> String {
         let (state, role) =
             (format!("label=pi.state={}", self.world.label()), format!("label=pi.role={role}"));
         docker(&["ps", "--quiet", "--filter", &state, "--filter", &role])
     }
 
     /// Waits until nobody has to do with a session any more.
-    fn settled(&self) {
+    pub(super) fn settled(&self) {
         until_within(Duration::from_secs(200), "the end of the session", || {
             let left = (self.world.sessions(), self.world.watchers().len());
             if left.0.is_empty() && left.1 == 0 { Ok(()) } else { Err(left) }
@@ -137,7 +149,7 @@ impl Far {
 
     /// Looks that the work has come, to its last line where `last` is that, and drops the copy.
     #[track_caller]
-    fn has_come(&self, name: &str, last: Option<&str>) {
+    pub(super) fn has_come(&self, name: &str, last: Option<&str>) {
         self.pi(&["diff", name]).run().has_code(0);
         let world = &self.world;
         let came = world.git(world.repo(), &["show", &format!("pi/{name}:a")]);

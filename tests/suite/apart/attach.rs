@@ -1,0 +1,135 @@
+//! Sessions on another engine that have lost their launcher: they live on, and somebody comes back to them.
+
+use rustix::process::{Signal, kill_process};
+
+use super::cut::Far;
+use crate::world::{
+    terminal::Terminal,
+    wait::{processes, until, until_true},
+};
+
+/// The name of a copy that no other test has, by which a launcher is found among all processes.
+fn copy(test: &str) -> String {
+    format!("{test}-{}", std::process::id())
+}
+
+/// A terminal with a shell in a session on the other engine, at work on this copy.
+fn shell<'a>(far: &'a Far, copy: &str, patience: &str) -> Terminal<'a> {
+    let terminal = Terminal::open(&far.world);
+    terminal.line(&format!("export DOCKER_CONFIG={} PI_BOX_CUT={patience}; clear", far.settings.display()));
+    terminal
+        .line(&format!("pi --on far --clone={copy} --session-name here --allow allowed.test shell -- sh"));
+    terminal.insist(&["Enter"], "the shell inside", |screen| screen.lines().any(|line| line == "$"));
+    // The words on the screen are not those that were typed.
+    terminal.line("git commit --quiet --allow-empty --message committed; echo uncommitted >>a; echo do''ne");
+    terminal.wait("the work", |screen| screen.lines().any(|line| line == "done"));
+    terminal
+}
+
+/// What a request inside is answered, for the name that is not allowed.
+fn asks(terminal: &Terminal<'_>, word: &str) {
+    terminal.line(&format!(
+        "curl -sS --max-time 20 -o /dev/null -w '{word}-%{{http_code}}\\n' http://refused.test/"
+    ));
+    let answer = format!("{word}-403");
+    terminal.wait("the proxy's answer", |screen| screen.lines().any(|line| line == answer));
+}
+
+/// Ends the shell inside, and looks that the work has come and nothing is left.
+fn ends(far: &Far, copy: &str, terminal: &Terminal<'_>) {
+    terminal.line("echo after >>a; exit 7");
+    terminal.wait("the prompt", |screen| screen.trim_end().ends_with("ready$"));
+    terminal.line("echo status-$?");
+    terminal.wait("the agent's status", |screen| screen.contains("status-7"));
+    far.settled();
+    far.has_come(copy, Some("after\n"));
+    far.world.assert_nothing_left();
+}
+
+/// Ends launcher and watcher as a machine does that loses its power, with all its connections.
+fn goes_down(far: &Far, copy: &str) {
+    let option = format!("--clone={copy}");
+    let launchers = processes(|words| words.contains(&option) && words[0].ends_with("pi"));
+    assert_eq!(launchers.len(), 1);
+    for process in [far.world.watchers(), launchers].concat() {
+        kill_process(process, Signal::KILL).unwrap();
+    }
+    far.line.lose();
+}
+
+#[test]
+fn a_session_whose_machine_went_down_lives_on_and_is_come_back_to() {
+    let far = Far::new();
+    let copy = copy("goes-down");
+    let terminal = shell(&far, &copy, "600");
+    asks(&terminal, "before");
+    goes_down(&far, &copy);
+    drop(terminal);
+    until_true("the end of its sidecar", || far.containers("proxy").is_empty());
+    // The next one leaves it alone, and says so.
+    let next = far.pi(&["shell", "--", "true"]).run();
+    next.says(0, "has lost its launcher, and its agent lives: `pi attach here` comes back to it");
+    assert!(!far.containers("agent").is_empty());
+    let listed = far.pi(&["ps", "--json"]).run();
+    assert!(listed.out.contains("\"state\": \"lost\""), "{listed:?}");
+    far.pi(&["logs", "here"]).run().says(125, "the session `here` has lost its launcher");
+    far.pi(&["attach", "other"]).run().says(125, "no session `other` has lost its launcher");
+
+    let terminal = Terminal::open(&far.world);
+    terminal.line(&format!("export DOCKER_CONFIG={}; clear; pi attach", far.settings.display()));
+    terminal.wait("the session", |screen| screen.contains("this is the session `here`"));
+    terminal.insist(&["Enter"], "the shell inside", |screen| screen.lines().any(|line| line == "$"));
+    asks(&terminal, "again");
+    far.pi(&["attach", "here"]).run().says(125, "has its launcher");
+    far.pi(&["allow", "other.test"]).run().has_code(0);
+    ends(&far, &copy, &terminal);
+}
+
+#[test]
+fn a_session_that_was_given_up_lives_on_until_somebody_stops_it() {
+    let far = Far::new();
+    let copy = copy("given-up");
+    let terminal = shell(&far, &copy, "20");
+    far.line.cut(true);
+    terminal.wait("the end of the launcher's patience", |screen| {
+        screen.contains("it lives on there: `pi attach here`") && screen.trim_end().ends_with("ready$")
+    });
+    assert!(!far.containers("agent").is_empty() && far.world.watchers().is_empty());
+    far.line.cut(false);
+    far.pi(&["stop", "here"]).run().has_code(0);
+    far.settled();
+    assert!(far.containers("agent").is_empty());
+    far.has_come(&copy, None);
+    far.world.assert_nothing_left();
+}
+
+#[test]
+fn a_launcher_whose_connections_are_lost_comes_back_by_itself() {
+    let far = Far::new();
+    let copy = copy("lost");
+    let terminal = shell(&far, &copy, "600");
+    for round in ["once", "twice"] {
+        far.line.lose();
+        terminal.line("clear");
+        terminal.wait("the agent", |screen| screen.contains("the agent goes on, and here it is again"));
+        until("a sidecar", || if far.containers("proxy").is_empty() { Err(()) } else { Ok(()) });
+        terminal.insist(&["Enter"], "the shell inside", |screen| screen.lines().any(|line| line == "$"));
+        asks(&terminal, round);
+        terminal.line("clear");
+    }
+    ends(&far, &copy, &terminal);
+}
+
+#[test]
+fn an_agent_that_ends_meanwhile_loses_nothing() {
+    let far = Far::new();
+    let copy = copy("ends");
+    let terminal = shell(&far, &copy, "600");
+    terminal.line("sleep 8; echo after >>a; exit");
+    goes_down(&far, &copy);
+    until_true("the end of the agent", || far.containers("agent").is_empty());
+    far.pi(&["attach"]).run().says(125, "the agent of the session `here` has ended");
+    far.has_come(&copy, Some("after\n"));
+    far.settled();
+    far.world.assert_nothing_left();
+}
