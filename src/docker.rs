@@ -7,6 +7,7 @@ mod failure;
 mod outcome;
 mod program;
 mod render;
+mod run;
 mod script;
 mod share;
 mod stream;

@@ -38,7 +38,7 @@
 //! | `config` | layers of settings, and one resolver |
 //! | `agent_dir`, `broker`, `cli`, `workspace`, `scratch` | a session's own agent directory; what keeps keys outside; the command line; the repository; scratch directories |
 //! | `host`, `lang`, `purpose`, `refused`, `signals`, `terminal` | the machine and the process; languages; purposes of a session; refused destinations; signals; the terminal as it was |
-//! | `agent`, `domain`, `files`, `inside`, `report`, `secret`, `url` | the agent's command line and logins; the allowlist's language; files that others may exchange; paths in the sandbox; stderr and stdout; secret values; addresses for a browser |
+//! | `agent`, `child`, `domain`, `files`, `inside`, `report`, `secret`, `url` | the agent's command line and logins; other programs as children; the allowlist's language; files that others may exchange; paths in the sandbox; stderr and stdout; secret values; addresses for a browser |
 //!
 //! # What always holds
 //!
@@ -55,6 +55,7 @@
 mod agent;
 mod agent_dir;
 mod broker;
+mod child;
 mod cli;
 mod config;
 mod control;

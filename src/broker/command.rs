@@ -3,20 +3,16 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
-    fmt,
-    io::{self, Read},
+    fmt, io,
     os::unix::{ffi::OsStringExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
-    sync::mpsc,
-    thread,
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use shared_child::SharedChild;
 
-use crate::secret::Secret;
+use crate::{child, secret::Secret};
 
 /// The agent's own limit.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
@@ -94,36 +90,20 @@ impl Setting {
             // What it started ends with it.
             .process_group(0);
         let child = SharedChild::spawn(&mut shell).map_err(Failure::Start)?;
-        let output = read(child.take_stdout());
+        let output = child::drain(child.take_stdout(), LONGEST);
         let status = child.wait_deadline(deadline).map_err(Failure::Start);
         let text = output.recv_timeout(deadline.saturating_duration_since(Instant::now()));
         if !matches!((&status, &text), (Ok(Some(_)), Ok(_))) {
-            if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-                let _ = kill_process_group(group, Signal::KILL);
-            }
+            child::kill_group(&child);
             let _ = child.wait();
         }
         match (status?, text) {
             (Some(status), _) if !status.success() => Err(Failure::Status(status)),
-            (Some(_), Ok(text)) => trimmed(&text).ok_or(Failure::Silent),
+            // No key is made of a part.
+            (Some(_), Ok((text, whole))) => trimmed(&text).filter(|_| whole).ok_or(Failure::Silent),
             _ => Err(Failure::Late(limit)),
         }
     }
-}
-
-fn read(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
-    let (sender, receiver) = mpsc::sync_channel(1);
-    thread::spawn(move || {
-        let mut text = Vec::new();
-        if let Some(pipe) = pipe {
-            // What cannot be read is missing from the value, and no key is made of the rest.
-            if pipe.take(LONGEST).read_to_end(&mut text).is_err() {
-                text.clear();
-            }
-        }
-        let _ = sender.send(text);
-    });
-    receiver
 }
 
 fn trimmed(text: &[u8]) -> Option<Secret> {

@@ -2,21 +2,20 @@
 
 use std::{
     io::{BufRead as _, BufReader, BufWriter, Read as _, Write},
-    os::unix::process::CommandExt as _,
-    process::Stdio,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
-    thread,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use shared_child::SharedChild;
 
-use super::{Cmd, Created, Docker, failure::Failure, program::drain, remove_containers, render};
+use super::{
+    Cmd, Created, Docker,
+    failure::Failure,
+    remove_containers, render,
+    run::{drain, lost, said},
+};
 use crate::{inside::UP, plan::Container, report};
 
 /// How long a container may take to say that it is up, and to end.
@@ -33,26 +32,11 @@ impl Docker {
         patience: Duration,
         write: &mut dyn FnMut(&mut dyn Write) -> anyhow::Result<()>,
     ) -> anyhow::Result<String> {
-        let mut command = self.command(cmd);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let child = Arc::new(
-            SharedChild::spawn(&mut command)
-                .map_err(Failure::NotStarted)
-                .map_err(|failure| failure.explain(&cmd.purpose))?,
-        );
+        let child = Arc::new(self.hold(cmd)?);
         // Whoever waits for a child that has ended drops its stdin.
         let stdin = child.take_stdin().context("docker has no stdin")?;
         let (stdout, stderr) = (drain(child.take_stdout()), drain(child.take_stderr()));
-        let late = Arc::new(AtomicBool::new(false));
-        let watch = {
-            let (child, late) = (child.clone(), late.clone());
-            thread::spawn(move || {
-                if matches!(child.wait_timeout(patience), Ok(None)) {
-                    late.store(true, Ordering::SeqCst);
-                    let _ = child.kill();
-                }
-            })
-        };
+        let watch = bound(&child, patience);
         let travel = self.travel(&cmd.purpose);
         let mut out = BufWriter::with_capacity(1 << 18, travel.counting(stdin));
         let written = write(&mut out).and_then(|()| Ok(out.flush()?));
@@ -63,24 +47,20 @@ impl Docker {
         if written.is_err() && !is_broken {
             let _ = child.kill();
         }
-        let status =
-            child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose));
+        let status = child.wait().with_context(|| lost(cmd));
         drop(travel);
-        watch.join().expect("waiting does not panic");
+        let is_late = watch.join().expect("waiting does not panic");
         if !is_broken {
             written?;
         }
         let status = status?;
-        if late.load(Ordering::SeqCst) {
+        if is_late {
             return Err(Failure::Late(patience).explain(&cmd.purpose));
         }
-        let said =
-            |pipe: mpsc::Receiver<Vec<u8>>| pipe.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         if status.success() {
-            return Ok(text(said(stdout)).trim_end().to_owned());
+            return Ok(said(&stdout).trim_end().to_owned());
         }
-        Err(Failure::Refused { code: status.code(), stderr: text(said(stderr)) }.explain(&cmd.purpose))
+        Err(Failure::Refused { code: status.code(), stderr: said(&stderr) }.explain(&cmd.purpose))
     }
 
     /// Runs a container to its end within `patience`, and returns what it printed.
@@ -99,27 +79,14 @@ impl Docker {
     /// # Errors
     /// It cannot be started, or `to` does not take it.
     pub(crate) fn pass_on(&self, cmd: &Cmd, patience: Duration, to: &mut dyn Write) -> anyhow::Result<bool> {
-        let mut command = self.command(cmd);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
-        let child = Arc::new(
-            SharedChild::spawn(&mut command)
-                .map_err(Failure::NotStarted)
-                .map_err(|failure| failure.explain(&cmd.purpose))?,
-        );
+        let child = Arc::new(self.hold(cmd)?);
+        drop((child.take_stdin(), drain(child.take_stderr())));
         let mut stdout = child.take_stdout().context("docker has no stdout")?;
-        let watch = {
-            let child = child.clone();
-            thread::spawn(move || {
-                if matches!(child.wait_timeout(patience), Ok(None)) {
-                    let _ = child.kill();
-                }
-            })
-        };
+        let watch = bound(&child, patience);
         let travel = self.travel(&cmd.purpose);
         let copied = std::io::copy(&mut stdout, &mut travel.counting(to));
         drop(stdout);
-        let status =
-            child.wait().with_context(|| format!("could not {}: lost the docker program", cmd.purpose));
+        let status = child.wait().with_context(|| lost(cmd));
         watch.join().expect("waiting does not panic");
         copied?;
         Ok(status?.success())
@@ -131,11 +98,7 @@ impl Docker {
     /// It does not come up.
     pub(crate) fn hold_up(&self, container: &Container) -> anyhow::Result<Up> {
         let cmd = render::attach(container);
-        let mut command = self.command(&cmd);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let child = SharedChild::spawn(&mut command)
-            .map_err(Failure::NotStarted)
-            .map_err(|failure| failure.explain(&cmd.purpose))?;
+        let child = self.hold(&cmd)?;
         let stderr = drain(child.take_stderr());
         let (send, receive) = mpsc::channel();
         let stdout = child.take_stdout().context("docker has no stdout")?;
@@ -151,13 +114,21 @@ impl Docker {
         }
         let name = up.name.clone();
         drop(up);
-        let said = stderr.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
-        bail!(
-            "could not {}: `{name}` did not come up: {}",
-            cmd.purpose,
-            report::one_line(String::from_utf8_lossy(&said).trim())
-        )
+        let said = report::one_line(said(&stderr).trim());
+        bail!("could not {}: `{name}` did not come up: {said}", cmd.purpose)
     }
+}
+
+/// Ends a child that takes longer. Returns whether it did.
+fn bound(child: &Arc<SharedChild>, patience: Duration) -> JoinHandle<bool> {
+    let child = child.clone();
+    thread::spawn(move || {
+        let is_late = matches!(child.wait_timeout(patience), Ok(None));
+        if is_late {
+            let _ = child.kill();
+        }
+        is_late
+    })
 }
 
 /// A container that is up. It ends, and is removed, when this value is dropped or the launcher ends.

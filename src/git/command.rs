@@ -1,31 +1,34 @@
-//! The one way in which the launcher runs the host's git in a repository.
+//! The one way in which the launcher runs the host's git.
 
 use std::{
     ffi::{OsStr, OsString},
     fmt,
-    io::{self, Read, Write as _},
+    io::{self, Write as _},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use shared_child::SharedChild;
 
 use super::repository::Repository;
-use crate::{host::Host, report, written::Written};
+use crate::{
+    child::{self, drain},
+    host::Host,
+    report,
+    written::Written,
+};
 
 /// How long a command may take that only reads or moves names.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How much a command may print. A list of 100 000 files is a tenth of this.
-const OUTPUT: usize = 128 << 20;
+const OUTPUT: u64 = 128 << 20;
 
 /// How much of what git complains of is kept.
-const COMPLAINT: usize = 64 << 10;
+const COMPLAINT: u64 = 64 << 10;
 
 /// Settings of every command, which win over the repository's own.
 const SETTINGS: [&str; 14] = [
@@ -64,6 +67,19 @@ impl Git {
         call
     }
 
+    /// A command about the user's own settings, which finds no repository.
+    pub(crate) fn outside(&self, host: &Host) -> Call {
+        // With a git directory that is none, none can be found around `/`.
+        let mut call = self.call().env("GIT_DIR", "/dev/null");
+        call.command.env_remove("GIT_CONFIG_NOSYSTEM").env_remove("GIT_CONFIG_GLOBAL");
+        for name in ["HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"] {
+            if let Some(value) = host.env.get(OsStr::new(name)) {
+                call.command.env(name, value);
+            }
+        }
+        call
+    }
+
     fn call(&self) -> Call {
         let mut command = Command::new(&self.program);
         command.env_clear().current_dir("/").env("PATH", &self.path).env("LC_ALL", "C");
@@ -85,7 +101,7 @@ impl Git {
 pub(crate) struct Call {
     command: Command,
     patience: Duration,
-    output: usize,
+    output: u64,
     stdin: Option<Vec<u8>>,
     file_size: Option<u64>,
 }
@@ -106,12 +122,12 @@ impl Call {
         self
     }
 
-    pub(super) fn patience(mut self, patience: Duration) -> Self {
+    pub(crate) fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    pub(super) fn output(mut self, bytes: usize) -> Self {
+    pub(super) fn output(mut self, bytes: u64) -> Self {
         self.output = bytes;
         self
     }
@@ -154,7 +170,7 @@ impl Call {
             None
         };
         // Also where it has ended: what it has started must not live on.
-        kill_group(child.id());
+        child::kill_group(&child);
         let Some(status) = ended else {
             let _ = child.kill();
             let _ = child.wait();
@@ -251,30 +267,9 @@ pub(super) fn url<'a>(command: impl IntoIterator<Item = &'a OsStr>) -> OsString 
     OsString::from_vec(url)
 }
 
-/// Reads a pipe to its end, or to a limit; says whether that was all.
-fn drain(pipe: Option<impl Read + Send + 'static>, limit: usize) -> mpsc::Receiver<(Vec<u8>, bool)> {
-    let (send, receive) = mpsc::channel();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(pipe) = pipe {
-            let limit = limit as u64 + 1;
-            let _ = pipe.take(limit).read_to_end(&mut bytes);
-        }
-        let whole = bytes.len() <= limit;
-        let _ = send.send((bytes, whole));
-    });
-    receive
-}
-
-fn kill_group(id: u32) {
-    if let Some(group) = i32::try_from(id).ok().and_then(Pid::from_raw) {
-        let _ = kill_process_group(group, Signal::KILL);
-    }
-}
-
 #[cfg(target_os = "linux")]
 fn bound_files(id: u32, bytes: u64) {
-    use rustix::process::{Resource, Rlimit, prlimit};
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
     let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
     if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
         let _ = prlimit(Some(pid), Resource::Fsize, limit);

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How long the list of names may take, and how long it may be.
 const LIST_PATIENCE: Duration = Duration::from_secs(30);
-const LIST: usize = 16 << 20;
+const LIST: u64 = 16 << 20;
 
 /// How a git is run that sees the agent's git directory.
 #[derive(Debug, Clone)]

@@ -297,7 +297,7 @@ impl Apply<'_> {
             .within(self.repository)
             .args(["cat-file", "--batch"])
             .stdin(asked)
-            .output(usize::try_from(2 * LARGEST + (64 << 20)).unwrap_or(usize::MAX))
+            .output(2 * LARGEST + (64 << 20))
             .run()?;
         parse_batch(&said).context("git left out a file")
     }
