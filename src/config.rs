@@ -39,6 +39,13 @@ pub(crate) use crate::{cli::Published, inside::Access};
 /// The default settings. Their comments document every key.
 pub(crate) const DEFAULTS: &str = include_str!("../assets/config.toml");
 
+/// The processors of a session whose user has said nothing, if the machine has as many.
+const CPUS: u8 = 2;
+
+fn defaults() -> Layer {
+    toml::from_str(DEFAULTS).expect("the defaults are our own file, and a test reads them")
+}
+
 /// In this file a repository may choose its language, and nothing else.
 pub(crate) const PROJECT_FILE: &str = ".pi/sandbox.toml";
 
@@ -186,7 +193,8 @@ pub(crate) struct Limits {
 impl Limits {
     /// How much memory and how many processors a session with these limits can take.
     pub(crate) fn needed(&self) -> (u64, f64) {
-        (self.memory.as_deref().map_or(4 << 30, value::bytes), self.cpus.unwrap_or(2.0))
+        let memory = self.memory.clone().or(defaults().memory);
+        (memory.as_deref().map_or(0, value::bytes), self.cpus.unwrap_or(f64::from(CPUS)))
     }
 }
 

@@ -104,9 +104,6 @@ pub(crate) struct Held {
 
 impl Held {
     /// Takes the lock of a copy, which need not exist yet; nothing where another process holds it.
-    ///
-    /// # Errors
-    /// The directory cannot be made.
     pub(crate) fn take(dir: &Path) -> anyhow::Result<Option<Self>> {
         loop {
             private_dir(dir)?;
@@ -147,9 +144,6 @@ impl Held {
     }
 
     /// Replaces the record at once.
-    ///
-    /// # Errors
-    /// It cannot be written.
     pub(crate) fn save(&mut self, copy: Copy) -> anyhow::Result<()> {
         let path = self.dir.join(RECORD);
         let text = serde_json::to_string(&copy).context("could not render the copy's record")?;
@@ -159,9 +153,6 @@ impl Held {
     }
 
     /// Forgets the copy.
-    ///
-    /// # Errors
-    /// As the system has it.
     pub(crate) fn remove(self) -> std::io::Result<()> {
         // Nobody is to find half of it.
         let _ = fs::remove_file(self.dir.join(RECORD));

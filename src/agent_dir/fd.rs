@@ -176,9 +176,6 @@ impl Dir {
     }
 
     /// Makes a directory under a random hidden name that tells what it is for.
-    ///
-    /// # Errors
-    /// As the system has it.
     pub(crate) fn new_dir(&self, purpose: &str, made: Made) -> io::Result<(OsString, Self)> {
         let name = at_new_name(purpose, |name| rustix::fs::mkdirat(&self.0, name, Mode::RWXU))?.0;
         let dir = self.dir(&name)?;
@@ -187,9 +184,6 @@ impl Dir {
     }
 
     /// Makes a file of this name, which must be new.
-    ///
-    /// # Errors
-    /// As the system has it.
     pub(crate) fn new_file(&self, name: &OsStr, made: Made) -> io::Result<File> {
         let file = self.create(one(name)?)?;
         made.give(&file).inspect_err(|_| drop(self.remove_file(name)))?;
@@ -208,9 +202,6 @@ impl Dir {
 
     /// What a file or a directory is; `None` for a link and for what is neither. It is not opened for reading, so it
     /// need not be readable, and nobody can keep us waiting with a lease.
-    ///
-    /// # Errors
-    /// As the system has it.
     pub(crate) fn identity_of(&self, name: &OsStr) -> io::Result<Option<Identity>> {
         #[cfg(target_os = "linux")]
         let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -350,9 +341,6 @@ impl Dir {
     }
 
     /// What a name stands for; `None` where nothing has it.
-    ///
-    /// # Errors
-    /// As the system has it.
     pub(crate) fn kind(&self, name: &OsStr) -> io::Result<Option<Kind>> {
         match rustix::fs::statat(&self.0, one(name)?, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode).into())),
@@ -362,18 +350,12 @@ impl Dir {
     }
 
     /// Where a link leads.
-    ///
-    /// # Errors
-    /// As the system has it.
     pub(crate) fn link(&self, name: &OsStr) -> io::Result<OsString> {
         let target: CString = rustix::fs::readlinkat(&self.0, one(name)?, Vec::new())?;
         Ok(OsString::from_vec(target.into_bytes()))
     }
 
     /// The first names in it, in the order of the disk.
-    ///
-    /// # Errors
-    /// As the system has it.
     pub(crate) fn names(&self, most: usize) -> io::Result<Vec<OsString>> {
         let names = rustix::fs::Dir::read_from(&self.0)?.filter_map(|entry| match entry {
             Ok(entry) => {
@@ -408,9 +390,6 @@ impl Dir {
     }
 
     /// Lets us into a directory of our own that has a mode which keeps us out.
-    ///
-    /// # Errors
-    /// As the system has it.
     pub(crate) fn make_ours(&self, name: &OsStr) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         {

@@ -285,9 +285,6 @@ const MANY: usize = 100_000;
 
 /// Removes what is no transcript: the agent of the host opens what it finds there, and would follow a link or wait for
 /// a pipe. Returns how many there were.
-///
-/// # Errors
-/// As the system has it.
 pub(crate) fn tidy(transcripts: &Dir) -> anyhow::Result<usize> {
     let mut removed = 0;
     for name in transcripts.names(MANY)? {
@@ -306,9 +303,6 @@ pub(crate) fn tidy(transcripts: &Dir) -> anyhow::Result<usize> {
 }
 
 /// The laid out files of a session, for whoever takes them back; `None` where there are none, or were taken back.
-///
-/// # Errors
-/// They cannot be read.
 pub(crate) fn find(session: &Path) -> anyhow::Result<Option<(Note, Own)>> {
     let path = session.join(DIRECTORY);
     let dir = match Dir::open(&path) {
@@ -331,9 +325,6 @@ pub(crate) struct Own {
 
 impl Own {
     /// A text as it was at first and as it is now.
-    ///
-    /// # Errors
-    /// Either cannot be read.
     pub(crate) fn texts(&self, name: &str, most: u64) -> anyhow::Result<(String, String)> {
         let read = |dir: &Dir| -> anyhow::Result<String> {
             let bytes = dir.read(name.as_ref(), most)?.unwrap_or_default();
@@ -355,9 +346,6 @@ impl Own {
     }
 
     /// Notes that everything was taken back.
-    ///
-    /// # Errors
-    /// As the system has it.
     pub(crate) fn done(&self) -> anyhow::Result<()> {
         self.dir
             .remove_file(NOTE.as_ref())

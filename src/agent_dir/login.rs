@@ -56,9 +56,6 @@ pub(crate) fn made(session: &Path) -> anyhow::Result<Option<(String, Credential)
 }
 
 /// Takes everything out of a session's own `auth.json`, not looked over.
-///
-/// # Errors
-/// As the system has it.
 pub(crate) fn take_out(session: &Path) -> anyhow::Result<Logins> {
     let dir = Dir::open(&session.join(DIRECTORY))?;
     let text = dir.read(LOGINS.as_ref(), LARGEST)?.unwrap_or_default();

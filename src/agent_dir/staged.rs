@@ -123,9 +123,6 @@ impl Stage {
     }
 
     /// What is to be mounted for the command, writable.
-    ///
-    /// # Errors
-    /// As the system has it.
     pub(crate) fn mounts(&self) -> anyhow::Result<Vec<Laid>> {
         let laid = |package: &&'static str| {
             Ok(Laid {
@@ -239,9 +236,6 @@ fn in_three_steps(fresh: &Dir, live: &Dir, name: &OsStr) -> io::Result<()> {
 }
 
 /// Removes what installations that were killed have left in the live directory, and counts those that are running.
-///
-/// # Errors
-/// As the system has it.
 pub(crate) fn sweep(live: &Dir) -> anyhow::Result<usize> {
     let mut running = 0;
     for name in live.names(10_000)? {

@@ -73,9 +73,6 @@ pub(crate) fn take_back(
 }
 
 /// The notices that were not told before, which are noted as told.
-///
-/// # Errors
-/// The state directory cannot be written.
 pub(crate) fn untold(notices: Vec<Notice>, state: &Path) -> anyhow::Result<Vec<Notice>> {
     if notices.iter().all(|notice| notice.once.is_none()) {
         return Ok(notices);
@@ -97,17 +94,11 @@ pub(crate) fn is_told(about: &str, state: &Path) -> bool {
 }
 
 /// Notes that this was told, or decided.
-///
-/// # Errors
-/// The state directory cannot be written.
 pub(crate) fn tell(about: &str, state: &Path) -> anyhow::Result<()> {
     untold(vec![Notice::plain("").once(about)], state).map(drop)
 }
 
 /// What former sessions have decided about trust.
-///
-/// # Errors
-/// It cannot be read.
 pub(crate) fn decisions(state: &Path) -> anyhow::Result<trust::Decisions> {
     let dir = match Dir::open(state) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(trust::Decisions::new()),

@@ -187,9 +187,6 @@ const BATCH: usize = 1024;
 
 /// Removes what a name stands for, and all below it. However deep it is, this needs three descriptors: what lies deeper
 /// is moved up first.
-///
-/// # Errors
-/// As the system has it.
 pub(crate) fn remove(parent: &Dir, name: &OsStr) -> io::Result<()> {
     match parent.kind(name)? {
         None => return Ok(()),

@@ -24,9 +24,6 @@ pub(crate) struct AgentFiles {
 
 impl AgentFiles {
     /// `models` and `auth` are the user's own files, as text; of the providers in `inside` everything stays as it is.
-    ///
-    /// # Errors
-    /// One of them cannot be read.
     pub(crate) fn new(
         broker: &Broker,
         models: Option<&str>,

@@ -4,8 +4,8 @@ use anyhow::{Context as _, bail};
 use toml::Spanned;
 
 use super::{
-    COPY, Config, DEFAULTS, Disk, GitAccess, Images, Keys, Limits, MOST_PUBLISHED, MinFree, MountSpec,
-    Network, OpenUrls, Pattern, Patterns, Published, Pull, WipeAuth,
+    COPY, CPUS, Config, Disk, GitAccess, Images, Keys, Limits, MOST_PUBLISHED, MinFree, MountSpec, Network,
+    OpenUrls, Pattern, Patterns, Published, Pull, WipeAuth, defaults,
     file::{Cpus, ImagesLayer, Layer, Values},
     subagents, usage,
     value::{PROCESSORS, copy_name, processes, room, runtime, session_name, size},
@@ -23,7 +23,7 @@ pub(super) fn resolve(
     project: Option<Lang>,
     user: Layer,
 ) -> anyhow::Result<Config> {
-    let base: Layer = toml::from_str(DEFAULTS).expect("the defaults are our own file, and a test reads them");
+    let base = defaults();
     let limits = limits(options, host, &user, &base)?;
     let disk = match &options.disk {
         Some(typed) => Some(usage(room(typed))?),
@@ -134,7 +134,7 @@ fn limits(options: &Options, host: &Host, user: &Layer, base: &Layer) -> anyhow:
         None => match user.cpus.or(base.cpus) {
             Some(Cpus(Some(n))) => n,
             #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 processors")]
-            Some(Cpus(None)) | None => host.cpus.min(2) as f64,
+            Some(Cpus(None)) | None => host.cpus.min(usize::from(CPUS)) as f64,
         },
     };
     let pids = match options.pids {

@@ -162,9 +162,6 @@ impl Free {
 
 impl Docker {
     /// Asks the engine what it has left.
-    ///
-    /// # Errors
-    /// It does not answer.
     pub(crate) fn free(&self) -> anyhow::Result<Free> {
         let about = self.about()?;
         let ids = self.run(&Cmd::new("list the engine's containers", &["ps", "--quiet"]))?;

@@ -68,7 +68,7 @@ impl Git {
     }
 
     /// A command about the user's own settings, which finds no repository.
-    pub(crate) fn outside(&self, host: &Host) -> Call {
+    pub(super) fn outside(&self, host: &Host) -> Call {
         // With a git directory that is none, none can be found around `/`.
         let mut call = self.call().env("GIT_DIR", "/dev/null");
         call.command.env_remove("GIT_CONFIG_NOSYSTEM").env_remove("GIT_CONFIG_GLOBAL");
@@ -122,7 +122,7 @@ impl Call {
         self
     }
 
-    pub(crate) fn patience(mut self, patience: Duration) -> Self {
+    pub(super) fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
@@ -190,6 +190,15 @@ impl Call {
     /// The same as text without its last line break.
     pub(crate) fn text(self) -> Result<String, Failure> {
         self.run().map(|bytes| String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+    }
+
+    /// Runs a command that moves something; false where git does not take what it was given.
+    pub(super) fn moves(self) -> Result<bool, Failure> {
+        match self.run() {
+            Ok(_) => Ok(true),
+            Err(failure @ Failure::Refused { .. }) if !failure.may_pass() => Ok(false),
+            Err(failure) => Err(failure),
+        }
     }
 
     /// Runs a command that answers by its exit status, 0 or 1.

@@ -1,11 +1,14 @@
 //! A repository's config, and what of it goes into the box.
 
-use std::{ffi::OsStr, path::Path};
+use std::{path::Path, time::Duration};
 
 use anyhow::Context as _;
 
 use super::command::Git;
 use crate::{files::read_small_bytes, host::Host};
+
+/// How long git may take to read the user's own settings.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A config as git reads it: names in lower case but for their middle, in order, one name any number of times.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,13 +68,8 @@ impl Config {
 
     /// The user's own, which holds for all repositories.
     pub(crate) fn of_user(git: &Git, host: &Host) -> Self {
-        let mut call = git.at(Path::new("/dev/null")).args(["config", "--null", "--list"]);
-        call = call.env("GIT_CONFIG_NOSYSTEM", "0").env("GIT_CONFIG_GLOBAL", "");
-        for name in ["HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"] {
-            if let Some(value) = host.env.get(OsStr::new(name)) {
-                call = call.env(name, value);
-            }
-        }
+        // What it includes may be a pipe by now, and then git does not end.
+        let call = git.outside(host).args(["config", "--null", "--list"]).patience(PATIENCE);
         call.run().map(|list| Self::parse(&list)).unwrap_or_default()
     }
 
@@ -240,6 +238,15 @@ pub(super) mod tests {
         let file = dir.path().join("config");
         std::fs::write(&file, text).unwrap();
         Config::read(&git(), &file).unwrap()
+    }
+
+    #[test]
+    fn the_users_own_settings_are_those_of_the_home() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(".gitconfig"), "[user]\n\tname = Ada\n").unwrap();
+        let mut host = Host::for_tests();
+        host.env.insert("HOME".into(), dir.path().into());
+        assert_eq!(Config::of_user(&git(), &host).value("user.name"), Some("Ada"));
     }
 
     #[test]

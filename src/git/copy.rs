@@ -6,8 +6,10 @@
 
 pub(crate) mod apply;
 pub(crate) mod back;
+pub(crate) mod compare;
 pub(crate) mod contents;
 pub(crate) mod lfs;
+mod objects;
 pub(crate) mod tar;
 
 use std::path::PathBuf;

@@ -14,9 +14,6 @@ use rustix::{
 const AT_ONCE: usize = 10_000;
 
 /// Removes `dir` and all in it; nothing runs any more that could write there. No link is followed.
-///
-/// # Errors
-/// Something in it cannot be removed.
 pub(crate) fn discard(dir: &Path) -> io::Result<()> {
     let top = match open(CWD, &CString::new(dir.as_os_str().as_encoded_bytes())?) {
         Err(Errno::NOENT) => return Ok(()),

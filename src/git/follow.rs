@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    command::{Failure, Git},
+    command::Git,
     names::zero,
     repository::{Head, Repository, Standing},
 };
@@ -45,7 +45,11 @@ pub(super) fn follow(
     step: &Step<'_>,
     message: &str,
 ) -> anyhow::Result<Followed> {
-    if let Some(path) = new_gitlink(git, repository, step)? {
+    let old = match step.old {
+        Some(old) => old.to_owned(),
+        None => git.within(repository).args(["hash-object", "-t", "tree", "/dev/null"]).text()?,
+    };
+    if let Some(path) = new_gitlink(git, repository, &old, step.new)? {
         return Ok(Followed::No(format!("it holds the new submodule `{path}`")));
     }
     let Some(lock) = Lock::take(repository, step)? else {
@@ -55,41 +59,25 @@ pub(super) fn follow(
     if head != *step.from {
         return Ok(Followed::No("you have changed branches".to_owned()));
     }
-    let old = match step.old {
-        Some(old) => old.to_owned(),
-        None => git.within(repository).args(["hash-object", "-t", "tree", "/dev/null"]).text()?,
-    };
     // Of the index alone: it runs no filter and looks at no file.
     let read = git
         .within(repository)
         .env("GIT_INDEX_FILE", &lock.next)
-        .args(["read-tree", "-i", "-m", &old, step.new])
-        .run();
-    match read {
-        Ok(_) => {}
-        Err(failure @ Failure::Refused { .. }) if !failure.may_pass() => {
-            return Ok(Followed::No("you have staged changes of files that it changes".to_owned()));
-        }
-        Err(failure) => return Err(failure.into()),
+        .args(["read-tree", "-i", "-m", &old, step.new]);
+    if !read.moves()? {
+        return Ok(Followed::No("you have staged changes of files that it changes".to_owned()));
     }
     let from = step.old.map_or_else(|| zero(step.new), str::to_owned);
-    let moved = match step.to {
+    let call = git.within(repository);
+    let call = match step.to {
         Head::Branch(branch) if step.from != step.to => {
-            git.within(repository).args(["symbolic-ref", "-m", message, "HEAD", branch]).run()
+            call.args(["symbolic-ref", "-m", message, "HEAD", branch])
         }
-        Head::Branch(branch) => {
-            git.within(repository).args(["update-ref", "-m", message, branch, step.new, &from]).run()
-        }
-        Head::Detached(oid) => {
-            git.within(repository).args(["update-ref", "-m", message, "--no-deref", "HEAD", oid, &from]).run()
-        }
+        Head::Branch(branch) => call.args(["update-ref", "-m", message, branch, step.new, &from]),
+        Head::Detached(oid) => call.args(["update-ref", "-m", message, "--no-deref", "HEAD", oid, &from]),
     };
-    match moved {
-        Ok(_) => {}
-        Err(failure @ Failure::Refused { .. }) if !failure.may_pass() => {
-            return Ok(Followed::No("your branch has moved".to_owned()));
-        }
-        Err(failure) => return Err(failure.into()),
+    if !call.moves()? {
+        return Ok(Followed::No("your branch has moved".to_owned()));
     }
     lock.commit()?;
     Ok(Followed::Yes)
@@ -97,18 +85,11 @@ pub(super) fn follow(
 
 /// A path at which the new commit has a submodule and the old one has none: git runs what it finds in such a directory,
 /// which is the agent's.
-fn new_gitlink(git: &Git, repository: &Repository, step: &Step<'_>) -> anyhow::Result<Option<String>> {
-    let empty;
-    let old = if let Some(old) = step.old {
-        old
-    } else {
-        empty = git.within(repository).args(["hash-object", "-t", "tree", "/dev/null"]).text()?;
-        &empty
-    };
+fn new_gitlink(git: &Git, repository: &Repository, old: &str, new: &str) -> anyhow::Result<Option<String>> {
     let changes = git
         .within(repository)
         .args(["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-ext-diff", "--ignore-submodules=none"])
-        .args([old, step.new])
+        .args([old, new])
         .run()
         .context("could not compare the agent's commit with yours")?;
     let mut parts = changes.split(|byte| *byte == 0);

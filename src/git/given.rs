@@ -176,9 +176,6 @@ impl Given {
 
     /// Lays it out for the session of this name, and returns what was made, with what it is. `owner` is who runs inside,
     /// where that is another user.
-    ///
-    /// # Errors
-    /// It cannot be written.
     pub(crate) fn lay_out(
         &self,
         dir: &Path,

@@ -41,9 +41,6 @@ pub(crate) struct Left {
 }
 
 /// Keeps what a session has left in the work tree at `root`.
-///
-/// # Errors
-/// It cannot be written.
 pub(crate) fn note(host: &Host, root: &Path, session: &str, risky: &[Risky]) -> anyhow::Result<()> {
     if risky.is_empty() {
         return Ok(());

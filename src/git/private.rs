@@ -102,9 +102,6 @@ pub(crate) struct Question<'a> {
 
 impl Question<'_> {
     /// Looks at the repository.
-    ///
-    /// # Errors
-    /// It cannot be read at all.
     pub(crate) fn decide(&self) -> anyhow::Result<Decision> {
         let mut parts = Parts::default();
         let reason = self.look(self.repository, DEPTH, &mut parts)?;
@@ -127,9 +124,6 @@ impl Question<'_> {
     }
 
     /// Takes the host's git directory without its settings, for a user who wants no more.
-    ///
-    /// # Errors
-    /// The repository cannot be read at all.
     pub(crate) fn decide_read_only(&self) -> anyhow::Result<Decision> {
         let mut parts = Parts::default();
         self.look(self.repository, DEPTH, &mut parts)?;

@@ -13,9 +13,6 @@ use crate::report::one_line;
 const HOOKS: usize = 1000;
 
 /// Settings and hooks of a repository that run a program, one line each.
-///
-/// # Errors
-/// The config cannot be read.
 pub(crate) fn programs(git: &Git, repository: &Repository) -> anyhow::Result<Vec<String>> {
     let mut lines = Vec::new();
     for file in [repository.common.join("config"), repository.git_dir.join("config.worktree")] {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -55,6 +55,11 @@ impl Repository {
         self.git_dir != self.common
     }
 
+    /// Whether a commit holds an older one.
+    pub(super) fn is_ancestor(&self, git: &Git, old: &str, new: &str) -> bool {
+        git.within(self).args(["merge-base", "--is-ancestor", old, new]).answers().unwrap_or(false)
+    }
+
     /// What the user has begun and not ended yet.
     pub(crate) fn half_done(&self) -> Option<&'static str> {
         half_done(&self.git_dir)
@@ -81,6 +86,16 @@ pub(crate) enum Head {
     /// The branch in use, which may not have a commit yet.
     Branch(String),
     Detached(String),
+}
+
+/// As the file `HEAD` has it.
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Branch(name) => writeln!(f, "ref: {name}"),
+            Self::Detached(oid) => writeln!(f, "{oid}"),
+        }
+    }
 }
 
 /// A reference on the host.

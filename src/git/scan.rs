@@ -98,9 +98,6 @@ pub(crate) enum Top {
 
 impl Seen {
     /// Looks at what is there before a session.
-    ///
-    /// # Errors
-    /// The work tree cannot be read at all.
     pub(crate) fn look(root: &Path, top: Top) -> io::Result<Self> {
         let mut seen = Self::default();
         let mut walk = Walk::new(top, None);
@@ -116,9 +113,6 @@ impl Seen {
     }
 
     /// What commonly runs on the host and is in the work tree now, but was not there, or was another.
-    ///
-    /// # Errors
-    /// The work tree cannot be read at all.
     pub(crate) fn news(&self, root: &Path, top: Top) -> io::Result<Vec<Risky>> {
         let mut walk = Walk::new(top, None);
         walk.run(root)?;
@@ -140,9 +134,6 @@ impl Seen {
 
 /// Looks at what is there after a session, and takes out of action what git on the host would take for a repository and
 /// was not there before, but for `links`, which lead to the repository itself.
-///
-/// # Errors
-/// The work tree cannot be read at all.
 pub(crate) fn disarm(root: &Path, top: Top, before: &Seen, links: &[PathBuf]) -> io::Result<Left> {
     let mut walk = Walk { links, ..Walk::new(top, Some(before)) };
     walk.run(root)?;

@@ -157,22 +157,14 @@ fn lay_out_private(
     for file in ["info/exclude", "info/attributes", "shallow"] {
         out.copy(&common.join(file), &to.join(file))?;
     }
-    let head = match &standing.head {
-        Head::Branch(name) => format!("ref: {name}\n"),
-        Head::Detached(oid) => format!("{oid}\n"),
-    };
     let own = inside(git_dir);
     if part.repository.is_linked() {
         // The main work tree's, which is not inside.
         let main = super::repository::head(|| {
             git.within(&Repository { git_dir: common.clone(), ..part.repository.clone() })
         });
-        let main = match main {
-            Ok(Head::Branch(name)) => format!("ref: {name}\n"),
-            Ok(Head::Detached(oid)) => format!("{oid}\n"),
-            Err(_) => "ref: refs/heads/main\n".to_owned(),
-        };
-        out.file(&to.join("HEAD"), main.as_bytes())?;
+        let main = main.unwrap_or_else(|_| Head::Branch("refs/heads/main".to_owned()));
+        out.file(&to.join("HEAD"), main.to_string().as_bytes())?;
         out.dir(&own.join("info"))?;
         out.file(&own.join("commondir"), b"../..\n")?;
         let mut back = work_tree.join(".git").into_os_string().into_encoded_bytes();
@@ -180,7 +172,7 @@ fn lay_out_private(
         out.file(&own.join("gitdir"), &back)?;
     }
     out.copy(&git_dir.join("info/sparse-checkout"), &own.join("info/sparse-checkout"))?;
-    out.file(&own.join("HEAD"), head.as_bytes())?;
+    out.file(&own.join("HEAD"), standing.head.to_string().as_bytes())?;
     out.copy(&git_dir.join("index"), &own.join("index"))?;
     for entry in fs::read_dir(git_dir).into_iter().flatten().flatten() {
         // The larger part of an index that is split in two.

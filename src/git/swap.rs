@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    command::{Failure, Git},
+    command::Git,
     follow::{Followed, Step, follow},
     names::{Taken as Names, tame, zero},
     quarantine::Listed,
@@ -87,8 +87,7 @@ impl Swap<'_> {
     }
 
     fn is_ancestor(&self, old: &str, new: &str) -> bool {
-        let call = self.git.within(&self.entry.repository);
-        call.args(["merge-base", "--is-ancestor", old, new]).answers().unwrap_or(false)
+        self.entry.repository.is_ancestor(self.git, old, new)
     }
 
     /// A branch or tag that is in use in no work tree.
@@ -134,11 +133,7 @@ impl Swap<'_> {
     fn swap(&self, name: &str, new: &str, old: Option<&str>) -> anyhow::Result<bool> {
         let old = old.map_or_else(|| zero(new), str::to_owned);
         let call = self.git.within(&self.entry.repository);
-        match call.args(["update-ref", "-m", &self.message(), name, new, &old]).run() {
-            Ok(_) => Ok(true),
-            Err(failure @ Failure::Refused { .. }) if !failure.may_pass() => Ok(false),
-            Err(failure) => Err(failure.into()),
-        }
+        Ok(call.args(["update-ref", "-m", &self.message(), name, new, &old]).moves()?)
     }
 
     fn message(&self) -> String {

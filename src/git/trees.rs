@@ -83,9 +83,6 @@ impl Trees {
 
     /// Tells the host's git of them, once the commits have come over. Returns those of which it cannot be told: they are out
     /// of action.
-    ///
-    /// # Errors
-    /// The git directory cannot be written.
     pub(crate) fn take_over(&self, git: &Git) -> anyhow::Result<Vec<PathBuf>> {
         let mut unfit = Vec::new();
         for name in &self.gone {
@@ -198,9 +195,6 @@ pub(crate) fn hide(dir: &Path) -> bool {
 /// Tells the host's git of the worktrees that a running session has made or removed since it began. Only names go over: the
 /// agent still has all that is in them, so the host runs nothing there and looks at nothing. [`Trees::take_over`] does the
 /// rest.
-///
-/// # Errors
-/// The git directory cannot be written.
 pub(crate) fn announce(git: &Git, dir: &Path) -> anyhow::Result<()> {
     let Some(trees) = Trees::left(dir) else { return Ok(()) };
     let repository = &trees.repository;

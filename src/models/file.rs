@@ -40,8 +40,6 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
-    /// # Errors
-    /// The records cannot be read.
     pub(crate) fn load(host: &Host) -> anyhow::Result<Self> {
         let path = host.state_dir().join(OURS);
         let could = || format!("could not read `{}`", path.display());
@@ -144,9 +142,6 @@ impl<'a> Models<'a> {
     }
 
     /// Removes a server's entry. With the last one, the file is as it was before the first.
-    ///
-    /// # Errors
-    /// It cannot be written.
     fn take(&mut self, name: &str) -> anyhow::Result<()> {
         self.ours.servers.remove(name);
         let unchanged = self.text.as_deref() == Some(self.ours.after.as_str());

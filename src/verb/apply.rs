@@ -2,7 +2,7 @@
 
 use crate::{
     copies::Copy,
-    git::copy::{apply::Apply, back::tip},
+    git::copy::{apply::apply, compare::Target},
     launcher::Launcher,
     report::{self, Finding, Hinted, one_line},
     verb::copy::{At, branch as shown},
@@ -14,12 +14,7 @@ pub(crate) fn run(launcher: &Launcher, name: Option<&str>, commit: Option<&str>)
     let mut held = at.bring_in(launcher)?;
     let (branch, base) = at.result(held.as_ref())?;
     let own = &at.copy.name;
-    let Some(tip) = tip(&at.git, &at.repository, &branch) else {
-        return Err(Hinted::error(
-            format!("there is no branch {} any more", shown(&branch)),
-            format!("`pi drop {own}` removes the copy"),
-        ));
-    };
+    let tip = at.tip(&branch)?;
     let copy = held.as_ref().and_then(|held| held.copy.as_ref()).unwrap_or(&at.copy).clone();
     let reviewed = copy.shown.clone();
     let is_named = |named: &str| {
@@ -52,10 +47,10 @@ pub(crate) fn run(launcher: &Launcher, name: Option<&str>, commit: Option<&str>)
         }
     }
     let owner = (launcher.host.uid == 0).then_some(at.workspace.owner);
-    let apply = Apply { git: &at.git, repository: &at.repository, owner };
+    let target = Target { git: &at.git, repository: &at.repository };
     // What was applied before is in the files already.
     let bases: Vec<&str> = copy.applied.as_deref().into_iter().chain([base.as_str()]).collect();
-    let applied = apply.apply(&apply.compare(&bases, &tip)?)?;
+    let applied = apply(&target, &target.compare(&bases, &tip)?, owner)?;
     if let Some(held) = &mut held {
         held.save(Copy { applied: Some(tip.clone()), ..copy })?;
     }

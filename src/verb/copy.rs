@@ -8,7 +8,7 @@ use super::diff::short;
 use crate::{
     copies::{self, Copy, Held},
     docker::Docker,
-    git::{command::Git, repository::Repository},
+    git::{command::Git, copy::back::tip, repository::Repository},
     launcher::{Launcher, cloning::repository},
     report::{self, Finding, Hinted},
     session::copy::Reach,
@@ -75,6 +75,19 @@ impl At {
             Finding::hinted(format!("{error:#}"), "this is what came before").warn();
         }
         Ok(Some(held))
+    }
+
+    /// The newest commit of a branch.
+    ///
+    /// # Errors
+    /// The branch is gone.
+    pub(super) fn tip(&self, named: &str) -> anyhow::Result<String> {
+        tip(&self.git, &self.repository, named).ok_or_else(|| {
+            Hinted::error(
+                format!("there is no branch {} any more", branch(named)),
+                format!("`pi drop {}` removes the copy", self.copy.name),
+            )
+        })
     }
 
     /// The branch with the copy's work, by its full name, and the commit of what was copied.

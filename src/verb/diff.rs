@@ -2,24 +2,14 @@
 
 use std::io::Write as _;
 
-use crate::{
-    git::copy::back::{diff, tip},
-    launcher::Launcher,
-    report::{self, Hinted},
-    verb::copy::At,
-};
+use crate::{git::copy::back::diff, launcher::Launcher, report, verb::copy::At};
 
 /// Shows the difference between what was copied and the copy's branch, and remembers which commit was shown.
 pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8> {
     let at = At::find(launcher, name)?;
     let mut held = at.bring_in(launcher)?;
     let (branch, base) = at.result(held.as_ref())?;
-    let Some(tip) = tip(&at.git, &at.repository, &branch) else {
-        return Err(Hinted::error(
-            format!("there is no branch `{}` any more", short(&branch)),
-            format!("`pi drop {}` removes the copy", at.copy.name),
-        ));
-    };
+    let tip = at.tip(&branch)?;
     let is_terminal = launcher.host.terminal.stdout;
     let text = diff(&at.git, &at.repository, &base, &tip, !is_terminal)?;
     if is_terminal {

@@ -167,7 +167,8 @@ impl Back<'_> {
                     found.oid.clone()
                 }
                 Some(found)
-                    if self.is_ancestor(&found.oid, oid) && known.is_some_and(|(mine, _)| *mine == name) =>
+                    if self.repository.is_ancestor(self.git, &found.oid, oid)
+                        && known.is_some_and(|(mine, _)| *mine == name) =>
                 {
                     found.oid.clone()
                 }
@@ -188,11 +189,6 @@ impl Back<'_> {
             Some(failure) => Err(failure).with_context(|| self.doing()),
             None => bail!("{}: {NAMES} names for its branch are taken", self.doing()),
         }
-    }
-
-    fn is_ancestor(&self, old: &str, new: &str) -> bool {
-        let call = self.git.within(self.repository);
-        call.args(["merge-base", "--is-ancestor", old, new]).answers().unwrap_or(false)
     }
 }
 
@@ -221,9 +217,6 @@ pub(crate) fn commits(git: &Git, repository: &Repository, base: &str, tip: &str)
 }
 
 /// The files that differ between two commits.
-///
-/// # Errors
-/// Git cannot compare them.
 pub(crate) fn changed(
     git: &Git,
     repository: &Repository,
@@ -238,9 +231,6 @@ pub(crate) fn changed(
 }
 
 /// The same, each with what has become of it; not those that are gone.
-///
-/// # Errors
-/// Git cannot compare them.
 pub(crate) fn changes(
     git: &Git,
     repository: &Repository,
@@ -264,9 +254,6 @@ pub(crate) fn changes(
 }
 
 /// The difference between two commits, as text. No program of the repository's takes part.
-///
-/// # Errors
-/// Git cannot compare them, or it is too long.
 pub(crate) fn diff(
     git: &Git,
     repository: &Repository,

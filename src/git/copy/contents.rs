@@ -64,9 +64,6 @@ pub(crate) struct Contents {
 
 impl Contents {
     /// Looks at the repository.
-    ///
-    /// # Errors
-    /// Git cannot read it.
     pub(crate) fn of(wanted: &Wanted<'_>) -> anyhow::Result<Self> {
         let Wanted { git, host, repository, hide, ignored } = wanted;
         let doing = || format!("could not list the files of `{}`", repository.work_tree.display());
@@ -169,20 +166,13 @@ impl Contents {
     }
 
     /// Writes the copy's git directory, without any object, as a stream for tar.
-    ///
-    /// # Errors
-    /// The stream cannot be written.
     pub(crate) fn write_git_dir(&self, out: &mut dyn Write) -> anyhow::Result<()> {
         let mut tar = Tar::new(out);
         for dir in ["", "/objects", "/objects/info", "/objects/pack", "/refs", "/refs/heads", "/info", "/pi"]
         {
             tar.dir(format!(".git{dir}"))?;
         }
-        let head = match &self.standing.head {
-            Head::Branch(name) => format!("ref: {name}\n"),
-            Head::Detached(oid) => format!("{oid}\n"),
-        };
-        tar.text(".git/HEAD", head.as_bytes())?;
+        tar.text(".git/HEAD", self.standing.head.to_string().as_bytes())?;
         let lfs = if self.has_lfs { LFS_CONFIG } else { "" };
         tar.text(".git/config", (self.part.config.of_copy() + lfs).as_bytes())?;
         tar.text(".git/info/exclude", &self.exclude)?;
@@ -195,9 +185,6 @@ impl Contents {
     }
 
     /// Sends the commit that is checked out, with its history. `store` is a directory of the launcher's own, which is made.
-    ///
-    /// # Errors
-    /// Git on one of the sides says no.
     pub(crate) fn send_commit(
         &self,
         git: &Git,
@@ -233,9 +220,6 @@ impl Contents {
 
     /// Writes the files of the work tree, as a stream for tar. Of those that are as in the commit it only says so: the objects
     /// are there. `go_on` is asked before each.
-    ///
-    /// # Errors
-    /// A file cannot be read, or the stream not be written.
     pub(crate) fn write_files(
         &self,
         out: &mut dyn Write,

@@ -10,6 +10,7 @@ use std::{
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 
+use super::objects::{contents, sizes};
 use crate::{
     git::{command::Git, give::give, repository::Repository},
     host::hex,
@@ -49,9 +50,6 @@ impl Pointer {
 }
 
 /// The large files that a copy's commits point to and the repository does not have. `base` is what was copied.
-///
-/// # Errors
-/// Git cannot list the objects.
 pub(crate) fn missing(
     git: &Git,
     repository: &Repository,
@@ -61,18 +59,9 @@ pub(crate) fn missing(
     let parents = format!("{base}^@");
     let list = git.within(repository).args(["rev-list", "--objects", tip, base, "--not", &parents]).text()?;
     let oids = list.lines().take(MOST).filter_map(|line| line.split(' ').next());
-    let asked = oids.fold(String::new(), |text, oid| text + oid + "\n").into_bytes();
-    let sizes = git.within(repository).args(["cat-file", "--batch-check"]).stdin(asked).text()?;
-    let small = sizes.lines().filter_map(|line| match line.split(' ').collect::<Vec<_>>().as_slice() {
-        [oid, "blob", size] if size.parse::<u64>().is_ok_and(|size| size <= POINTER) => Some(*oid),
-        _ => None,
-    });
-    let asked = small.fold(String::new(), |text, oid| text + oid + "\n").into_bytes();
-    if asked.is_empty() {
-        return Ok(vec![]);
-    }
-    let said = git.within(repository).args(["cat-file", "--batch"]).stdin(asked).run()?;
-    let contents = super::apply::parse_batch(&said).context("git left out a file")?;
+    let mut small = sizes(git, repository, oids)?;
+    small.retain(|_, size| *size <= POINTER);
+    let contents = contents(git, repository, small.keys().map(String::as_str))?;
     let mut pointers: Vec<Pointer> =
         contents.values().filter_map(|bytes| Pointer::parse(std::str::from_utf8(bytes).ok()?)).collect();
     pointers.sort();
@@ -82,9 +71,6 @@ pub(crate) fn missing(
 }
 
 /// Puts a large file among the repository's, if what `read` writes is what the name says.
-///
-/// # Errors
-/// It cannot be read or written.
 pub(crate) fn keep(
     repository: &Repository,
     pointer: &Pointer,

@@ -33,9 +33,6 @@ struct Outcome {
 }
 
 /// Writes down the exit status of a task with this mark, and returns it.
-///
-/// # Errors
-/// It cannot be written.
 pub(crate) fn note(path: &Path, mark: &str, code: u8) -> anyhow::Result<u8> {
     let text = serde_json::to_vec(&Outcome { mark: mark.to_owned(), code })?;
     replace(path, &text).with_context(|| format!("could not write `{}`", path.display()))?;
@@ -65,9 +62,6 @@ pub(super) fn log(dir: &Path, task: &Task) -> PathBuf {
 
 /// Runs a task and returns its exit status. One that still runs since a batch was killed is waited for; if it succeeds, it
 /// is not run again. `begins` gets the process, and says no if it is not wanted any more.
-///
-/// # Errors
-/// Its process cannot be started.
 pub(super) fn run(
     dir: &Path,
     task: &Task,
