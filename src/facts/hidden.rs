@@ -9,8 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustix::io::Errno;
 
-use super::mount::Bind;
-use crate::{agent_dir::notice::Notice, config::Patterns, host::Owner, report::Hinted};
+use crate::{agent_dir::notice::Notice, config::Patterns, git::private::Bind, host::Owner, report::Hinted};
 
 /// More mounts than this would slow down the start of a container.
 const MOST: usize = 256;

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Look;
+use super::look::Look;
 use crate::{agent, report::Finding};
 
 /// What the agent is given where the repository brings nothing.
@@ -54,10 +54,7 @@ impl Look<'_> {
     pub(super) fn house(&self, has_own: bool) -> (House, Vec<Finding>) {
         let mut findings = Vec::new();
         let mut keep = |found: Result<Option<PathBuf>, Finding>| {
-            found.unwrap_or_else(|finding| {
-                findings.push(finding);
-                None
-            })
+            found.map_err(|finding| findings.push(finding)).unwrap_or_default()
         };
         let rules = if self.is_there(&agent::INSTRUCTIONS) {
             Rules::Theirs

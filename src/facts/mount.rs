@@ -11,21 +11,14 @@ use anyhow::bail;
 use crate::{
     config::{Access, MountSpec},
     files::mount_points,
+    git::private::Bind,
     host::Host,
     inside,
     report::Hinted,
     written::{Written, real},
 };
 
-/// A file or directory of the host that the user asked for, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bind {
-    /// Without links.
-    pub(crate) source: PathBuf,
-    pub(crate) target: PathBuf,
-    pub(crate) access: Access,
-}
-
+/// A file or directory of the host that the user asked for, checked; its source without links.
 pub(super) fn mount(spec: &MountSpec, host: &Host, written: &Written) -> anyhow::Result<Bind> {
     let real = written.follow(&spec.source).map_err(|astray| {
         Hinted::error(
