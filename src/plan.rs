@@ -3,6 +3,7 @@
 
 mod away;
 mod command;
+mod containers;
 mod contents;
 mod copier;
 mod environment;
@@ -23,16 +24,13 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     agent,
     agent_dir::laid::Laid,
-    broker::{
-        Broker,
-        relay::{self, Relay},
-    },
-    config::{Access, Config, Limits, Published},
+    broker::{Broker, relay::Relay},
+    config::{Config, Published},
     egress::{Rendered, Sources, Told},
     facts::Facts,
     git::given::Given,
     host::{Host, Owner, hex},
-    inside, keys,
+    keys,
     purpose::{Program, Purpose},
     record::{Record, SessionId},
     workspace::Workspace,
@@ -43,9 +41,9 @@ pub(crate) use self::contents::contents;
 pub(crate) use self::copier::{COPY, Copied, copier, copier_file};
 pub(crate) use self::mounts::shadow;
 use self::{
-    command::command,
-    environment::{environment, no_proxies},
-    mounts::{agent_mounts, needed, unique, way_to, workspace_mounts},
+    containers::{agent_container, companion, demo_model},
+    copier::session_labels,
+    mounts::needed,
     subnet::Subnet,
 };
 pub(crate) use self::{
@@ -74,9 +72,6 @@ const OPEN_FILES: u64 = 16_384;
 
 /// Where the sidecar listens on its network.
 const PROXY_PORT: u16 = 8888;
-
-/// From here on the sidecar listens for this machine, a port for each one that is published.
-const PUBLISHED_FROM: u16 = 8900;
 
 /// The directory of the launcher's sockets for the sidecar, in the session's own.
 pub(crate) const RELAYS: &str = "relay";
@@ -224,34 +219,6 @@ impl Inputs<'_> {
         own.into_iter().chain(broker).map(|(name, who)| (name.to_owned(), who)).collect()
     }
 
-    fn sidecar(&self, plain: Container) -> Container {
-        let mut hosts = BTreeMap::from([(MACHINE.to_owned(), Named::Machine)]);
-        // The broker asks a resolver. Who asks the proxy for one of these names, with a key of his own, gets nowhere.
-        let providers = self.broker().iter().flat_map(|broker| broker.hosts()).collect::<Vec<_>>();
-        hosts.extend(providers.into_iter().map(|name| (name, Named::Address(Ipv4Addr::LOCALHOST))));
-        let publish = match self.reach {
-            Reach::Proxy(..) => self.config.publish.as_slice(),
-            Reach::Open | Reach::None | Reach::Demo => &[],
-        };
-        let publish = publish.iter().zip(PUBLISHED_FROM..);
-        let publish = publish.map(|(Published { host, .. }, agent)| Published { host: *host, agent });
-        Container {
-            privileges: Privileges::RoutesThenNone,
-            network: Attachment::Bridge { publish: publish.collect(), dns: self.config.dns.clone() },
-            hosts,
-            // Old and new rules at once, and the broker's certificates.
-            tmp: Room::mebibytes(16, 1000),
-            limits: Limits { memory: Some("384m".to_owned()), ..plain.limits },
-            mounts: if self.relays().is_empty() {
-                vec![]
-            } else {
-                vec![Mount::bind(self.state.join(RELAYS), relay::DIRECTORY, Access::ReadOnly)]
-            },
-            command: vec![PROXY_PORT.to_string()],
-            ..plain
-        }
-    }
-
     /// Who the agent is, where it is not who we are.
     fn other_owner(&self) -> Option<Owner> {
         (self.host.uid == 0 && self.who.uid != 0).then_some(self.who)
@@ -266,7 +233,7 @@ impl Plan {
     pub(crate) fn new(inputs: Inputs<'_>) -> anyhow::Result<Self> {
         let Inputs { id, choices, host, workspace, reach, state, .. } = inputs;
         let seccomp = state.join(SECCOMP_FILE);
-        let labels = labels(id, host, workspace);
+        let labels = session_labels(id, host, &workspace.root);
         let subnet = inputs.subnet();
         let mut files = vec![File::session(&seccomp, SECCOMP)];
         let agent = agent_container(&inputs, &labels, &seccomp)?;
@@ -342,111 +309,10 @@ fn record(inputs: &Inputs<'_>) -> Record {
     }
 }
 
-fn agent_container(
-    inputs: &Inputs<'_>,
-    labels: &BTreeMap<String, String>,
-    seccomp: &Path,
-) -> anyhow::Result<Container> {
-    let Inputs { id, choices, config, host, workspace, who, program, .. } = inputs;
-    let mut mounts = agent_mounts(inputs);
-    mounts.extend(workspace_mounts(inputs, labels));
-    let mut mounts = unique(mounts);
-    mounts.extend(way_to(&mounts, *who));
-    Ok(Container {
-        name: id.agent(),
-        role: Role::Agent,
-        image: choices.agent_image.clone(),
-        labels: labels.clone(),
-        user: Some(*who),
-        privileges: Privileges::None,
-        network: inputs.attachment(),
-        env: environment(inputs, &mounts)?,
-        mounts,
-        limits: config.limits.clone(),
-        files: host.files.min(OPEN_FILES),
-        tmp: Room { bytes: config.disk.tmp, files: 50_000 },
-        seccomp: seccomp.to_owned(),
-        runtime: config.runtime.clone(),
-        streams: match program.purpose {
-            // Nobody watches: the table at the end says it.
-            Purpose::Demo | Purpose::Proof | Purpose::Renew => Streams::Silent,
-            _ => Streams::of(host.terminal.stdin, host.terminal.stdout),
-        },
-        hosts: inputs.hosts(),
-        workdir: Some(match program.purpose {
-            Purpose::SetUp if !program.reads_the_repository() => PathBuf::from(inside::HOME),
-            Purpose::Login | Purpose::Renew => PathBuf::from("/tmp"),
-            _ => workspace.cwd.clone(),
-        }),
-        command: command(inputs),
-    })
-}
-
 /// Where the sidecar passes on what it hears from this machine, as it reads that.
 fn published(all: &[Published], agent: Ipv4Addr) -> String {
     all.iter()
         .fold(String::new(), |lines, Published { agent: port, .. }| lines + &format!("{agent} {port}\n"))
-}
-
-/// A container beside the agent, as little as it can be.
-fn companion(
-    name: String,
-    role: Role,
-    image: &str,
-    labels: &BTreeMap<String, String>,
-    seccomp: &Path,
-    inputs: &Inputs<'_>,
-) -> Container {
-    Container {
-        name,
-        role,
-        image: image.to_owned(),
-        labels: labels.clone(),
-        user: None,
-        privileges: Privileges::None,
-        network: Attachment::None,
-        mounts: vec![],
-        env: no_proxies(),
-        limits: Limits { memory: Some("128m".to_owned()), cpus: Some(1.0), pids: Some(320) },
-        files: inputs.host.files.min(OPEN_FILES),
-        tmp: Room::mebibytes(4, 1000),
-        seccomp: seccomp.to_owned(),
-        runtime: inputs.config.runtime.clone(),
-        streams: Streams::Pipe,
-        hosts: BTreeMap::new(),
-        workdir: None,
-        command: vec![],
-    }
-}
-
-fn demo_model(plain: Container, demo: PathBuf, inputs: &Inputs<'_>) -> Container {
-    let Inputs { id, host, .. } = inputs;
-    let mut env = plain.env.clone();
-    env.insert("PI_BOX_DEMO_HOME".to_owned(), host.home.to_string_lossy().into_owned().into());
-    Container {
-        user: Some(Owner { uid: 65534, gid: 65534 }),
-        network: Attachment::Internal { network: id.network(), address: inputs.subnet().model() },
-        mounts: vec![Mount::bind(demo, "/demo", Access::ReadOnly)],
-        env,
-        limits: Limits { memory: Some("512m".to_owned()), cpus: Some(1.0), pids: Some(64) },
-        streams: Streams::Output,
-        command: vec!["node".to_owned(), "/demo/model.mjs".to_owned()],
-        ..plain
-    }
-}
-
-fn labels(id: &SessionId, host: &Host, workspace: &Workspace) -> BTreeMap<String, String> {
-    let own = [
-        host.uid.to_string(),
-        host.machine.clone(),
-        state_hash(host),
-        workspace.root.to_string_lossy().into_owned(),
-    ];
-    let own = MACHINE_LABELS.into_iter().zip(own);
-    std::iter::once(("pi.session", id.as_str().to_owned()))
-        .chain(own)
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
 }
 
 /// Labels of everything that the launcher makes on an engine, of sessions or not.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     COPY, Container, Inputs, Mount, Role, Source,
-    copier::{Keeper, keeper, machine_labels},
+    copier::{Keeper, keeper, session_labels},
     mounts::planned,
 };
 use crate::{
@@ -72,8 +72,7 @@ impl Away {
 impl Carried {
     /// The container. It lives as long as the launcher holds its stdin. `dir` is the session's directory.
     pub(crate) fn carrier(&self, dir: &Path, host: &Host) -> Container {
-        let mut labels = machine_labels(host, &self.repository);
-        labels.insert("pi.session".to_owned(), self.id.as_str().to_owned());
+        let labels = session_labels(&self.id, host, &self.repository);
         keeper(Keeper {
             name: self.id.carrier(),
             role: Role::Directory,
@@ -92,9 +91,7 @@ impl Carried {
 /// The volume as the agent has it.
 pub(super) fn agent_mount(inputs: &Inputs<'_>) -> Mount {
     let Inputs { id, host, workspace, .. } = inputs;
-    let mut labels = machine_labels(host, &workspace.root);
-    labels.insert("pi.session".to_owned(), id.as_str().to_owned());
-    mount(id, labels, Path::new(inside::AGENT_DIR))
+    mount(id, session_labels(id, host, &workspace.root), Path::new(inside::AGENT_DIR))
 }
 
 fn mount(id: &SessionId, mut labels: std::collections::BTreeMap<String, String>, target: &Path) -> Mount {

@@ -14,6 +14,7 @@ use crate::{
     copies::Copy,
     host::{Host, Owner, is_here},
     inside,
+    record::SessionId,
 };
 
 /// Where the copy is in that container. The image gives a new volume this directory's owner.
@@ -75,6 +76,13 @@ pub(super) fn machine_labels(host: &Host, repository: &Path) -> BTreeMap<String,
         repository.to_string_lossy().into_owned(),
     ];
     MACHINE_LABELS.iter().map(|key| (*key).to_owned()).zip(of).collect()
+}
+
+/// The labels of what belongs to a session.
+pub(super) fn session_labels(id: &SessionId, host: &Host, repository: &Path) -> BTreeMap<String, String> {
+    let mut labels = machine_labels(host, repository);
+    labels.insert("pi.session".to_owned(), id.as_str().to_owned());
+    labels
 }
 
 /// A container that has one volume and lives as long as the launcher holds its stdin.
