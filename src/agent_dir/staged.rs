@@ -229,7 +229,7 @@ fn swap(fresh: &Dir, live: &Dir, name: &OsStr) -> io::Result<()> {
 }
 
 fn in_three_steps(fresh: &Dir, live: &Dir, name: &OsStr) -> io::Result<()> {
-    let aside = super::fd::random_name("aside")?;
+    let aside = super::fd::write::random_name("aside")?;
     live.rename_new(name, fresh, &aside)?;
     fresh.rename_new(name, live, name).inspect_err(|_| drop(fresh.rename_new(&aside, live, name)))?;
     fresh.rename_new(&aside, fresh, name)

@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use rustix::fs::Mode;
 use sha2::{Digest as _, Sha256};
 
-use super::fd::{Dir, Kind, Made, PRIVATE_DIR, PROGRAM, TEXT, random_name};
+use super::fd::{Dir, Kind, Made, PRIVATE_DIR, PROGRAM, TEXT, write::random_name};
 use crate::host::Owner;
 
 /// How much is copied at most.
