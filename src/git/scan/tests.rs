@@ -141,7 +141,7 @@ fn a_hundred_thousand_files_take_a_moment_and_endless_depth_no_more() {
     let seen = Seen::look(root, Top::Repository).unwrap();
     assert!(begun.elapsed() < std::time::Duration::from_millis(300), "{:?}", begun.elapsed());
     assert_eq!(seen.unseen.len(), 1);
-    assert_eq!(seen.unseen[0].components().count(), DEEPEST + 1);
+    assert_eq!(seen.unseen[0].components().count(), walk::DEEPEST + 1);
     // What could not be looked at before either is not told again.
     let kept: Seen = serde_json::from_slice(&serde_json::to_vec(&seen).unwrap()).unwrap();
     assert!(disarm(root, Top::Repository, &kept, &[]).unwrap().unseen.is_empty());
