@@ -1,7 +1,7 @@
 //! What the proof in `tests/broker` starts from.
 
-use super::*;
-use crate::broker::route::Route;
+use super::{github::github, *};
+use crate::broker::{github::Write, route::Route};
 
 /// What `user.json` says of GitHub.
 fn github_of(value: &Value, listen: SocketAddrV4) -> GitHub {
