@@ -12,13 +12,15 @@ use std::{
 pub(crate) use self::list::{Subagent, subagents};
 use super::{
     command::Git,
-    discard::discard,
     give::give,
     repository::Repository,
     state::{State, private_dir},
 };
 use crate::{
-    agent_dir::fd::Dir,
+    agent_dir::{
+        fd::{Dir, Kind},
+        tree::remove,
+    },
     files::{is_plain_file, read_plain, replace},
 };
 
@@ -159,17 +161,25 @@ impl Trees {
 
     /// Removes what was emptied inside, where it could not be removed.
     fn remove(&self, name: &str) -> anyhow::Result<()> {
-        let (admin, tree) = (admin(&self.repository, name), tree(&self.repository, name));
-        let is_empty = match Dir::open(&tree) {
-            Ok(dir) => dir.names(2)?.iter().all(|entry| entry == ".git"),
-            Err(_) => true,
-        };
-        if is_empty && is_ours(&admin) {
-            discard(&tree)?;
-            self.forget(name)?;
-            // Others may be in it.
-            let _ = fs::remove_dir(self.repository.work_tree.join(DIRECTORY));
+        if !is_ours(&admin(&self.repository, name)) {
+            return Ok(());
         }
+        let place = self.repository.work_tree.join(DIRECTORY);
+        // No link is followed: an agent may have put one in the place of all worktrees.
+        if let Ok(trees) = Dir::open(&place) {
+            let is_empty = match trees.kind(name.as_ref())? {
+                None => true,
+                Some(Kind::Directory) => trees.dir(name.as_ref())?.names(2)?.iter().all(|one| one == ".git"),
+                Some(_) => false,
+            };
+            if !is_empty {
+                return Ok(());
+            }
+            remove(&trees, name.as_ref())?;
+        }
+        self.forget(name)?;
+        // Others may be in it.
+        let _ = fs::remove_dir(place);
         Ok(())
     }
 }

@@ -293,6 +293,24 @@ fn what_an_agent_has_made_of_one_is_none_of_the_hosts() {
 }
 
 #[test]
+fn a_link_in_the_place_of_all_worktrees_leads_to_nothing_that_is_removed() {
+    let world = World::new();
+    let first = world.session("first");
+    Tree::add(&first, "documents");
+    end(&first);
+    let next = world.session("next");
+    let (tree, outside) = (Tree::at(&next, "documents"), world.base().join("outside"));
+    fs::create_dir_all(outside.join("documents")).unwrap();
+    fs::write(outside.join("documents/kept"), "").unwrap();
+    fs::remove_dir_all(&tree.admin).unwrap();
+    fs::remove_dir_all(world.root.join(".worktrees")).unwrap();
+    symlink(&outside, world.root.join(".worktrees")).unwrap();
+    end(&next);
+    assert!(outside.join("documents/kept").exists());
+    assert_eq!(listed(&world), BTreeMap::new());
+}
+
+#[test]
 fn a_submodule_in_its_branch_and_a_name_that_is_taken_take_it_out_of_action() {
     let world = World::new();
     world.host(&["worktree", "add", "--quiet", "--detach", "../mine"]);
