@@ -1,8 +1,68 @@
 //! Attempts on the walls of a sandbox, made by `assets/demo/walls.sh` inside: their outcomes as a table.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
+
+use super::elsewhere;
+use crate::{cli::Options, files::read_small, host::Host, launcher::Launcher, report, scratch::Scratch};
+
+/// A scratch repository for a session of the launcher's own, and a directory for its agent.
+pub(super) struct Place {
+    pub(super) repository: PathBuf,
+    agent_dir: PathBuf,
+    _scratch: Scratch,
+}
+
+impl Place {
+    pub(super) fn new(host: &Host, prefix: &str, models: &str) -> anyhow::Result<Self> {
+        let scratch = Scratch::new(host, prefix)?;
+        let above = fs::canonicalize(scratch.path())?;
+        let (repository, agent_dir) = (above.join("repository"), above.join("agent"));
+        set_up(&agent_dir, models, &repository)?;
+        Ok(Self { repository, agent_dir, _scratch: scratch })
+    }
+
+    /// The same machine for an agent without anything of the user's.
+    pub(super) fn host(&self, mut host: Host) -> Host {
+        host.env.insert("PI_CODING_AGENT_DIR".into(), self.agent_dir.clone().into());
+        host
+    }
+
+    /// A launcher that stands here. The user stands elsewhere, so the path of the settings becomes absolute.
+    pub(super) fn launcher(&self, from: &Launcher, options: Options, host: Host) -> Launcher {
+        let config = options.config.map(|path| from.host.cwd.join(path));
+        let host = Host { cwd: self.repository.clone(), ..host };
+        elsewhere(from, Options { config, ..options }, host)
+    }
+
+    /// What the session has written into this file of the repository.
+    pub(super) fn answer(&self, name: &str) -> anyhow::Result<String> {
+        Ok(read_small(&self.repository.join(name))?.unwrap_or_default())
+    }
+}
+
+/// Says how all attempts came out, and returns the exit status.
+pub(super) fn conclude(bad: usize, fine: &str) -> u8 {
+    match bad {
+        0 => report::note(fine),
+        _ => report::complain(format_args!("{bad} attempts did not come out as expected")),
+    }
+    u8::from(bad > 0)
+}
+
+/// How many attempts did not come out as they should.
+pub(super) fn bad(rows: &[Row<'_>]) -> usize {
+    rows.iter().filter(|row| !row.ok).count()
+}
+
+/// In this file of its repository the script leaves the outcomes.
+pub(super) const CHECKS: &str = "checks.txt";
 
 /// The README of the scratch repository.
 pub(super) const README: &str = include_str!("../../assets/demo/repository/README.md");

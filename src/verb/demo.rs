@@ -1,24 +1,17 @@
 //! `pi demo`: runs a session with a scripted model in a scratch repository, and shows what the sandbox refused.
 
-use std::{ffi::OsString, fs, path::Path};
+use std::{fs, path::Path};
 
 use anyhow::bail;
 
-use super::attempts::{self, Attempt, README, Row};
+use super::attempts::{self, Attempt, CHECKS, Place, README, Row};
 use crate::{
-    agent,
-    files::read_small,
-    host::Host,
-    launcher::Launcher,
+    launcher::{Launcher, place::without_keys},
     purpose::{Program, Purpose},
     report,
-    scratch::Scratch,
 };
 
 const MODELS: &str = include_str!("../../assets/demo/models.json");
-
-/// The scripted agent writes the outcomes of its attempts into this file of its repository.
-const CHECKS: &str = "checks.txt";
 
 /// The attempts of the scripted agent (see `assets/demo/walls.sh`), and whether they should succeed.
 const ATTEMPTS: [Attempt; 16] = [
@@ -42,19 +35,10 @@ const ATTEMPTS: [Attempt; 16] = [
 
 /// Runs the demo and prints its table. The exit status is 1 if a wall did not hold.
 pub(crate) fn run(launcher: &Launcher) -> anyhow::Result<u8> {
-    let scratch = Scratch::new(&launcher.host, "demo-")?;
-    let repository = fs::canonicalize(scratch.path())?.join("repository");
     let models = MODELS.replace("{{BASE_URL}}", "http://model:8080/v1");
-    attempts::set_up(&scratch.path().join("agent"), &models, &repository)?;
-    let mut options = launcher.options.clone();
-    // The session runs in another directory than the user, so the path must be absolute.
-    options.config = options.config.map(|path| launcher.host.cwd.join(path));
-    let demo = Launcher {
-        options,
-        host: demo_host(&launcher.host, &scratch.path().join("agent"), &repository),
-        signals: launcher.signals.share(),
-        here: launcher.here.clone(),
-    };
+    let place = Place::new(&launcher.host, "demo-", &models)?;
+    let host = place.host(without_keys(&launcher.host));
+    let demo = place.launcher(launcher, launcher.options.clone(), host);
     if demo.options.dry_run.is_some() {
         bail!(report::Hinted::usage("`pi demo` has no dry run"));
     }
@@ -71,27 +55,10 @@ pub(crate) fn run(launcher: &Launcher) -> anyhow::Result<u8> {
     if code != 0 {
         bail!("the agent ended with status {code}");
     }
-    let answer = read_small(&repository.join(CHECKS))?.unwrap_or_default();
-    let answer = report::printable(&answer);
-    let rows = outcomes(&answer, &repository);
+    let answer = report::printable(&place.answer(CHECKS)?);
+    let rows = outcomes(&answer, &place.repository);
     report::data(attempts::table(&rows))?;
-    let bad = rows.iter().filter(|row| !row.ok).count();
-    match bad {
-        0 => report::note("all attempts came out as expected"),
-        _ => report::complain(format_args!("{bad} attempts did not come out as expected")),
-    }
-    Ok(u8::from(bad > 0))
-}
-
-/// The same machine without keys, in the scratch repository.
-fn demo_host(host: &Host, agent_dir: &Path, repository: &Path) -> Host {
-    let mut env = host.env.clone();
-    env.retain(|name, _| {
-        !agent::SECRETS.iter().chain(agent::CREDENTIAL_PATHS).any(|key| name.to_str() == Some(key))
-    });
-    env.remove(&OsString::from("PI_GH_TOKEN"));
-    env.insert("PI_CODING_AGENT_DIR".into(), agent_dir.into());
-    Host { env, cwd: repository.to_owned(), ..host.clone() }
+    Ok(attempts::conclude(attempts::bad(&rows), "all attempts came out as expected"))
 }
 
 /// The attempts, after whether the agent edited the README.
@@ -120,7 +87,7 @@ mod tests {
                 lines + &format!("CHECK {name} {} because\n", if allowed { "allowed" } else { "refused" })
             })
         };
-        let bad = |answer: &str| outcomes(answer, dir.path()).iter().filter(|row| !row.ok).count();
+        let bad = |answer: &str| attempts::bad(&outcomes(answer, dir.path()));
         assert_eq!(bad(&all("")), 0);
         assert_eq!(bad(&all("ssh-keys")), 1);
         assert_eq!(bad(""), ATTEMPTS.len());

@@ -1,17 +1,11 @@
 //! `pi doctor --ask`: whether each provider takes the user's key. Without that option nobody is asked.
 
-use std::fs;
-
-use super::{super::attempts, Line};
+use super::{super::attempts::Place, Line};
 use crate::{
     broker::route::Question,
-    cli::Options,
-    files::read_small,
-    host::Host,
     launcher::{Launcher, Prepared},
     purpose::{Program, Purpose},
     report::{self, one_line},
-    scratch::Scratch,
 };
 
 /// Asks the broker of a short session, with a number, an address and a header for each question.
@@ -39,16 +33,8 @@ pub(super) fn look(launcher: &Launcher) -> Vec<Line> {
 
 fn ask(launcher: &Launcher) -> anyhow::Result<Vec<Line>> {
     launcher.renew_before()?;
-    let scratch = Scratch::new(&launcher.host, "ask-")?;
-    let above = fs::canonicalize(scratch.path())?;
-    let repository = above.join("repository");
-    attempts::set_up(&above.join("agent"), "{}", &repository)?;
-    let options = Options {
-        config: launcher.options.config.as_ref().map(|path| launcher.host.cwd.join(path)),
-        ..launcher.options.clone()
-    };
-    let host = Host { cwd: repository.clone(), ..launcher.host.clone() };
-    let asking = Launcher { options, host, signals: launcher.signals.share(), here: launcher.here.clone() };
+    let place = Place::new(&launcher.host, "ask-", "{}")?;
+    let asking = place.launcher(launcher, launcher.options.clone(), launcher.host.clone());
     let program = |words| Program { purpose: Purpose::Proof, words };
     let prepared = report::quietly(|| asking.prepare(program(vec![])))?;
     let broker = prepared.facts.keys.broker.as_ref();
@@ -72,7 +58,7 @@ fn ask(launcher: &Launcher) -> anyhow::Result<Vec<Line>> {
     }
     let prepared = Prepared { program: program(words), ..prepared };
     report::quietly(|| asking.run(&prepared))?;
-    let answers = read_small(&repository.join(ANSWERS))?.unwrap_or_default();
+    let answers = place.answer(ANSWERS)?;
     let line = |(number, (provider, question)): (usize, &(String, Question))| {
         verdict(provider, &question.host, answer(&answers, number))
     };
@@ -115,25 +101,16 @@ fn verdict(provider: &str, host: &str, answer: Option<(&str, bool, &str)>) -> Li
 
 #[cfg(test)]
 mod tests {
-    use super::{super::State, *};
+    use super::{
+        super::State::{Fine, Note, Wrong},
+        *,
+    };
 
     #[test]
     fn an_answer_tells_whether_the_key_is_good() {
         let answers = "0 401 - {\"error\":1}\n1 400 key API key not valid\n2 400 - no model\n3 000 - curl: (6) no\n4 503 - x\n5 421 - x\n6 404 - x\n7 429 - x\n";
         let state = |number| verdict("p", "h", answer(answers, number)).state;
-        assert_eq!(
-            [0, 1, 2, 3, 4, 5, 6, 7, 8].map(state),
-            [
-                State::Wrong,
-                State::Wrong,
-                State::Fine,
-                State::Note,
-                State::Note,
-                State::Note,
-                State::Note,
-                State::Fine,
-                State::Note
-            ]
-        );
+        let expected = [Wrong, Wrong, Fine, Note, Note, Note, Note, Fine, Note];
+        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7, 8].map(state), expected);
     }
 }

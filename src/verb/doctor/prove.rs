@@ -5,24 +5,19 @@ use std::{collections::BTreeSet, ffi::OsStr, fs, path::Path};
 use anyhow::bail;
 use sha2::{Digest as _, Sha256};
 
-use super::super::attempts::{self, Attempt, GIT_CONFIG, Row};
+use super::super::attempts::{self, Attempt, CHECKS, GIT_CONFIG, Place, Row};
 use crate::{
     agent,
     cli::Options,
-    files::read_small,
     host::{Host, hex},
     launcher::Launcher,
     purpose::{Program, Purpose},
     report::{self, Hinted},
-    scratch::Scratch,
 };
 
 /// The script that a session runs.
 const SCRIPT: &str =
     concat!(include_str!("../../../assets/demo/walls.sh"), include_str!("../../../assets/demo/prove.sh"));
-
-/// The script writes the outcomes into this file of its repository.
-const CHECKS: &str = "checks.txt";
 
 /// What every session must refuse.
 const ALWAYS: [Attempt; 15] = [
@@ -64,34 +59,25 @@ pub(super) fn run(launcher: &Launcher) -> anyhow::Result<u8> {
         report::note(format_args!("a session with the network `{network}` is attacked from inside"));
         bad += prove(launcher, network)?;
     }
-    match bad {
-        0 => report::note("every wall held"),
-        _ => report::complain(format_args!("{bad} attempts did not come out as expected")),
-    }
-    Ok(u8::from(bad > 0))
+    Ok(attempts::conclude(bad, "every wall held"))
 }
 
 /// Attacks one session. Returns the number of walls that did not hold.
 fn prove(launcher: &Launcher, network: &'static str) -> anyhow::Result<usize> {
-    let scratch = Scratch::new(&launcher.host, "proof-")?;
-    let above = fs::canonicalize(scratch.path())?;
-    let (repository, agent_dir) = (above.join("repository"), above.join("agent"));
-    attempts::set_up(&agent_dir, "{}", &repository)?;
-    let list = above.join("allowlist");
+    let place = Place::new(&launcher.host, "proof-", "{}")?;
+    let list = place.repository.with_file_name("allowlist");
     fs::write(&list, "example.com\n")?;
-    let host = proof_host(&launcher.host, &agent_dir, &repository);
     let mut words = ["bash", "-c", SCRIPT, "prove", network].map(str::to_owned).to_vec();
     words.push(launcher.host.home.to_string_lossy().into_owned());
     words.extend(digests(&launcher.host));
     let options = Options {
-        config: launcher.options.config.as_ref().map(|path| launcher.host.cwd.join(path)),
         proxy: network == "proxy",
         no_proxy: network == "open",
         no_network: network == "none",
         allowed_domains: (network == "proxy").then_some(list),
         ..launcher.options.clone()
     };
-    let proof = Launcher { options, host, signals: launcher.signals.share(), here: launcher.here.clone() };
+    let proof = place.launcher(launcher, options, place.host(launcher.host.clone()));
     let code = report::quietly(|| proof.run(&proof.prepare(Program { purpose: Purpose::Proof, words })?))?;
     if code != 0 {
         bail!(Hinted::error(
@@ -101,10 +87,9 @@ fn prove(launcher: &Launcher, network: &'static str) -> anyhow::Result<usize> {
             "`pi shell -- true` shows what is wrong with sessions here",
         ));
     }
-    let answer = read_small(&repository.join(CHECKS))?.unwrap_or_default();
-    let answer = report::printable(&answer);
+    let answer = report::printable(&place.answer(CHECKS)?);
     let mut rows = attempts::rows(&ALWAYS, &answer);
-    rows.push(git_doors(&repository));
+    rows.push(git_doors(&place.repository));
     if network != "open" {
         rows.extend(attempts::rows(&CLOSED, &answer));
     }
@@ -112,14 +97,7 @@ fn prove(launcher: &Launcher, network: &'static str) -> anyhow::Result<usize> {
         rows.extend(attempts::rows(&PROXY, &answer));
     }
     report::data(format_args!("{network}\n{}", attempts::table(&rows)))?;
-    Ok(rows.iter().filter(|row| !row.ok).count())
-}
-
-/// The same machine in a scratch repository, with a terminal that no session takes.
-fn proof_host(host: &Host, agent_dir: &Path, repository: &Path) -> Host {
-    let mut env = host.env.clone();
-    env.insert("PI_CODING_AGENT_DIR".into(), agent_dir.into());
-    Host { env, cwd: repository.to_owned(), ..host.clone() }
+    Ok(attempts::bad(&rows))
 }
 
 /// SHA-256 of the user's keys, so that the script can recognize them and does not know them.

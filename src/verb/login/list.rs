@@ -1,11 +1,6 @@
 //! `pi login --list`: the providers and the state of each login, as they are stored; nobody is asked.
 
-use std::{
-    collections::BTreeMap,
-    ffi::OsStr,
-    fmt::Write as _,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, ffi::OsStr, fmt::Write as _, time::SystemTime};
 
 use serde_json::Value;
 
@@ -16,6 +11,7 @@ use crate::{
         login::{KEYED, LOGINS, Login},
     },
     agent_dir::login::store,
+    host::seconds,
     launcher::{Launcher, place::Place},
     purpose::ACLI,
     report,
@@ -24,7 +20,7 @@ use crate::{
 /// Prints the table.
 pub(crate) fn list(launcher: &Launcher) -> anyhow::Result<u8> {
     let stored = store::read(&Place::of(&launcher.host)?.live)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = seconds(SystemTime::now());
     let mut rows: BTreeMap<&str, (&str, String)> =
         LOGINS.iter().map(|login| (login.id, (login.ways, "-".to_owned()))).collect();
     for (name, entry) in &stored {
