@@ -47,9 +47,7 @@ impl AgentLock {
             thread::sleep(Duration::from_millis(10));
         }
     }
-}
 
-impl AgentLock {
     /// Shows that it is still held.
     pub(crate) fn touch(&self) {
         let _ = self.dir.touch(&self.name);

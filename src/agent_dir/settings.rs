@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::notice::{Notice, list};
 
-/// A file of settings is a few kilobytes.
+/// A file of settings or of decisions about trust is a few kilobytes.
 pub(crate) const LARGEST: u64 = 1 << 20;
 
 /// Which changes may come back.
@@ -109,7 +109,7 @@ const UNASKED: &[&str] = &["queueMode", "websockets", "trackingId", "apiKeys"];
 const KEPT_OUTSIDE: &[&str] = &["apiKeys", "sessionDir"];
 
 /// Reads as the agent does: a byte order mark is passed over, and of two settings of one name the last one counts.
-fn parse(text: &str) -> Result<Map<String, Value>, String> {
+pub(super) fn parse(text: &str) -> Result<Map<String, Value>, String> {
     if text.len() as u64 > LARGEST {
         return Err("it is larger than 1 MiB".to_owned());
     }

@@ -154,7 +154,7 @@ fn mode_of(file: &File) -> io::Result<Mode> {
 
 fn trust_back(note: &Note, own: &Own, state: &Path) -> anyhow::Result<Vec<Notice>> {
     let could = || "could not keep what the session decided about trust";
-    let (before, after) = own.texts(TRUST, trust::LARGEST).with_context(could)?;
+    let (before, after) = own.texts(TRUST, settings::LARGEST).with_context(could)?;
     if before == after {
         return Ok(vec![]);
     }
@@ -163,7 +163,7 @@ fn trust_back(note: &Note, own: &Own, state: &Path) -> anyhow::Result<Vec<Notice
     let (merged, notices) = trust::merge(&before, &after, &known, note.root());
     if let Some(merged) = merged {
         let text = trust::text(&merged);
-        if text.len() as u64 <= trust::LARGEST {
+        if text.len() as u64 <= settings::LARGEST {
             write(&dir, DECISIONS, &text)?;
         }
     }

@@ -5,15 +5,15 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use serde_json::Value;
-
-use super::notice::{Notice, shown};
+use super::{
+    notice::{Notice, shown},
+    settings,
+};
 
 /// By the path for which it was made.
 pub(crate) type Decisions = BTreeMap<String, bool>;
 
-/// The longest note of decisions, and how many a session may add.
-pub(crate) const LARGEST: u64 = 1 << 20;
+/// How many a session may add.
 const MANY: usize = 50;
 
 /// Reads what the agent or this launcher wrote. Whatever is no decision is passed over.
@@ -21,14 +21,7 @@ const MANY: usize = 50;
 /// # Errors
 /// It is no table.
 pub(crate) fn parse(text: &str) -> Result<Decisions, String> {
-    if text.len() as u64 > LARGEST {
-        return Err("it is larger than 1 MiB".to_owned());
-    }
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text.trim().is_empty() {
-        return Ok(Decisions::new());
-    }
-    let all: BTreeMap<String, Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let all = settings::parse(text)?;
     Ok(all.into_iter().filter_map(|(path, value)| Some((path, value.as_bool()?))).collect())
 }
 

@@ -53,9 +53,7 @@ impl Inside {
         ];
         url(self.prefix.iter().map(OsString::as_os_str).chain(own))
     }
-}
 
-impl Inside {
     /// The address at which the git directory at `path` inside, which no agent has seen yet, receives objects.
     pub(super) fn receiver(&self, path: &Path) -> OsString {
         let settings = [
