@@ -50,7 +50,11 @@ impl Base {
             return Err("its base URL contains a user name".to_owned());
         }
         let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) => (host, port_number(port)?),
+            Some((host, port)) => {
+                let port = plain_port(port)
+                    .ok_or_else(|| "the port of its base URL is not a number from 1 to 65535".to_owned())?;
+                (host, port)
+            }
             None => (authority, scheme.port()),
         };
         let host = Host::parse(host)?;
@@ -89,13 +93,18 @@ impl Host {
         if text.starts_with('[') {
             return Err("its base URL has an IPv6 address for a host".to_owned());
         }
+        Self::plain(text).ok_or_else(|| "its base URL has no plain host name".to_owned())
+    }
+
+    /// A name or an IPv4 address, if it is nothing that another program could take for something else.
+    pub(crate) fn plain(text: &str) -> Option<Self> {
         if let Ok(address) = text.parse() {
-            return Ok(Self::Address(address));
+            return Some(Self::Address(address));
         }
         let name = text.to_ascii_lowercase();
         let is_label = |label: &str| {
-            !label.is_empty()
-                && label.len() <= 63
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
                 && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
         };
         // Clients read `127.1` and `0x7f000001` as addresses; no top-level domain begins with a digit.
@@ -103,15 +112,14 @@ impl Host {
         let is_name = name.len() <= 253
             && name.split('.').all(is_label)
             && !last.starts_with(|first: char| first.is_ascii_digit());
-        if is_name { Ok(Self::Name(name)) } else { Err("its base URL has no plain host name".to_owned()) }
+        is_name.then_some(Self::Name(name))
     }
 }
 
-fn port_number(text: &str) -> Result<u16, String> {
-    match text.parse::<u16>() {
-        Ok(port) if port > 0 && text.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
-        _ => Err("the port of its base URL is not a number from 1 to 65535".to_owned()),
-    }
+/// A number from 1 to 65535 without a sign.
+pub(crate) fn plain_port(text: &str) -> Option<u16> {
+    let port = text.parse().ok().filter(|port| *port > 0)?;
+    text.bytes().all(|b| b.is_ascii_digit()).then_some(port)
 }
 
 fn clean_path(path: &str) -> Result<String, String> {

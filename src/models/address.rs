@@ -1,12 +1,11 @@
 //! Addresses of model servers.
 
-use std::{
-    fmt::{self, Display},
-    net::Ipv4Addr,
-};
+use std::fmt::{self, Display};
 
 use anyhow::bail;
 use serde::{Deserialize, Serialize};
+
+use crate::broker::base::{Host, plain_port};
 
 /// `http://HOST:PORT/PATH`. The host is a name or an IPv4 address, and all parts are of harmless characters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,30 +75,16 @@ impl Display for Address {
 fn authority(text: &str, default: u16) -> anyhow::Result<(String, u16)> {
     let shown = text.escape_debug();
     let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) => match port.parse() {
-            Ok(port) if port != 0 && port_is_plain(text) => (host, port),
-            _ => bail!("the port of `{shown}` is not a number from 1 to 65535"),
-        },
-        None => (text, default),
+        Some((host, port)) => (host, plain_port(port)),
+        None => (text, Some(default)),
     };
+    let Some(port) = port else { bail!("the port of `{shown}` is not a number from 1 to 65535") };
     // A server that listens on all addresses listens on this one, too.
-    let host = if host == "0.0.0.0" { "127.0.0.1".to_owned() } else { host.to_ascii_lowercase() };
-    let is_label = |label: &str| {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-        (1..=63).contains(&label.len()) && label.bytes().all(fits) && !label.starts_with('-')
-    };
-    // Some programs read `127.1` and `0x7f000001` as addresses. No top-level domain begins with a digit.
-    let is_name = host.len() <= 253
-        && host.split('.').all(is_label)
-        && !host.rsplit('.').next().unwrap_or_default().starts_with(|first: char| first.is_ascii_digit());
-    if is_name || host.parse::<Ipv4Addr>().is_ok() {
-        return Ok((host, port));
+    let host = if host == "0.0.0.0" { "127.0.0.1" } else { host };
+    match Host::plain(host) {
+        Some(host) => Ok((host.to_string(), port)),
+        None => bail!("the host of `{shown}` is neither a name nor an IPv4 address"),
     }
-    bail!("the host of `{shown}` is neither a name nor an IPv4 address")
-}
-
-fn port_is_plain(text: &str) -> bool {
-    text.bytes().rev().take_while(|byte| *byte != b':').all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
