@@ -9,22 +9,19 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use provider::{KEY, Provider, provider};
+use provider::{KEY, Provider, with_provider};
 
 use crate::world::{
     World,
     call::Call,
-    files::{children, make_dir, myself, write},
+    files::{children, make_dir, write},
     model::{docker, source},
     wait::until_true,
 };
 
 /// A world whose user has a key for the provider.
 fn world(settings: &str) -> (World, &'static Provider) {
-    let (world, provider) = (World::with_model(), provider());
-    world.prepare(myself(), &["--allow", "any.test"]);
-    world.configure(&format!("dns = [\"{}\"]\n{settings}", provider.address));
-    write(world.root().join("ca.pem"), &provider.authority);
+    let (world, provider) = with_provider(settings);
     models(&world, "$CORP_KEY");
     (world, provider)
 }

@@ -8,11 +8,11 @@ use std::{
     thread,
 };
 
-use super::{KEY, models, pi, provider};
-use crate::world::{
-    World,
-    files::{myself, write},
+use super::{
+    KEY, models, pi,
+    provider::{provider, with_provider},
 };
+use crate::world::files::write;
 
 /// `someone:secret`, as a proxy is told it.
 const LOGIN: &str = "Proxy-Authorization: Basic c29tZW9uZTpzZWNyZXQ=";
@@ -67,10 +67,7 @@ fn tunnel(mut client: TcpStream, asked: &Mutex<Vec<String>>) -> io::Result<()> {
 
 #[test]
 fn a_machine_behind_a_proxy_has_its_broker_go_through_it_with_tls_to_the_provider_itself() {
-    let (world, provider) = (World::with_model(), provider());
-    world.prepare(myself(), &["--allow", "any.test"]);
-    world.configure(&format!("dns = [\"{}\"]", provider.address));
-    write(world.root().join("ca.pem"), &provider.authority);
+    let (world, provider) = with_provider("");
     models(&world, "$CORP_KEY");
     // Without the proxy nobody knows where the provider is.
     let file = world.agent_dir().join("models.json");

@@ -1,19 +1,11 @@
 //! A provider of models, in a container of this test program's own.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    io::{BufRead as _, BufReader},
-    os::unix::fs::PermissionsExt as _,
-    process::{Child, Command, Stdio},
-    sync::{Arc, LazyLock, Mutex},
-    thread,
-};
+use std::{fs, os::unix::fs::PermissionsExt as _, sync::LazyLock};
 
 use crate::world::{
     World,
-    model::{docker, source},
-    wait::until_true,
+    files::{myself, write},
+    model::{Held, source},
 };
 
 /// It takes the keys that begin so.
@@ -23,9 +15,7 @@ pub(crate) struct Provider {
     pub(crate) address: String,
     /// Its certificate.
     pub(crate) authority: String,
-    log: Arc<Mutex<String>>,
-    /// The container lives as long as this pipe.
-    _held: Child,
+    held: Held,
 }
 
 /// One for all tests of a program.
@@ -34,45 +24,32 @@ pub(crate) fn provider() -> &'static Provider {
     &PROVIDER
 }
 
+/// A world whose resolver knows the provider by all of its names.
+pub(crate) fn with_provider(settings: &str) -> (World, &'static Provider) {
+    let (world, provider) = (World::with_model(), provider());
+    world.prepare(myself(), &["--allow", "any.test"]);
+    world.configure(&format!("dns = [\"{}\"]\n{settings}", provider.address));
+    write(world.root().join("ca.pem"), &provider.authority);
+    (world, provider)
+}
+
 impl Provider {
     fn start() -> Self {
         let image = World::with_model().image(&[]);
         let dir = tempfile::Builder::new().prefix("pi-provider-").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        let name = format!("pi-e2e-provider-{}", std::process::id());
-        let mut command = Command::new("docker");
-        command.args(["run", "--rm", "--interactive", "--init", "--log-driver=none", "--user=0:0"]);
-        command.args(["--label=pi.e2e=provider", "--entrypoint=node", "--name", &name, "--env"]);
-        command.arg(format!("KEY={KEY}"));
-        for (from, to) in [
-            (dir.path().to_owned(), "/world"),
-            (source("tests/keys"), "/keys"),
-            (source("assets/demo"), "/demo"),
-        ] {
-            command.arg("--mount").arg(format!("type=bind,source={},target={to}", from.display()));
-        }
-        command.args([&image, "/keys/provider.mjs"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut held = command.spawn().unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let (lines, written) = (BufReader::new(held.stdout.take().unwrap()), log.clone());
-        thread::spawn(move || {
-            for line in lines.lines().map_while(Result::ok) {
-                let _ = writeln!(written.lock().unwrap(), "{line}");
-            }
-        });
-        until_true("the provider", || log.lock().unwrap().contains("ready\n"));
-        let format = "{{.NetworkSettings.Networks.bridge.IPAddress}}";
-        Self {
-            address: docker(&["inspect", "--format", format, &name]),
-            authority: fs::read_to_string(dir.path().join("ca.pem")).unwrap(),
-            log,
-            _held: held,
-        }
+        let (keys, demo) = (source("tests/keys"), source("assets/demo"));
+        let mounts = [(dir.path(), "/world"), (&keys, "/keys"), (&demo, "/demo")];
+        let options = ["--user=0:0", "--env", &format!("KEY={KEY}")];
+        let held = Held::start("provider", &image, &options, &mounts, &["/keys/provider.mjs"]);
+        let held = held.that_says("ready\n");
+        let authority = fs::read_to_string(dir.path().join("ca.pem")).unwrap();
+        Self { address: held.address(), authority, held }
     }
 
     /// What it has said of somebody's logins.
     pub(crate) fn of_logins(&self, who: &str) -> Vec<String> {
-        let log = self.log.lock().unwrap();
+        let log = self.held.log();
         let own = log
             .lines()
             .filter(|line| ["renewed ", "refused ", "login "].iter().any(|word| line.starts_with(word)));
@@ -81,7 +58,7 @@ impl Provider {
 
     /// The requests with a key so far: method, path and key.
     pub(crate) fn requests(&self, key: &str) -> Vec<String> {
-        let log = self.log.lock().unwrap();
+        let log = self.held.log();
         let requests = log.lines().filter_map(|line| line.strip_prefix("request "));
         requests.filter(|request| request.ends_with(key)).map(str::to_owned).collect()
     }

@@ -9,23 +9,15 @@ use serde_json::{Value, json};
 
 use super::{logins, text};
 use crate::{
-    keys::provider::{Provider, provider},
-    world::{
-        World,
-        call::Call,
-        files::{myself, write},
-        wait::until,
-    },
+    keys::provider::{Provider, with_provider},
+    world::{World, call::Call, files::write, wait::until},
 };
 
 const TURN: &str = "pi -p --model anthropic/claude-sonnet-4-5 --no-session hello";
 
 /// A world with a login that ends in so many seconds.
 fn world(who: &str, seconds: u64) -> (World, &'static Provider) {
-    let (world, provider) = (World::with_model(), provider());
-    world.prepare(myself(), &["--allow", "any.test"]);
-    world.configure(&format!("dns = [\"{}\"]", provider.address));
-    write(world.root().join("ca.pem"), &provider.authority);
+    let (world, provider) = with_provider("");
     let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + seconds;
     let login = json!({
         "type": "oauth", "access": format!("sk-ant-oat01-{who}-0"), "refresh": format!("r-{who}-0"), "expires": end * 1000,

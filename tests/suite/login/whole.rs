@@ -8,22 +8,13 @@ use serde_json::{Value, json};
 
 use super::{PORTS, logins, text};
 use crate::{
-    keys::provider::{Provider, provider},
+    keys::provider::with_provider,
     world::{
         World,
-        files::{myself, write, write_program},
+        files::{write, write_program},
         terminal::Terminal,
     },
 };
-
-/// A world whose resolver knows the tests' own provider by all names.
-fn world() -> (World, &'static Provider) {
-    let (world, provider) = (World::with_model(), provider());
-    world.prepare(myself(), &["--allow", "any.test"]);
-    world.configure(&format!("dns = [\"{}\"]", provider.address));
-    write(world.root().join("ca.pem"), &provider.authority);
-    (world, provider)
-}
 
 /// Types `pi login PROVIDER`, with this browser on the host.
 fn begin<'a>(world: &'a World, provider: &str, browser: &str) -> Terminal<'a> {
@@ -49,7 +40,7 @@ exec curl -s "$back?code=whole.$(of "$1" code_challenge)&state=$(of "$1" state)"
 #[test]
 fn a_login_in_the_browser_is_made_kept_and_used() {
     let _ports = PORTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (world, provider) = world();
+    let (world, provider) = with_provider("");
     let terminal = begin(&world, "anthropic", PAGE);
     terminal.wait("the agent's question", |screen| screen.contains("Sign in with an account"));
     terminal.insist(&["Enter"], "the end of the login", |screen| screen.contains("code=0"));
@@ -72,7 +63,7 @@ fn a_login_in_the_browser_is_made_kept_and_used() {
 
 #[test]
 fn a_login_by_a_code_on_another_device_is_made_and_kept() {
-    let (world, provider) = world();
+    let (world, provider) = with_provider("");
     let terminal = begin(&world, "github-copilot", "#!/bin/sh\n");
     terminal.insist(&["Enter"], "the code", |screen| screen.contains("ABCD-1234"));
     // Somebody looks at the page, on whatever device, and the code is good.

@@ -84,7 +84,7 @@ fn this_machine_reaches_published_ports_of_a_restricted_session() {
 
 /// A container on docker's default bridge.
 fn victim() -> String {
-    format!("pi-test-victim-{}", std::process::id())
+    format!("pi-e2e-victim-{}", std::process::id())
 }
 
 #[test]

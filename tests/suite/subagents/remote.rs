@@ -1,63 +1,36 @@
 //! Subagents that finish: what becomes of their work.
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader},
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
-    process::{Child, Command, Stdio},
-};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use super::{assert_clean, branches, directory, reports, tasks, trees, words, world};
 use crate::world::{
     World,
     files::write,
-    model::{docker, source},
+    model::{Held, docker, source},
 };
 
 /// The remote of a repository, in a container of this test's own.
-struct Remote {
-    name: String,
-    address: String,
-    _held: Child,
+fn remote(world: &World, socket: &str) -> Held {
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o777)).unwrap();
+    let files = source("tests/subagents");
+    let mounts = [(files.as_path(), "/remote"), (Path::new(socket), "/socket")];
+    Held::start("remote", &world.image(&[]), &["--network=bridge"], &mounts, &["/remote/remote.mjs"])
+        .that_says("listening\n")
 }
 
-impl Remote {
-    fn start(world: &World, socket: &str) -> Self {
-        fs::set_permissions(Path::new(socket), fs::Permissions::from_mode(0o777)).unwrap();
-        let name = format!("pi-e2e-remote-{}", std::process::id());
-        let mut held = Command::new("docker")
-            .args(["run", "--rm", "--interactive", "--init", "--network=bridge", "--label=pi.e2e=remote"])
-            .args(["--entrypoint=node", "--name", &name, "--mount"])
-            .arg(format!("type=bind,source={},target=/remote,readonly", source("tests/subagents").display()))
-            .args(["--mount", &format!("type=bind,source={socket},target=/socket")])
-            .args([&world.image(&[]), "/remote/remote.mjs"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut first = String::new();
-        BufReader::new(held.stdout.take().unwrap()).read_line(&mut first).unwrap();
-        assert_eq!(first, "listening\n");
-        let format = "{{.NetworkSettings.Networks.bridge.IPAddress}}";
-        let address = docker(&["inspect", "--format", format, &name]);
-        Self { name, address, _held: held }
-    }
-
-    fn ask(&self, words: &[&str]) -> String {
-        docker(&[&["exec", &self.name, "curl", "-fsS"], words].concat())
-    }
+fn ask(remote: &Held, words: &[&str]) -> String {
+    docker(&[&["exec", &remote.name, "curl", "-fsS"], words].concat())
 }
 
 #[test]
 fn two_at_once_are_pushed_and_get_their_pull_requests() {
     let world = world("");
     let socket = directory(&world, "socket");
-    let remote = Remote::start(&world, &socket);
+    let remote = remote(&world, &socket);
     world.git(world.repo(), &["remote", "add", "origin", "git@github.com:owner/repo.git"]);
     // What leads to the stand-ins, in files of the agent's home.
     let gitconfig = world.root().join("gitconfig");
-    let url = format!("http://{}:8080/git/", remote.address);
+    let url = format!("http://{}:8080/git/", remote.address());
     write(&gitconfig, format!("[url \"{url}\"]\n\tinsteadOf = git@github.com:\n"));
     let gh = world.root().join("gh.yml");
     write(&gh, "version: 1\nhttp_unix_socket: /socket/gh\n");
@@ -93,9 +66,9 @@ fn two_at_once_are_pushed_and_get_their_pull_requests() {
             assert!(report.contains(expected), "no {expected:?}: {said:#?}");
         }
     }
-    let pushed = remote.ask(&["http://localhost:8080/branches"]);
+    let pushed = ask(&remote, &["http://localhost:8080/branches"]);
     assert_eq!(pushed, "subagent/one Add one\nsubagent/two Add two");
-    let pulls = remote.ask(&["--unix-socket", "/socket/gh", "http://localhost/pulls"]);
+    let pulls = ask(&remote, &["--unix-socket", "/socket/gh", "http://localhost/pulls"]);
     let mut pulls: Vec<serde_json::Value> = serde_json::from_str(&pulls).unwrap();
     pulls.sort_by_key(|pull| pull["head"].to_string());
     for (pull, own) in pulls.iter().zip(["one", "two"]) {

@@ -3,12 +3,12 @@
 use std::{
     fmt::Write as _,
     fs,
-    io::{BufRead as _, BufReader, Write as _},
     net::Ipv4Addr,
     os::unix::fs::PermissionsExt as _,
-    process::{Child, Command, Stdio},
+    path::PathBuf,
+    process::Command,
     sync::{
-        Arc, LazyLock, Mutex,
+        LazyLock, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     thread,
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::{
     World,
-    model::{docker, source},
+    model::{Held, docker, source},
     wait::until,
 };
 
@@ -33,12 +33,8 @@ pub(crate) const DNS: &str = "dns = [\"10.77.77.53\"]";
 const ADDRESSES: &str = "198.51.100.53 198.51.100.66 198.51.100.80 198.51.100.90 169.254.77.7 10.77.77.7 10.77.77.8 10.77.77.53 \
     10.77.77.90 172.31.77.7 192.168.177.7 192.168.177.8 100.64.77.7 198.18.77.7";
 
-/// What everybody who was reached has written down.
-type Log = Arc<Mutex<String>>;
-
 /// The internet, the machine's own listeners and a stranger's container; as long as this program lives.
 pub(crate) struct Internet {
-    log: Log,
     pub(crate) victim: Ipv4Addr,
     /// The engine's own address on its default bridge.
     pub(crate) bridge: Ipv4Addr,
@@ -48,8 +44,8 @@ pub(crate) struct Internet {
     host: String,
     /// Certificates of the web servers.
     pub(crate) authority: String,
-    // Each of them ends with its standard input, and its network with it.
-    held: Mutex<Vec<Child>>,
+    // The network of each goes with it.
+    held: Mutex<[Held; 3]>,
     marks: AtomicU32,
     _lock: fs::File,
 }
@@ -68,57 +64,37 @@ impl Internet {
         let [agent, wiring] = images(&world);
         let dir = tempfile::Builder::new().prefix("pi-internet-").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        let me = std::process::id();
-        let name = |role: &str| format!("pi-test-{role}-{me}");
-        let log = Log::default();
+        let files = ["tests/network", "assets/demo", "tests/broker"].map(source);
+        let places = ["/network", "/demo", "/broker"];
+        let own = files.iter().map(PathBuf::as_path).zip(places);
+        let mounts: Vec<_> = own.chain([(dir.path(), "/world")]).collect();
         let launch = |role: &str, options: &[&str]| {
-            let mut command = Command::new("docker");
-            command.args(["run", "--rm", "--interactive", "--init", "--log-driver=none", "--user=0:0"]);
-            command.args(["--label=pi.e2e=internet", "--entrypoint=node", "--name", &name(role)]);
-            for (from, to) in [
-                (dir.path().to_owned(), "/world"),
-                (source("tests/network"), "/network"),
-                (source("assets/demo"), "/demo"),
-                (source("tests/broker"), "/broker"),
-            ] {
-                command.arg("--mount").arg(format!("type=bind,source={},target={to}", from.display()));
-            }
-            command.args(options).args([&agent, "/network/internet.mjs", role]);
-            let mut held = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-            let (lines, log) = (BufReader::new(held.stdout.take().unwrap()), log.clone());
-            thread::spawn(move || {
-                for line in lines.lines().map_while(Result::ok) {
-                    let _ = writeln!(log.lock().unwrap(), "{line}");
-                }
-            });
-            held
+            let options = [&["--user=0:0"], options].concat();
+            Held::start(role, &agent, &options, &mounts, &["/network/internet.mjs", role])
         };
-        let held = vec![
+        let held = [
             launch("wan", &["--network=none"]),
             launch("host", &["--network=host"]),
             launch("victim", &["--publish=18996:8080", "--publish=127.0.0.1:18995:8081"]),
         ];
+        let [wan, host, victim] = &held;
         let pid = until("the internet's container", || {
             let said = Command::new("docker")
-                .args(["inspect", "--format", "{{.State.Pid}}", &name("wan")])
+                .args(["inspect", "--format", "{{.State.Pid}}", &wan.name])
                 .output()
                 .unwrap();
             let pid = String::from_utf8(said.stdout).unwrap().trim().to_owned();
             if pid.is_empty() || pid == "0" { Err(said.stderr) } else { Ok(pid) }
         });
-        connect(&name("wan"), &pid, &wiring);
+        connect(&wan.name, &pid, &wiring);
         let facts = until("the internet's servers", || {
-            let log = log.lock().unwrap().clone();
-            let found: Vec<Value> = log
-                .lines()
-                .filter_map(|line| line.strip_prefix("ready "))
-                .map(|facts| serde_json::from_str(facts).unwrap())
-                .collect();
-            if found.len() == held.len() { Ok(found) } else { Err(log) }
+            let logs = held.each_ref().map(Held::log);
+            if logs.iter().all(|log| log.contains("ready ")) { Ok(logs) } else { Err(logs) }
         });
-        let host = facts.iter().find(|facts| facts["role"] == "host").unwrap();
+        let facts = facts[1].lines().find_map(|line| line.strip_prefix("ready ")).unwrap();
+        let facts: Value = serde_json::from_str(facts).unwrap();
         let address = |of: &Value| of.as_str().unwrap().parse::<Ipv4Addr>().unwrap();
-        let uplink = host["interfaces"]
+        let uplink = facts["interfaces"]
             .as_object()
             .unwrap()
             .iter()
@@ -127,19 +103,15 @@ impl Internet {
             })
             .flat_map(|(_, all)| all.as_array().unwrap())
             .find(|one| one["family"] == "IPv4");
-        let victim = |what: &str| -> Ipv4Addr {
-            let format = format!("{{{{.NetworkSettings.Networks.bridge.{what}}}}}");
-            docker(&["inspect", "--format", &format, &name("victim")]).parse().unwrap()
-        };
-        let bridge = victim("Gateway");
+        let gateway = "{{.NetworkSettings.Networks.bridge.Gateway}}";
+        let bridge = docker(&["inspect", "--format", gateway, &victim.name]).parse().unwrap();
         Self {
-            victim: victim("IPAddress"),
+            victim: victim.address().parse().unwrap(),
             bridge,
             uplink: uplink.map_or(bridge, |one| address(&one["address"])),
-            checks_sources: host["filter"].as_u64().unwrap() > 0,
-            host: name("host"),
+            checks_sources: facts["filter"].as_u64().unwrap() > 0,
+            host: host.name.clone(),
             authority: fs::read_to_string(dir.path().join("ca.pem")).unwrap(),
-            log,
             held: Mutex::new(held),
             marks: AtomicU32::new(0),
             _lock: lock,
@@ -149,18 +121,14 @@ impl Internet {
     /// All lines so far, also those that are on their way.
     pub(crate) fn log(&self) -> String {
         let mark = format!("{}.", self.marks.fetch_add(1, Ordering::Relaxed));
-        let everybody = {
-            let mut held = self.held.lock().unwrap();
-            for other in held.iter_mut() {
-                writeln!(other.stdin.as_mut().unwrap(), "{mark}").unwrap();
-            }
-            held.len()
+        let mut held = self.held.lock().unwrap();
+        held.iter_mut().for_each(|held| held.tell(&mark));
+        let is_back = |log: &String| {
+            log.lines().any(|line| line.starts_with("mark ") && line.contains(&format!(" {mark}")))
         };
         until("what was written before", || {
-            let log = self.log.lock().unwrap().clone();
-            let back =
-                log.lines().filter(|line| line.starts_with("mark ") && line.contains(&format!(" {mark}")));
-            if back.count() >= everybody { Ok(log) } else { Err(log) }
+            let logs = held.each_ref().map(Held::log);
+            if logs.iter().all(is_back) { Ok(logs.concat()) } else { Err(logs) }
         })
     }
 

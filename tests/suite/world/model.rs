@@ -1,15 +1,19 @@
 //! What the tests ask of the engine themselves, and the scripted model.
 
 use std::{
+    fmt::Write as _,
     fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::LazyLock,
+    sync::{Arc, LazyLock, Mutex},
     thread,
 };
 
-use super::{files::PROGRAMS, wait::PATIENCE};
+use super::{
+    files::PROGRAMS,
+    wait::{PATIENCE, until_true},
+};
 
 /// Runs docker itself and returns what it printed.
 #[track_caller]
@@ -48,11 +52,72 @@ pub(super) fn home_of_tests(variable: &str, default: &str) -> PathBuf {
         .map_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(default), PathBuf::from)
 }
 
-/// The scripted model, in a container of this test program's own.
+/// A container of this test program's own, in which node runs, and what it has printed. It ends with its standard input,
+/// and so with the program, however that ends.
+pub(crate) struct Held {
+    pub(crate) name: String,
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Held {
+    /// Starts one, with these options, with files of this machine at these places, and with these words for node.
+    pub(crate) fn start(
+        role: &str,
+        image: &str,
+        options: &[&str],
+        mounts: &[(&Path, &str)],
+        words: &[&str],
+    ) -> Self {
+        let name = format!("pi-e2e-{role}-{}", std::process::id());
+        let mut command = Command::new("docker");
+        command.args(["run", "--rm", "--interactive", "--init", "--log-driver=none", "--entrypoint=node"]);
+        command.args(["--name", &name, &format!("--label=pi.e2e={role}")]).args(options);
+        for (from, to) in mounts {
+            command.arg("--mount").arg(format!("type=bind,source={},target={to}", from.display()));
+        }
+        command.arg(image).args(words).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let shared = PROGRAMS.read().unwrap();
+        let mut child = command.spawn().unwrap();
+        drop(shared);
+        let log = Arc::<Mutex<String>>::default();
+        let (lines, written) = (BufReader::new(child.stdout.take().unwrap()), log.clone());
+        // Nobody may let its pipe fill up.
+        thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                let _ = writeln!(written.lock().unwrap(), "{line}");
+            }
+        });
+        Self { name, child, log }
+    }
+
+    /// The same, once it has printed this.
+    pub(crate) fn that_says(self, word: &str) -> Self {
+        until_true(&self.name, || self.log().contains(word));
+        self
+    }
+
+    /// All that it has printed.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Writes a line to it.
+    pub(crate) fn tell(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// Its address on docker's own network.
+    pub(crate) fn address(&self) -> String {
+        let format = "{{.NetworkSettings.Networks.bridge.IPAddress}}";
+        docker(&["inspect", "--format", format, &self.name])
+    }
+}
+
+/// The scripted model.
 pub(crate) struct Model {
     pub(crate) address: String,
-    /// The container lives as long as this pipe: it ends with the test program, however that ends.
-    _held: Child,
+    _held: Held,
 }
 
 /// One for all tests of a program.
@@ -69,26 +134,11 @@ impl Model {
             .map_or("mcr.microsoft.com/devcontainers/typescript-node:24-trixie".to_owned(), |value| {
                 value.trim_matches('"').to_owned()
             });
-        let name = format!("pi-e2e-model-{}", std::process::id());
+        let options = ["--network=bridge", "--cap-drop=ALL", "--user=65534:65534"];
         let program = "process.stdin.resume().on('end', () => process.exit()); import('/demo/model.mjs');";
-        let mut held = Command::new("docker")
-            .args(["run", "--rm", "--interactive", "--init", "--network=bridge", "--label=pi.e2e=model"])
-            .args(["--cap-drop=ALL", "--user=65534:65534", "--name", &name])
-            .arg("--mount")
-            .arg(format!("type=bind,source={},target=/demo,readonly", source("assets/demo").display()))
-            .args([&image, "node", "-e", program])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(held.stdout.take().unwrap());
-        let mut first = String::new();
-        lines.read_line(&mut first).unwrap();
-        assert!(first.starts_with("listening "), "the scripted model did not start: {first:?}");
-        // It says a line for each turn; nobody may let its pipe fill up.
-        thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        let address =
-            docker(&["inspect", "--format", "{{.NetworkSettings.Networks.bridge.IPAddress}}", &name]);
-        Self { address, _held: held }
+        let demo = source("assets/demo");
+        let held = Held::start("model", &image, &options, &[(&demo, "/demo")], &["-e", program]);
+        let held = held.that_says("listening ");
+        Self { address: held.address(), _held: held }
     }
 }
