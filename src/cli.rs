@@ -290,7 +290,7 @@ fn check_honoured(name: &str, verb: Option<&Verb>, given: &[String]) -> anyhow::
             "no-push", "env", "memory", "cpus", "pids", "disk", "runtime",
         ],
         Some(Verb::Login { list: false, key: false, .. }) => &["build", "runtime", "lang"],
-        Some(Verb::Demo) => &["build", "runtime", "memory", "cpus", "pids", "disk"],
+        Some(Verb::Demo) => &["on", "build", "runtime", "memory", "cpus", "pids", "disk"],
         Some(Verb::Allow { .. } | Verb::Blocked { .. } | Verb::Doctor { .. }) => &["allowed-domains"],
         Some(Verb::Check { .. }) => &["allowed-domains", "allow"],
         Some(Verb::Clean { all_contexts: true, .. }) => &["dry-run"],

@@ -60,12 +60,6 @@ const SECCOMP: &str = include_str!("../assets/seccomp.json");
 /// Its name in the session's directory.
 const SECCOMP_FILE: &str = "seccomp.json";
 
-/// The scripted model of `pi demo`.
-const MODEL: &str = include_str!("../assets/demo/model.mjs");
-
-/// What the scripted model has the agent run.
-const CHECK: &str = concat!(include_str!("../assets/demo/walls.sh"), include_str!("../assets/demo/check.sh"));
-
 /// How many files a process of a container may open, unless the machine allows fewer: an engine cannot give more than
 /// it has itself.
 const OPEN_FILES: u64 = 16_384;
@@ -235,7 +229,7 @@ impl Plan {
         let seccomp = state.join(SECCOMP_FILE);
         let labels = session_labels(id, host, &workspace.root);
         let subnet = inputs.subnet();
-        let mut files = vec![File::session(&seccomp, SECCOMP)];
+        let files = vec![File::session(&seccomp, SECCOMP)];
         let agent = agent_container(&inputs, &labels, &seccomp)?;
         let has_broker = inputs.broker().is_some();
         let network = (has_broker || matches!(reach, Reach::Proxy(..) | Reach::Demo)).then(|| Network {
@@ -256,12 +250,8 @@ impl Plan {
             Reach::Open | Reach::None | Reach::Demo => String::new(),
         };
         let told = sidecar.as_ref().map(|_| Told::new(rules, published, brokered, host)).transpose()?;
-        let model = matches!(reach, Reach::Demo).then(|| {
-            let demo = state.join("demo");
-            files.push(File::session(&demo.join("model.mjs"), MODEL));
-            files.push(File::session(&demo.join("check.sh"), CHECK));
-            demo_model(companion(id.model(), Role::Model, &choices.agent_image), demo, &inputs)
-        });
+        let model = matches!(reach, Reach::Demo)
+            .then(|| demo_model(companion(id.model(), Role::Model, &choices.agent_image), &inputs));
         let agent_address = (has_broker && matches!(reach, Reach::Open)).then(|| subnet.agent());
         let sidecar_address = sidecar.is_some().then(|| subnet.sidecar());
         let containers = std::iter::once(&agent).chain(&sidecar).chain(&model);

@@ -6,7 +6,8 @@
 //     GET  /last                  the last such request as it came in, for tests
 //
 // It listens on PI_BOX_DEMO_LISTEN (0.0.0.0:8080) and then prints `listening HOST:PORT`, after that one line for each
-// turn: `turn MODEL NUMBER text|TOOL`. PI_BOX_DEMO_HOME tells it the host user's home, where an intruder would look.
+// turn: `turn MODEL NUMBER text|TOOL`. PI_BOX_DEMO_HOME tells it the host user's home, where an intruder would look, and
+// PI_BOX_DEMO_CHECK what is in `check.sh`, where there is no such file beside it.
 
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
@@ -128,7 +129,7 @@ let last = null;
 
 const server = createServer(async (request, response) => {
   const route = `${request.method} ${request.url}`;
-  if (route === "GET /check.sh") return response.end(readFileSync(new URL("check.sh", import.meta.url)));
+  if (route === "GET /check.sh") return response.end(process.env.PI_BOX_DEMO_CHECK ?? readFileSync(new URL("check.sh", import.meta.url)));
   if (route === "GET /last") return reply(response, 200, last);
   if (route === "GET /v1/models") {
     const data = Object.keys(scripts).map((id) => ({ id, object: "model" }));

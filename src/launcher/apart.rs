@@ -144,7 +144,7 @@ impl Launcher {
     /// The settings of a session on an engine that mounts nothing of this machine.
     pub(super) fn apart(&self, config: Config, purpose: Purpose) -> anyhow::Result<Config> {
         let engine = &self.host.engine.address;
-        if !matches!(purpose, Purpose::Work | Purpose::Shell) {
+        if !matches!(purpose, Purpose::Work | Purpose::Shell | Purpose::Demo) {
             return Err(Hinted::error(
                 format!("this works only on an engine of this machine, and not on the one at `{engine}` yet"),
                 "leave out `--on`, or unset `DOCKER_HOST`",

@@ -220,6 +220,8 @@ impl Cloning {
         }
         let reach = Reach { docker, host: &launcher.host, git: &self.git };
         match reach.bring_in(&mut held) {
+            // Its work is a table.
+            Ok(_) if prepared.program.purpose == Purpose::Demo => {}
             Ok(true) => held.copy.iter().for_each(|copy| tell(&self.git, copy)),
             Ok(false) => {}
             Err(error) => Finding::hinted(

@@ -128,18 +128,26 @@ pub(super) fn companion(
 }
 
 /// The container of the scripted model.
-pub(super) fn demo_model(plain: Container, demo: PathBuf, inputs: &Inputs<'_>) -> Container {
+/// The scripted model of `pi demo`.
+const MODEL: &str = include_str!("../../assets/demo/model.mjs");
+
+/// What the scripted model has the agent run.
+const CHECK: &str =
+    concat!(include_str!("../../assets/demo/walls.sh"), include_str!("../../assets/demo/check.sh"));
+
+/// The model has no file: it is the same on an engine that mounts nothing of this machine.
+pub(super) fn demo_model(plain: Container, inputs: &Inputs<'_>) -> Container {
     let Inputs { id, host, .. } = inputs;
     let mut env = plain.env.clone();
     env.insert("PI_BOX_DEMO_HOME".to_owned(), host.home.to_string_lossy().into_owned().into());
+    env.insert("PI_BOX_DEMO_CHECK".to_owned(), CHECK.to_owned().into());
     Container {
         user: Some(Owner { uid: 65534, gid: 65534 }),
         network: Attachment::Internal { network: id.network(), address: inputs.subnet().model() },
-        mounts: vec![Mount::bind(demo, "/demo", Access::ReadOnly)],
         env,
         limits: Limits { memory: Some("512m".to_owned()), cpus: Some(1.0), pids: Some(64) },
         streams: Streams::Output,
-        command: vec!["node".to_owned(), "/demo/model.mjs".to_owned()],
+        command: ["node", "--input-type=module", "--eval", MODEL].map(str::to_owned).into(),
         ..plain
     }
 }

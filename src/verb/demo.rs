@@ -1,10 +1,11 @@
 //! `pi demo`: runs a session with a scripted model in a scratch repository, and shows what the sandbox refused.
 
-use std::{fs, path::Path};
+use anyhow::{Context as _, bail};
 
-use anyhow::bail;
-
-use super::attempts::{self, Attempt, CHECKS, Place, README, Row};
+use super::{
+    attempts::{self, Attempt, CHECKS, Place, README, Row},
+    copy::At,
+};
 use crate::{
     launcher::{Launcher, place::without_keys},
     purpose::{Program, Purpose},
@@ -35,6 +36,7 @@ const ATTEMPTS: [Attempt; 16] = [
 
 /// Runs the demo and prints its table. The exit status is 1 if a wall did not hold.
 pub(crate) fn run(launcher: &Launcher) -> anyhow::Result<u8> {
+    let launcher = &launcher.on()?;
     let models = MODELS.replace("{{BASE_URL}}", "http://model:8080/v1");
     let place = Place::new(&launcher.host, "demo-", &models)?;
     let host = place.host(without_keys(&launcher.host));
@@ -51,19 +53,42 @@ pub(crate) fn run(launcher: &Launcher) -> anyhow::Result<u8> {
     let program = Program { purpose: Purpose::Demo, words: words.map(str::to_owned).into() };
     let prepared = demo.prepare(program)?;
     report::note("a scripted model drives the real agent in a scratch repository; this takes a few seconds");
-    let code = demo.run(&prepared)?;
+    let outcome = demo.run(&prepared);
+    let came = match &prepared.cloning {
+        None => Ok([place.answer("README.md")?, place.answer(CHECKS)?]),
+        Some(_) => from_the_copy(&demo),
+    };
+    // Why a session failed says more.
+    let code = outcome?;
     if code != 0 {
         bail!("the agent ended with status {code}");
     }
-    let answer = report::printable(&place.answer(CHECKS)?);
-    let rows = outcomes(&answer, &place.repository);
+    let [readme, checks] = came?;
+    let answer = report::printable(&checks);
+    let rows = outcomes(&answer, &readme);
     report::data(attempts::table(&rows))?;
     Ok(attempts::conclude(attempts::bad(&rows), "all attempts came out as expected"))
 }
 
+/// The README and the outcomes in the copy that a session on another engine works on, and the end of the copy.
+fn from_the_copy(demo: &Launcher) -> anyhow::Result<[String; 2]> {
+    let at = At::find(demo, None)?;
+    let held = at.bring_in(demo)?;
+    let read = |name: &str| {
+        let (branch, _) = at.result(held.as_ref())?;
+        let show = at.git.within(&at.repository).args(["show", &format!("{branch}:{name}")]);
+        show.text().with_context(|| format!("the agent has left no `{name}`"))
+    };
+    let came = read("README.md").and_then(|readme| Ok([readme, read(CHECKS)?]));
+    if let Some(held) = held {
+        at.reach(demo).drop_copy(held)?;
+    }
+    came
+}
+
 /// The attempts, after whether the agent edited the README.
-fn outcomes<'a>(answer: &'a str, repository: &Path) -> Vec<Row<'a>> {
-    let edited = fs::read_to_string(repository.join("README.md")).is_ok_and(|now| now != README);
+fn outcomes<'a>(answer: &'a str, readme: &str) -> Vec<Row<'a>> {
+    let edited = !readme.is_empty() && readme.trim_end() != README.trim_end();
     let readme = Row {
         ok: edited,
         what: "read and edit the README",
@@ -79,15 +104,13 @@ mod tests {
 
     #[test]
     fn a_wall_that_did_not_hold_or_was_not_tried_shows() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("README.md"), "changed").unwrap();
         let all = |broken: &str| {
             ATTEMPTS.iter().fold(String::new(), |lines, (name, _, allowed)| {
                 let allowed = *allowed != (*name == broken);
                 lines + &format!("CHECK {name} {} because\n", if allowed { "allowed" } else { "refused" })
             })
         };
-        let bad = |answer: &str| attempts::bad(&outcomes(answer, dir.path()));
+        let bad = |answer: &str| attempts::bad(&outcomes(answer, "changed"));
         assert_eq!(bad(&all("")), 0);
         assert_eq!(bad(&all("ssh-keys")), 1);
         assert_eq!(bad(""), ATTEMPTS.len());
@@ -95,13 +118,11 @@ mod tests {
 
     #[test]
     fn the_table_fits_a_terminal_of_80_columns_and_cuts_no_word() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("README.md"), "changed").unwrap();
         let long = "a reason which has more to say than any line of a terminal has room for";
         let answer = ATTEMPTS.iter().fold(String::new(), |lines, (name, _, allowed)| {
             lines + &format!("CHECK {name} {} {long}\n", if *allowed { "allowed" } else { "refused" })
         });
-        let text = attempts::table(&outcomes(&answer, dir.path()));
+        let text = attempts::table(&outcomes(&answer, "changed"));
         for line in text.lines() {
             assert!(line.chars().count() <= 80, "{line}");
             let told = line.strip_suffix('…').and_then(|line| line.rsplit_once("  "));

@@ -295,3 +295,15 @@ fn the_gate_refuses_a_mount_of_the_machine_that_the_engine_runs_on() {
     is(&apart.shell(&[], "echo started").run(), "started\n");
     apart.end();
 }
+
+#[test]
+fn the_demonstration_runs_there_and_leaves_nothing() {
+    let apart = Apart::new();
+    let demo = apart.world.run_pi(&apart.on(&["demo"]));
+    demo.says(0, "all attempts came out as expected");
+    assert!(demo.out.lines().count() > 15 && !demo.out.contains("BAD"), "{demo:?}");
+    assert_eq!(apart.left(), [""; 0]);
+    let copies = apart.world.run_pi(&["ps", "--all", "--json"]);
+    assert!(copies.out.contains("\"copies\": []"), "{copies:?}");
+    apart.world.assert_nothing_left();
+}
