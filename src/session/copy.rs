@@ -102,7 +102,8 @@ impl Reach<'_> {
             if begun.elapsed() > LAST {
                 bail!(Hinted::error(
                     format!("a container of a session still has the copy `{}`", copy.name),
-                    "`pi clean` removes what sessions have left",
+                    "`pi ps` lists it: `pi attach` comes back to one that has lost its launcher, `pi stop` ends one; and `pi clean` removes \
+                     what sessions have left",
                 ));
             }
             thread::sleep(Duration::from_millis(100));

@@ -175,6 +175,29 @@ fn a_session_goes_on_when_the_line_is_back_soon() {
 }
 
 #[test]
+fn a_cut_of_more_than_a_minute_closes_the_way_out_until_the_line_is_back() {
+    let far = Far::new();
+    let running = far.at_work("copy", "600");
+    far.line.cut(true);
+    until_within(Duration::from_secs(90), "the end of the way out", || {
+        let sidecar = far.containers("proxy");
+        if sidecar.is_empty() { Ok(()) } else { Err(sidecar) }
+    });
+    far.line.cut(false);
+    until_within(Duration::from_secs(90), "another way out", || {
+        if running.err().contains("the way out of the session is open again") {
+            Ok(())
+        } else {
+            Err(running.err())
+        }
+    });
+    let done = running.release();
+    assert_eq!((done.code, done.out.as_str()), (Some(0), "done\n403\n"), "{done:?}");
+    far.has_come("copy", Some("after\n"));
+    far.world.assert_nothing_left();
+}
+
+#[test]
 fn while_the_line_is_cut_nothing_leaves_the_session_after_a_minute_and_its_work_waits_for_the_line() {
     let far = Far::new();
     let running = far.at_work("copy", "80");
