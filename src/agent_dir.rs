@@ -37,3 +37,6 @@ pub(crate) mod staged;
 pub(crate) mod take_back;
 pub(crate) mod tree;
 pub(crate) mod trust;
+
+#[cfg(test)]
+mod tests;

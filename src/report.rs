@@ -7,6 +7,7 @@ use std::{
     cell::Cell,
     fmt::Display,
     io::{self, IsTerminal as _, Write as _},
+    path::Path,
     process::ExitCode,
     sync::atomic::{AtomicU8, Ordering},
 };
@@ -229,6 +230,11 @@ fn turns_text(c: char) -> bool {
 /// `text` as one printable line.
 pub(crate) fn one_line(text: &str) -> String {
     printable(&text.replace(['\n', '\t'], "\u{fffd}"))
+}
+
+/// A path as one printable line.
+pub(crate) fn shown_path(path: &Path) -> String {
+    one_line(&path.to_string_lossy())
 }
 
 /// `text` of others as one printable line, cut where it is long.

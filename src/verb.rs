@@ -32,6 +32,6 @@ pub(crate) mod watch;
 use crate::{cli::Options, host::Host, launcher::Launcher};
 
 /// A launcher with other options, on a machine that differs.
-fn elsewhere(launcher: &Launcher, options: Options, host: Host) -> Launcher {
+fn another(launcher: &Launcher, options: Options, host: Host) -> Launcher {
     Launcher { options, host, signals: launcher.signals.share(), here: launcher.here.clone() }
 }

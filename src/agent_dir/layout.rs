@@ -14,13 +14,14 @@ use super::{
     laid::{AUTHORITIES, OPEN},
     live::{Found, Live},
     login::EMPTY,
-    notice::{Notice, in_agent_dir, shown_path},
+    notice::{Notice, in_agent_dir},
     settings::{self, Scope},
     trust::{self, Decisions},
 };
 use crate::{
     files::Identity,
     inside::Access,
+    report::shown_path,
     secret::{Secret, Value},
 };
 

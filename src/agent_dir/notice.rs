@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use crate::report::{self, Finding};
+use crate::report::{self, Finding, shown_path};
 
 /// A sentence, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,10 +89,6 @@ pub(crate) fn list(names: &[&str]) -> String {
 /// A path in the agent's directory, as the user knows it.
 pub(crate) fn in_agent_dir(dir: &Path, name: &str) -> String {
     shown_path(&dir.join(name))
-}
-
-pub(crate) fn shown_path(path: &Path) -> String {
-    report::one_line(&path.display().to_string())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use crate::{
     copies::Copy,
     git::copy::{apply::apply, compare::Target},
     launcher::Launcher,
-    report::{self, Finding, Hinted, one_line},
+    report::{self, Finding, Hinted, one_line, shown_path},
     verb::copy::{At, branch as shown},
 };
 
@@ -55,8 +55,7 @@ pub(crate) fn run(launcher: &Launcher, name: Option<&str>, commit: Option<&str>)
         held.save(Copy { applied: Some(tip.clone()), ..copy })?;
     }
     for path in &applied.submodules {
-        Finding::plain(format!("the submodule `{}` was left as it is", one_line(&path.to_string_lossy())))
-            .warn();
+        Finding::plain(format!("the submodule `{}` was left as it is", shown_path(path))).warn();
     }
     let files = applied.files;
     report::note(match files {

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::elsewhere;
+use super::another;
 use crate::{cli::Options, files::read_small, host::Host, launcher::Launcher, report, scratch::Scratch};
 
 /// A scratch repository for a session of the launcher's own, and a directory for its agent.
@@ -38,7 +38,7 @@ impl Place {
     pub(super) fn launcher(&self, from: &Launcher, options: Options, host: Host) -> Launcher {
         let config = options.config.map(|path| from.host.cwd.join(path));
         let host = Host { cwd: self.repository.clone(), ..host };
-        elsewhere(from, Options { config, ..options }, host)
+        another(from, Options { config, ..options }, host)
     }
 
     /// What the session has written into this file of the repository.

@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 
 pub(crate) use self::list::{list, state};
-use super::elsewhere;
+use super::another;
 use crate::{
     agent::login::{LOGINS, is_provider, nearest_provider},
     agent_dir::login::{
@@ -59,7 +59,7 @@ pub(crate) fn run(
     let dir = scratch.path().join("login");
     std::fs::create_dir(&dir).with_context(|| format!("could not create `{}`", dir.display()))?;
     let ports = if host_network || is_acli { vec![] } else { free_ports(provider) };
-    let launcher = elsewhere(launcher, launcher.options.clone(), without_keys(&launcher.host));
+    let launcher = another(launcher, launcher.options.clone(), without_keys(&launcher.host));
     let program =
         Program { purpose: Purpose::Login, words: provider.map(str::to_owned).into_iter().collect() };
     let settle = |config: Config| {

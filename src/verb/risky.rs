@@ -17,7 +17,7 @@ use crate::{
     host::{Host, seconds},
     launcher::Launcher,
     record,
-    report::{self, one_line},
+    report::{self, shown_path},
     workspace::Workspace,
 };
 
@@ -37,7 +37,7 @@ pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8>
     }
     let mut text = format!("{:<8} FILE\n", "CHANGE");
     for (change, path) in risky {
-        let _ = writeln!(text, "{:<8} {}", word(change), shown(&path));
+        let _ = writeln!(text, "{:<8} {}", word(change), shown_path(&path));
     }
     report::data(text).map(|()| 0)
 }
@@ -75,7 +75,8 @@ fn table(all: &[Left], now: u64) -> String {
     let mut text = format!("{:<8} {:>8}  {:<20}  FILE\n", "CHANGE", "AGE", "SESSION");
     for Left { path, change, session, ended } in all {
         let age = ended.map_or("runs".to_owned(), |ended| age(now.saturating_sub(ended)));
-        let _ = writeln!(text, "{:<8} {age:>8}  {session:<20}  {}", word(*change), shown(Path::new(path)));
+        let _ =
+            writeln!(text, "{:<8} {age:>8}  {session:<20}  {}", word(*change), shown_path(Path::new(path)));
     }
     text
 }
@@ -85,8 +86,4 @@ fn word(change: Change) -> &'static str {
         Change::New => "new",
         Change::Changed => "changed",
     }
-}
-
-fn shown(path: &Path) -> String {
-    one_line(&path.to_string_lossy())
 }

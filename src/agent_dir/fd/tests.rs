@@ -1,40 +1,31 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
-    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
 use super::*;
+use crate::agent_dir::tests::World;
 
 fn name(name: &str) -> &OsStr {
     OsStr::new(name)
 }
 
-struct World {
-    _dir: tempfile::TempDir,
-    base: PathBuf,
+/// `in`, where an agent can write, and `out`, where nothing is to be reached.
+fn new_world() -> World {
+    let world = World::with(&["in", "out"]);
+    world.write("out/secret", "secret");
+    world
 }
 
 impl World {
-    /// `in`, where an agent can write, and `out`, where nothing is to be reached.
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let base = fs::canonicalize(dir.path()).unwrap();
-        for name in ["in", "out"] {
-            fs::create_dir(base.join(name)).unwrap();
-        }
-        fs::write(base.join("out/secret"), "secret").unwrap();
-        Self { _dir: dir, base }
-    }
-
     fn inside(&self) -> Dir {
-        Dir::open(&self.base.join("in")).unwrap()
+        self.dir("in")
     }
 
     fn outside(&self) -> Vec<(OsString, u32, String)> {
-        let mut found: Vec<_> = fs::read_dir(self.base.join("out"))
+        let mut found: Vec<_> = fs::read_dir(self.at("out"))
             .unwrap()
             .map(|entry| {
                 let path = entry.unwrap().path();
@@ -49,26 +40,26 @@ impl World {
 
 #[test]
 fn no_link_on_the_way_is_followed() {
-    let world = World::new();
-    symlink(world.base.join("out"), world.base.join("in/link")).unwrap();
-    symlink(world.base.join("in"), world.base.join("way")).unwrap();
-    fs::create_dir(world.base.join("in/deep")).unwrap();
+    let world = new_world();
+    symlink(world.at("out"), world.at("in/link")).unwrap();
+    symlink(world.at("in"), world.at("way")).unwrap();
+    fs::create_dir(world.at("in/deep")).unwrap();
     for path in ["in/link", "way", "way/deep", "in/deep/../deep"] {
-        assert!(Dir::open(&world.base.join(path)).is_err(), "{path}");
+        assert!(Dir::open(&world.at(path)).is_err(), "{path}");
     }
-    let step_by_step = |path: &str| Dir::open(Path::new("/")).unwrap().down(&world.base.join(path));
+    let step_by_step = |path: &str| Dir::open(Path::new("/")).unwrap().down(&world.at(path));
     for path in ["in/link", "way", "way/deep"] {
         assert!(step_by_step(path).is_err(), "{path}");
     }
-    let deep = Dir::open(&world.base.join("in/deep")).unwrap().identity().unwrap();
+    let deep = Dir::open(&world.at("in/deep")).unwrap().identity().unwrap();
     assert_eq!(step_by_step("in/deep").unwrap().identity().unwrap(), deep);
-    assert!(Dir::open(&world.base.join("in/deep")).is_ok());
+    assert!(Dir::open(&world.at("in/deep")).is_ok());
     assert!(Dir::open(Path::new("/")).is_ok());
     assert!(Dir::open(Path::new("in")).is_err());
     let inside = world.inside();
     assert!(inside.dir(name("link")).is_err());
     assert!(inside.ensure_dir(name("link"), Made::ours(PRIVATE_DIR)).is_err());
-    symlink(world.base.join("out/secret"), world.base.join("in/file")).unwrap();
+    symlink(world.at("out/secret"), world.at("in/file")).unwrap();
     assert!(inside.file(name("file")).is_err());
     let said = inside.read(name("file"), 10).unwrap_err().to_string();
     assert!(said.contains("it is a link"), "{said}");
@@ -76,7 +67,7 @@ fn no_link_on_the_way_is_followed() {
 
 #[test]
 fn a_name_is_one_component() {
-    let inside = World::new().inside();
+    let inside = new_world().inside();
     for odd in ["", ".", "..", "/", "a/b", "a/", "./a", "../out", "a/../../out"] {
         assert!(one(name(odd)).is_err(), "{odd}");
         assert!(inside.write(name(odd), b"x", Made::ours(TEXT)).is_err(), "{odd}");
@@ -87,9 +78,9 @@ fn a_name_is_one_component() {
 
 #[test]
 fn a_write_replaces_a_planted_link_and_leaves_what_it_led_to() {
-    let world = World::new();
+    let world = new_world();
     let before = world.outside();
-    symlink(world.base.join("out/secret"), world.base.join("in/file")).unwrap();
+    symlink(world.at("out/secret"), world.at("in/file")).unwrap();
     let inside = world.inside();
     inside.write(name("file"), b"ours", Made::ours(PRIVATE_FILE)).unwrap();
     assert_eq!(inside.read(name("file"), 4).unwrap().unwrap(), b"ours");
@@ -101,11 +92,11 @@ fn a_write_replaces_a_planted_link_and_leaves_what_it_led_to() {
 
 #[test]
 fn a_pipe_and_a_socket_are_no_files_and_nobody_waits_for_them() {
-    let world = World::new();
+    let world = new_world();
     let inside = world.inside();
-    let made = std::process::Command::new("mkfifo").arg(world.base.join("in/pipe")).status().unwrap();
+    let made = std::process::Command::new("mkfifo").arg(world.at("in/pipe")).status().unwrap();
     assert!(made.success());
-    let _socket = std::os::unix::net::UnixListener::bind(world.base.join("in/socket")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(world.at("in/socket")).unwrap();
     for other in ["pipe", "socket"] {
         assert!(inside.read(name(other), 10).is_err(), "{other}");
         assert_eq!(inside.kind(name(other)).unwrap(), Some(Kind::Other));
@@ -116,23 +107,23 @@ fn a_pipe_and_a_socket_are_no_files_and_nobody_waits_for_them() {
 
 #[test]
 fn a_rename_to_a_name_that_is_taken_fails_and_an_exchange_exchanges() {
-    let world = World::new();
+    let world = new_world();
     let inside = world.inside();
     for dir in ["a", "b"] {
         inside.ensure_dir(name(dir), Made::ours(PRIVATE_DIR)).unwrap();
-        fs::write(world.base.join("in").join(dir).join(dir), dir).unwrap();
+        fs::write(world.at("in").join(dir).join(dir), dir).unwrap();
     }
     let taken = inside.rename_new(name("a"), &inside, name("b")).unwrap_err();
     assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
     let [a, b] = ["a", "b"].map(|dir| inside.dir(name(dir)).unwrap().identity().unwrap());
     inside.exchange(name("a"), &inside, name("b")).unwrap();
     assert_eq!([b, a], ["a", "b"].map(|dir| inside.dir(name(dir)).unwrap().identity().unwrap()));
-    assert_eq!(fs::read_to_string(world.base.join("in/a/b")).unwrap(), "b");
+    assert_eq!(fs::read_to_string(world.at("in/a/b")).unwrap(), "b");
 }
 
 #[test]
 fn a_directory_that_two_make_at_once_is_one() {
-    let world = World::new();
+    let world = new_world();
     let identities: Vec<Identity> = thread::scope(|scope| {
         let make =
             || world.inside().ensure_dir(name("dir"), Made::ours(PRIVATE_DIR)).unwrap().identity().unwrap();
@@ -146,13 +137,13 @@ fn a_directory_that_two_make_at_once_is_one() {
 /// The attacker of a shared directory: whatever appears in it is replaced by a link out of it, as fast as can be.
 #[test]
 fn whoever_plants_links_at_every_moment_reaches_nothing_outside() {
-    let world = World::new();
+    let world = new_world();
     let before = world.outside();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let inside = world.base.join("in");
-            let trash = world.base.join("trash");
+            let inside = world.at("in");
+            let trash = world.at("trash");
             fs::create_dir(&trash).unwrap();
             for count in 0_u64.. {
                 if done.load(Ordering::Relaxed) {
@@ -161,10 +152,10 @@ fn whoever_plants_links_at_every_moment_reaches_nothing_outside() {
                 for entry in fs::read_dir(&inside).into_iter().flatten().flatten() {
                     let _ = fs::rename(entry.path(), trash.join(count.to_string()));
                     let to = if count % 2 == 0 { "out" } else { "out/secret" };
-                    let _ = symlink(world.base.join(to), entry.path());
+                    let _ = symlink(world.at(to), entry.path());
                 }
                 for planted in ["dir", "file"] {
-                    let _ = symlink(world.base.join("out"), inside.join(planted));
+                    let _ = symlink(world.at("out"), inside.join(planted));
                 }
             }
         });

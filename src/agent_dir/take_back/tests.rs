@@ -1,7 +1,6 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
-    path::PathBuf,
     thread,
     time::{Instant, SystemTime},
 };
@@ -12,44 +11,26 @@ use crate::{
         laid::{Laid, Place, lay},
         layout::{Inputs, Layout, OtherLogins},
         live::Live,
+        tests::World,
     },
     files::Identity,
     inside::Access,
 };
 
 /// A home, a state directory, and one session.
-struct World {
-    _dir: tempfile::TempDir,
-    base: PathBuf,
+fn new_world() -> World {
+    let world = World::with(&["live", "state/sessions/one"]);
+    world.write("live/settings.json", "{\"theme\":\"dark\",\"shellPath\":\"/bin/zsh\"}\n");
+    world.write("live/extensions/x.ts", "");
+    world
 }
 
 impl World {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let base = fs::canonicalize(dir.path()).unwrap();
-        for name in ["live", "state/sessions/one"] {
-            fs::create_dir_all(base.join(name)).unwrap();
-        }
-        let world = Self { _dir: dir, base };
-        world.write("live/settings.json", "{\"theme\":\"dark\",\"shellPath\":\"/bin/zsh\"}\n");
-        world.write("live/extensions/x.ts", "");
-        world
-    }
-
-    fn at(&self, path: &str) -> PathBuf {
-        self.base.join(path)
-    }
-
-    fn write(&self, path: &str, text: &str) {
-        fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
-        fs::write(self.at(path), text).unwrap();
-    }
-
-    fn read(&self, path: &str) -> String {
-        fs::read_to_string(self.at(path)).unwrap()
-    }
-
     fn lay(&self, persist: &[&str], scope: Scope) -> anyhow::Result<Vec<Laid>> {
+        self.lay_for("one", persist, scope)
+    }
+
+    fn lay_for(&self, session: &str, persist: &[&str], scope: Scope) -> anyhow::Result<Vec<Laid>> {
         let persist: Vec<Persist> = persist.iter().map(|name| Persist::parse(name).unwrap()).collect();
         let live = Live::look(&self.at("live")).unwrap();
         let decisions = decisions(&self.at("state")).unwrap();
@@ -64,12 +45,12 @@ impl World {
             decisions: &decisions,
             scope,
         });
-        let (session, live) = (self.at("state/sessions/one"), self.at("live"));
+        let (session, live) = (self.at("state/sessions").join(session), self.at("live"));
         lay(&layout, Place { session: &session, live: &live, root: Path::new("/code/a"), owner: None })
     }
 
     /// What the agent writes inside.
-    fn inside(&self, name: &str, text: &str) {
+    fn agent_writes(&self, name: &str, text: &str) {
         self.write(&format!("state/sessions/one/agent/{name}"), text);
     }
 
@@ -81,7 +62,7 @@ impl World {
 
 #[test]
 fn every_mount_is_what_its_descriptor_was() {
-    let world = World::new();
+    let world = new_world();
     let laid = world.lay(&["memory", "todo.json"], Scope::Session).unwrap();
     for Laid { source, identity, .. } in &laid {
         assert_eq!(Identity::at(source), Some(*identity), "{}", source.display());
@@ -111,20 +92,20 @@ fn every_mount_is_what_its_descriptor_was() {
 
 #[test]
 fn a_login_that_was_made_inside_is_told() {
-    let world = World::new();
+    let world = new_world();
     world.lay(&[], Scope::Session).unwrap();
-    world.inside("auth.json", r#"{"a":1,"xai":{"type":"oauth"}}"#);
+    world.agent_writes("auth.json", r#"{"a":1,"xai":{"type":"oauth"}}"#);
     assert_eq!(world.end(), ["the login for `xai` that was made in the session is gone with it"]);
     assert!(!world.at("live/auth.json").exists());
 }
 
 #[test]
 fn what_was_set_inside_is_there_at_the_next_start_and_the_mode_is_kept() {
-    let world = World::new();
+    let world = new_world();
     fs::set_permissions(world.at("live/settings.json"), fs::Permissions::from_mode(0o640)).unwrap();
     world.lay(&[], Scope::Session).unwrap();
-    world.inside("settings.json", r#"{"theme":"light","shellPath":"/bin/zsh","defaultModel":"m"}"#);
-    world.inside("trust.json", r#"{"/code/a":true,"/code":true}"#);
+    world.agent_writes("settings.json", r#"{"theme":"light","shellPath":"/bin/zsh","defaultModel":"m"}"#);
+    world.agent_writes("trust.json", r#"{"/code/a":true,"/code":true}"#);
     world.write("live/settings.json", "{\"theme\":\"dark\",\"shellPath\":\"/bin/fish\"}\n");
     let said = world.end();
     assert_eq!(said.len(), 1, "{said:?}");
@@ -143,10 +124,10 @@ fn what_was_set_inside_is_there_at_the_next_start_and_the_mode_is_kept() {
 
 #[test]
 fn done_twice_it_is_done_once_and_without_a_layout_it_is_nothing() {
-    let world = World::new();
+    let world = new_world();
     assert_eq!(world.end(), Vec::<String>::new());
     world.lay(&[], Scope::Session).unwrap();
-    world.inside("settings.json", r#"{"theme":"light","shellPath":"/bin/zsh"}"#);
+    world.agent_writes("settings.json", r#"{"theme":"light","shellPath":"/bin/zsh"}"#);
     world.end();
     // The user's own, after the session.
     world.write("live/settings.json", r#"{"theme":"blue"}"#);
@@ -156,14 +137,14 @@ fn done_twice_it_is_done_once_and_without_a_layout_it_is_nothing() {
 
 #[test]
 fn what_would_be_missed_is_told_once() {
-    let world = World::new();
+    let world = new_world();
     world.lay(&["memory"], Scope::Session).unwrap();
-    world.inside("left", "memory\0extensions\0notes.db\0skills\0auth.json\0x.lock\0bin\0\u{1b}[2J\0");
+    world.agent_writes("left", "memory\0extensions\0notes.db\0skills\0auth.json\0x.lock\0bin\0\u{1b}[2J\0");
     let said = world.end();
     assert_eq!(said.len(), 2, "{said:?}");
     assert!(said[0].contains("notes.db") && said[1].contains("skills"), "{said:?}");
     world.lay(&["memory"], Scope::Session).unwrap();
-    world.inside("left", "notes.db\0skills\0");
+    world.agent_writes("left", "notes.db\0skills\0");
     assert_eq!(world.end(), Vec::<String>::new());
 }
 
@@ -172,11 +153,11 @@ fn what_a_killed_or_a_hostile_agent_left_changes_nothing() {
     let deep = "[".repeat(500_000);
     let long = "x".repeat(3 << 20);
     for text in ["", "{", "[]", "{\"theme\":", deep.as_str(), long.as_str()] {
-        let world = World::new();
+        let world = new_world();
         let before = world.read("live/settings.json");
         world.lay(&[], Scope::Session).unwrap();
         for name in ["settings.json", "trust.json", "auth.json", "left"] {
-            world.inside(name, text);
+            world.agent_writes(name, text);
         }
         let said = world.end();
         assert!(said.iter().any(|said| said.contains("settings")), "{text:.20}: {said:?}");
@@ -187,9 +168,9 @@ fn what_a_killed_or_a_hostile_agent_left_changes_nothing() {
 
 #[test]
 fn an_agent_on_the_host_is_waited_for_and_not_raced() {
-    let world = World::new();
+    let world = new_world();
     world.lay(&[], Scope::Session).unwrap();
-    world.inside("settings.json", r#"{"theme":"light","shellPath":"/bin/zsh"}"#);
+    world.agent_writes("settings.json", r#"{"theme":"light","shellPath":"/bin/zsh"}"#);
     let lock = world.at("live/settings.json.lock");
     fs::create_dir(&lock).unwrap();
     let begun = Instant::now();
@@ -210,20 +191,20 @@ fn an_agent_on_the_host_is_waited_for_and_not_raced() {
     fs::create_dir(&lock).unwrap();
     fs::File::open(&lock).unwrap().set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
     world.lay(&[], Scope::Session).unwrap();
-    world.inside("settings.json", r#"{"theme":"blue","quietStartup":true}"#);
+    world.agent_writes("settings.json", r#"{"theme":"blue","quietStartup":true}"#);
     world.end();
     assert!(world.read("live/settings.json").contains("blue"));
 }
 
 #[test]
 fn links_in_the_live_directory_lead_nowhere() {
-    let world = World::new();
+    let world = new_world();
     world.write("out/settings.json", r#"{"theme":"dark"}"#);
     fs::remove_file(world.at("live/settings.json")).unwrap();
     symlink("../out/settings.json", world.at("live/settings.json")).unwrap();
     world.lay(&[], Scope::Session).unwrap();
     assert_eq!(world.read("state/sessions/one/agent/settings.json"), "{}");
-    world.inside("settings.json", r#"{"theme":"light"}"#);
+    world.agent_writes("settings.json", r#"{"theme":"light"}"#);
     let said = world.end();
     assert!(said[0].contains("could not keep the settings"), "{said:?}");
     assert_eq!(world.read("out/settings.json"), r#"{"theme":"dark"}"#);
@@ -239,7 +220,7 @@ fn links_in_the_live_directory_lead_nowhere() {
 
 #[test]
 fn what_is_no_transcript_is_removed_from_them_before_and_after() {
-    let world = World::new();
+    let world = new_world();
     let transcripts = world.at("live/sessions/--code-a--");
     world.lay(&[], Scope::Session).unwrap();
     fs::write(transcripts.join("1.jsonl"), "{}").unwrap();
@@ -254,14 +235,14 @@ fn what_is_no_transcript_is_removed_from_them_before_and_after() {
 
 #[test]
 fn a_set_up_brings_its_packages_with_their_settings_or_neither() {
-    let world = World::new();
+    let world = new_world();
     let after = r#"{"theme":"dark","shellPath":"/bin/zsh","packages":["npm:x"]}"#;
     let install = || {
         world.lay(&[], Scope::SetUp).unwrap();
         let stage = Stage::make(&world.at("live"), None).unwrap();
         let npm = stage.mounts().unwrap().remove(0).source;
         fs::create_dir_all(npm.join("node_modules/x")).unwrap();
-        world.inside("settings.json", after);
+        world.agent_writes("settings.json", after);
         (stage, npm)
     };
     let end = |stage| take_back(&world.at("state/sessions/one"), &world.at("state"), stage);
@@ -282,41 +263,30 @@ fn a_set_up_brings_its_packages_with_their_settings_or_neither() {
 
 #[test]
 fn a_home_without_an_agents_directory_gets_one_of_its_own() {
-    let world = World::new();
+    let world = new_world();
     fs::remove_dir_all(world.at("live")).unwrap();
     world.lay(&[], Scope::Session).unwrap();
-    world.inside("settings.json", r#"{"theme":"light"}"#);
+    world.agent_writes("settings.json", r#"{"theme":"light"}"#);
     assert_eq!(world.end(), Vec::<String>::new());
     assert_eq!(world.read("live/settings.json"), "{\n  \"theme\": \"light\"\n}");
 }
 
 #[test]
 fn many_sessions_that_end_at_once_lose_nothing_of_each_other() {
-    let world = World::new();
+    let world = new_world();
     let keys = [
         "quietStartup", "hideThinkingBlock", "collapseChangelog", "showHardwareCursor", "enableSkillCommands",
     ];
+    // All begin before any ends.
+    for key in keys {
+        fs::create_dir_all(world.at("state/sessions").join(key)).unwrap();
+        world.lay_for(key, &[], Scope::Session).unwrap();
+    }
     thread::scope(|scope| {
-        for (number, key) in keys.iter().enumerate() {
+        for key in keys {
             let world = &world;
             scope.spawn(move || {
-                let session = world.at(&format!("state/sessions/{number}"));
-                fs::create_dir_all(&session).unwrap();
-                let live = Live::look(&world.at("live")).unwrap();
-                let layout = Layout::new(&Inputs {
-                    live: &live,
-                    root: Path::new("/code/a"),
-                    cwd: Path::new("/code/a"),
-                    models: "{}".into(),
-                    logins: "{\"a\":1}".into(),
-                    other_logins: OtherLogins::Outside,
-                    persist: &[],
-                    decisions: &trust::Decisions::new(),
-                    scope: Scope::Session,
-                });
-                let live = world.at("live");
-                let place = Place { session: &session, live: &live, root: Path::new("/code/a"), owner: None };
-                lay(&layout, place).unwrap();
+                let session = world.at("state/sessions").join(key);
                 let settings = fs::read_to_string(session.join("agent/settings.json")).unwrap();
                 let mut settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
                 settings[key] = true.into();

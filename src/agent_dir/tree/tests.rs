@@ -10,33 +10,17 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::agent_dir::tests::World;
 
 const FEW: Limits = Limits { entries: 1000, bytes: 1 << 20, depth: 10 };
 
-struct World {
-    _dir: tempfile::TempDir,
-    base: PathBuf,
+fn new_world() -> World {
+    let world = World::with(&["from", "to", "out"]);
+    world.write("out/secret", "secret");
+    world
 }
 
 impl World {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let base = fs::canonicalize(dir.path()).unwrap();
-        for name in ["from", "to", "out"] {
-            fs::create_dir(base.join(name)).unwrap();
-        }
-        fs::write(base.join("out/secret"), "secret").unwrap();
-        Self { _dir: dir, base }
-    }
-
-    fn at(&self, path: &str) -> PathBuf {
-        self.base.join(path)
-    }
-
-    fn dir(&self, path: &str) -> Dir {
-        Dir::open(&self.at(path)).unwrap()
-    }
-
     fn copy(&self) -> anyhow::Result<()> {
         copy(&self.dir("from"), &self.dir("to"), FEW, None)
     }
@@ -52,7 +36,7 @@ fn fifo(path: &Path) {
 
 #[test]
 fn an_installation_of_npms_is_copied_as_it_is() {
-    let world = World::new();
+    let world = new_world();
     let bin = world.at("from/node_modules/.bin");
     fs::create_dir_all(&bin).unwrap();
     fs::create_dir_all(world.at("from/node_modules/@a/b")).unwrap();
@@ -75,16 +59,16 @@ fn an_installation_of_npms_is_copied_as_it_is() {
 #[test]
 fn what_is_no_file_and_what_leads_out_is_refused() {
     for target in ["/etc", "..", "../out/secret", "a/../../out", "../from/../out", "a/../..", "x/../y", ""] {
-        let world = World::new();
+        let world = new_world();
         if symlink(target, world.at("from/link")).is_ok() {
             let said = world.refusal();
             assert!(said.contains("`link` is a link out of it"), "{target}: {said}");
         }
     }
-    let world = World::new();
+    let world = new_world();
     fifo(&world.at("from/pipe"));
     assert!(world.refusal().contains("neither a file nor a directory"));
-    let world = World::new();
+    let world = new_world();
     let _socket = UnixListener::bind(world.at("from/socket")).unwrap();
     assert!(world.refusal().contains("neither a file nor a directory"));
 }
@@ -92,7 +76,7 @@ fn what_is_no_file_and_what_leads_out_is_refused() {
 /// A step down by way of a link, and up from where it leads: by the text it stays inside.
 #[test]
 fn a_link_that_leads_out_by_way_of_another_is_refused() {
-    let world = World::new();
+    let world = new_world();
     fs::create_dir_all(world.at("from/d/e")).unwrap();
     fs::create_dir(world.at("from/t")).unwrap();
     symlink("../t", world.at("from/d/m")).unwrap();
@@ -103,7 +87,7 @@ fn a_link_that_leads_out_by_way_of_another_is_refused() {
 
 #[test]
 fn a_copy_shares_nothing_with_a_file_of_two_names() {
-    let world = World::new();
+    let world = new_world();
     fs::write(world.at("from/a"), "a").unwrap();
     fs::hard_link(world.at("from/a"), world.at("out/a")).unwrap();
     world.copy().unwrap();
@@ -114,20 +98,20 @@ fn a_copy_shares_nothing_with_a_file_of_two_names() {
 
 #[test]
 fn more_than_the_limits_is_refused() {
-    let world = World::new();
+    let world = new_world();
     for count in 0..=FEW.entries {
         fs::write(world.at("from").join(count.to_string()), "").unwrap();
     }
     assert!(world.refusal().contains("more than 1000 files"));
-    let world = World::new();
+    let world = new_world();
     fs::create_dir_all(world.at("from").join("d/".repeat(FEW.depth + 1))).unwrap();
     assert!(world.refusal().contains("more than 10 directories"));
     assert!(fingerprint(&world.dir("from"), FEW).is_err());
-    let world = World::new();
+    let world = new_world();
     // Nothing of it is on the disk.
     File::create(world.at("from/sparse")).unwrap().set_len(1 << 40).unwrap();
     assert!(world.refusal().contains("larger than 1 MiB"));
-    let world = World::new();
+    let world = new_world();
     for name in ["a", "b"] {
         fs::write(world.at("from").join(name), vec![0; 600 << 10]).unwrap();
     }
@@ -138,7 +122,7 @@ type Change = fn(&World);
 
 #[test]
 fn a_fingerprint_tells_every_change() {
-    let world = World::new();
+    let world = new_world();
     fs::create_dir(world.at("from/d")).unwrap();
     fs::write(world.at("from/d/f"), "1").unwrap();
     symlink("d/f", world.at("from/l")).unwrap();
@@ -171,7 +155,7 @@ fn a_fingerprint_tells_every_change() {
 
 #[test]
 fn what_an_agent_left_is_removed_and_what_it_links_to_is_not() {
-    let world = World::new();
+    let world = new_world();
     let top = world.at("from/tree");
     fs::create_dir_all(top.join("a/closed/b")).unwrap();
     fs::set_permissions(top.join("a/closed"), fs::Permissions::from_mode(0o000)).unwrap();
@@ -196,7 +180,7 @@ fn nest(dir: &Dir, levels: usize) {
 
 #[test]
 fn five_thousand_nested_directories_are_removed() {
-    let world = World::new();
+    let world = new_world();
     let dir = world.dir("from");
     nest(&dir, 5_000);
     assert!(copy(&dir, &world.dir("to"), FEW, None).is_err());
@@ -206,7 +190,7 @@ fn five_thousand_nested_directories_are_removed() {
 
 #[test]
 fn twenty_thousand_files_are_refused_and_removed() {
-    let world = World::new();
+    let world = new_world();
     fs::create_dir(world.at("from/top")).unwrap();
     for count in 0..20_000 {
         File::create(world.at("from/top").join(count.to_string())).unwrap();
@@ -217,7 +201,7 @@ fn twenty_thousand_files_are_refused_and_removed() {
 
 #[test]
 fn whoever_exchanges_files_for_links_during_a_copy_gets_nothing_copied_from_outside() {
-    let world = World::new();
+    let world = new_world();
     fs::create_dir(world.at("from/d")).unwrap();
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -252,7 +236,7 @@ proptest! {
     fn no_link_that_was_copied_leads_out(links in prop::collection::vec(
         ("(a|a/b|a/b/c|d)/[x-z]", "(\\.\\./|a/|b/|c/|d/|x/|y/|\\./){0,5}(a|b|x|y|\\.\\.|secret)"), 1..8)
     ) {
-        let world = World::new();
+        let world = new_world();
         for dir in ["a/b/c", "d"] {
             fs::create_dir_all(world.at("from").join(dir)).unwrap();
         }

@@ -11,10 +11,11 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustix::fs::Mode;
 
-use super::compare::{Change, Compared, Fit, LINK, Side, Target, shown, stamp_of};
+use super::compare::{Change, Compared, Fit, LINK, Side, Target, stamp_of};
 use crate::{
     agent_dir::fd::{Dir, Kind, Made, PROGRAM, TEXT},
     host::Owner,
+    report::shown_path,
 };
 
 /// What came of it.
@@ -110,10 +111,10 @@ impl Files {
 
 fn failed(path: &Path, applied: &Applied) -> String {
     match applied.files {
-        0 => format!("could not apply the change of `{}`; nothing was applied", shown(path)),
+        0 => format!("could not apply the change of `{}`; nothing was applied", shown_path(path)),
         n => format!(
             "could not apply the change of `{}`; {n} other files have theirs, and the same command goes on",
-            shown(path)
+            shown_path(path)
         ),
     }
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     agent_dir::fd::{Dir, Kind},
     git::{command::Git, repository::Repository},
-    report::{Hinted, one_line},
+    report::{Hinted, shown_path},
 };
 
 /// How many bytes are in memory at once, unless a single file is larger.
@@ -121,7 +121,7 @@ impl Target<'_> {
         let first = first.context("there is nothing to compare with")?;
         let astray = first.astray();
         let mut names: Vec<String> =
-            astray.iter().take(NAMED).map(|path| format!("`{}`", shown(path))).collect();
+            astray.iter().take(NAMED).map(|path| format!("`{}`", shown_path(path))).collect();
         if astray.len() > NAMED {
             names.push(format!("{} more", astray.len() - NAMED));
         }
@@ -138,7 +138,7 @@ impl Target<'_> {
             if is_gitlink(&change.old) || is_gitlink(&change.new) {
                 submodules.push(change.path);
             } else if !is_plain(&change.path) {
-                bail!("`{}` is no name that a file of a repository can have", shown(&change.path));
+                bail!("`{}` is no name that a file of a repository can have", shown_path(&change.path));
             } else {
                 changes.push(change);
             }
@@ -169,7 +169,7 @@ impl Target<'_> {
             let sides = some.iter().flat_map(|change| [change.old.as_ref(), change.new.as_ref()]).flatten();
             let contents = self.contents(sides)?;
             for change in some {
-                let doing = || format!("could not read `{}`", shown(&change.path));
+                let doing = || format!("could not read `{}`", shown_path(&change.path));
                 let found = match way.to(&change.path).with_context(doing)? {
                     Some((dir, name)) => found(dir, name).with_context(doing)?,
                     None if self.is_blocked(&change.path, &gone)? => Found::Other,
@@ -212,7 +212,7 @@ impl Target<'_> {
         for change in changes {
             let bytes = both(change).filter_map(|side| sizes.get(&side.oid)).sum::<u64>();
             if bytes > LARGEST {
-                bail!("`{}` is larger than 1 GiB; use `git merge` instead", shown(&change.path));
+                bail!("`{}` is larger than 1 GiB; use `git merge` instead", shown_path(&change.path));
             }
             if filled + bytes > AT_ONCE {
                 parts.push(vec![]);
@@ -320,8 +320,4 @@ fn parse(list: &[u8]) -> Option<Vec<Change>> {
         changes.push(Change { path, old: side(old_mode, old), new: side(new_mode, new) });
     }
     Some(changes)
-}
-
-pub(super) fn shown(path: &Path) -> String {
-    one_line(&path.to_string_lossy())
 }
