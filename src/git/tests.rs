@@ -11,9 +11,10 @@ mod trees;
 use std::{
     ffi::OsString,
     fs,
+    io::Write as _,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use super::{
@@ -54,6 +55,19 @@ fn command(dir: &Path) -> Command {
         "advice.detachedHead=false",
     ]);
     git
+}
+
+/// Writes a program. Another process does it: a child that another test starts at this moment would hold the open file, and
+/// nobody could run it.
+fn write_program(path: &Path, text: &str) {
+    let mut child = Command::new("sh")
+        .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
 }
 
 fn text(output: &Output) -> String {
@@ -190,8 +204,7 @@ impl Session<'_> {
             private = private_dir(&self.dir).display(),
         );
         let path = self.dir.join("inside");
-        fs::write(&path, script).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&path, &script);
     }
 
     /// Where a git directory of the host's is for the agent.

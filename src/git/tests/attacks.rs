@@ -86,8 +86,7 @@ impl Trap {
     }
 
     fn write(&self, path: &Path) {
-        fs::write(path, format!("#!/bin/sh\ntouch {}\nexec timeout 2 cat\n", self.sprung.display())).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(path, &format!("#!/bin/sh\ntouch {}\nexec timeout 2 cat\n", self.sprung.display()));
     }
 
     fn has_sprung(&self) -> bool {
