@@ -213,6 +213,8 @@ pub(crate) struct Images {
     /// Whether open sessions ask for a newer agent now and then.
     pub(crate) check_agent: bool,
     pub(crate) pull: Pull,
+    /// Where images that were built here are kept for other engines, such as `registry.host.example/team`.
+    pub(crate) registry: Option<String>,
 }
 
 /// Whether a build of everything pulls newer base images.

@@ -6,6 +6,7 @@ mod about;
 mod failure;
 mod outcome;
 mod program;
+mod registry;
 mod render;
 mod run;
 mod script;
@@ -29,6 +30,7 @@ pub(crate) use self::{
     failure::{build_failure, known_refusal},
     outcome::{Created, Ended, From, Shown},
     program::Docker,
+    registry::{Described, Refusal, complaint, is_found, push, tag},
     script::script,
     stream::Up,
 };

@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod known;
 mod progress;
+pub(crate) mod registry;
 pub(crate) mod sbom;
 
 use std::collections::BTreeMap;
@@ -41,7 +42,12 @@ struct Layer {
     /// Images of a registry that this layer begins with or copies from.
     sources: Vec<String>,
     labels: Vec<(&'static str, String)>,
+    /// Of everything that it is made of.
+    digest: String,
 }
+
+/// The label with which a layer says what it is made of.
+const DIGEST: &str = "pi.digest";
 
 impl Image {
     /// The agent's image for a variant and a user.
@@ -149,7 +155,8 @@ impl Layer {
         part(ca);
         let digest = hex(&hash.finalize());
         let separator = if name.contains(':') { '-' } else { ':' };
-        Self { tag: format!("{name}{separator}{}", &digest[..12]), context, args, sources, labels: vec![] }
+        let tag = format!("{name}{separator}{}", &digest[..12]);
+        Self { tag, context, args, sources, labels: vec![], digest }
     }
 }
 

@@ -14,8 +14,8 @@ use super::{
     place::{A_SETTING, Place, line_of},
     subagents::{Switch, switch},
     value::{
-        PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, room, runtime,
-        size, variable,
+        PROCESSORS, absolute, apt_source, image, npm_package, npm_version, package, processes, registry,
+        room, runtime, size, variable,
     },
 };
 use crate::{
@@ -93,6 +93,7 @@ pub(super) struct ImagesLayer {
     pub(super) acli: Option<Acli>,
     pub(super) ca_certificates: Option<Spanned<String>>,
     pub(super) check_agent: Option<bool>,
+    pub(super) registry: Option<Spanned<String>>,
     #[serde(default, deserialize_with = "choice")]
     pub(super) pull: Option<Pull>,
 }
@@ -167,6 +168,7 @@ fn check(layer: &Layer) -> Result<(), (Range<usize>, anyhow::Error)> {
     each([&layer.allowed_domains, &images.ca_certificates].into_iter().flatten().filter(given), absolute)?;
     each(layer.runtime.iter().filter(given), runtime)?;
     each([&images.base, &images.go, &images.proxy].into_iter().flatten(), image)?;
+    each(images.registry.iter().filter(given), registry)?;
     each(&images.php_apt, apt_source)?;
     each(&images.agent_package, npm_package)?;
     each(&images.agent_version, npm_version)?;

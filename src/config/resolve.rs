@@ -150,6 +150,7 @@ fn limits(options: &Options, host: &Host, user: &Layer, base: &Layer) -> anyhow:
 
 fn images(user: ImagesLayer, base: ImagesLayer, host: &Host) -> Images {
     let ca_certificates = text(user.ca_certificates, base.ca_certificates);
+    let registry = text(user.registry, base.registry);
     Images {
         base: text(user.base, base.base),
         go: text(user.go, base.go),
@@ -161,6 +162,7 @@ fn images(user: ImagesLayer, base: ImagesLayer, host: &Host) -> Images {
         ca_certificates: (!ca_certificates.is_empty()).then(|| host.expand(&ca_certificates)),
         check_agent: user.check_agent.or(base.check_agent).unwrap_or(true),
         pull: user.pull.or(base.pull).unwrap_or(Pull::Always),
+        registry: (!registry.is_empty()).then_some(registry),
     }
 }
 

@@ -80,6 +80,7 @@ fn a_bad_value_is_an_error_with_file_line_and_what_is_allowed() {
         ("[images]\nbase = \"\"", "/c.toml:3: `` is not the name of an image"),
         ("[images]\ngo = \"go lang\"", "/c.toml:3: `go lang` is not the name of an image"),
         ("[images]\nproxy = \"$x\"", "/c.toml:3: `$x` is not the name of an image"),
+        ("[images]\nregistry = \"team/x\"", "/c.toml:3: `team/x` is not a place in a registry"),
         ("[images]\nagent_version = \"\"", "/c.toml:3: `` is not a version of an npm package"),
         ("[images]\nagent_version = \"1;x\"", "/c.toml:3: `1;x` is not a version of an npm package"),
         ("[images]\nagent_package = \"--x\"", "/c.toml:3: `--x` is not the name of an npm package"),

@@ -32,6 +32,25 @@ pub(super) fn image(name: &str) -> anyhow::Result<()> {
     expect(is_made_of(name, "[", "._-/:@+[]"), name, "the name of an image")
 }
 
+/// `HOST[:PORT]/PATH`. Docker takes a first part without a dot and without a port for a directory of its usual registry.
+pub(super) fn registry(text: &str) -> anyhow::Result<()> {
+    let (host, path) = text.split_once('/').unwrap_or((text, ""));
+    let (name, port) = host.split_once(':').unwrap_or((host, "1"));
+    let is_host = name == "localhost" || name.contains('.') || host.contains(':');
+    let is_part = |part: &str| {
+        is_made_of(part, "", "._-") && part.ends_with(|c: char| c.is_ascii_alphanumeric()) && part.is_ascii()
+    };
+    let is_lower = !path.contains(|c: char| c.is_ascii_uppercase());
+    let is_path = path.is_empty() && !text.ends_with('/') || path.split('/').all(is_part);
+    if is_host && is_part(name) && port.parse::<u16>().is_ok_and(|port| port != 0) && is_path && is_lower {
+        return Ok(());
+    }
+    Err(Hinted::error(
+        format!("`{}` is not a place in a registry", text.escape_debug()),
+        "write `HOST/PATH` or `HOST:PORT/PATH`, without `https://` and without a tag",
+    ))
+}
+
 /// `NAME` or `@SCOPE/NAME`. npm also takes files and addresses, but those have no version of the agent.
 pub(super) fn npm_package(name: &str) -> anyhow::Result<()> {
     let part = |part: &str| is_made_of(part, "", "._~-");

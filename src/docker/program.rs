@@ -174,6 +174,11 @@ impl Docker {
         self.known.heard.load(Ordering::SeqCst)
     }
 
+    /// How long the engine may take to answer.
+    pub(crate) fn patience(&self) -> Duration {
+        self.deadline
+    }
+
     /// The program's path.
     pub(crate) fn program(&self) -> &Path {
         &self.program

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Image, Layer, files, known::Known, progress::Progress};
+use super::{DIGEST, Image, Layer, files, known::Known, progress::Progress, registry::Trouble};
 use crate::{
     config::{Images, Pull},
     docker::{self, Docker},
@@ -48,14 +48,23 @@ pub(crate) struct Builder<'a> {
     pub(crate) signals: &'a Signals,
     /// Layers that were renewed already: several images have the same.
     pub(crate) renewed: RefCell<BTreeSet<String>>,
+    pub(crate) trouble: Trouble,
 }
 
 impl Builder<'_> {
-    /// Builds what the image lacks and returns its id, or an older image's if the user accepted that. The error of a
+    /// Pulls or builds what the image lacks and returns its id, or an older image's if the user accepted that. The error of a
     /// failed build has the last lines of the failing step and names the log.
     ///
     /// Two launchers at once build once: the second waits for the first.
     pub(crate) fn ensure(&self, image: &Image, effort: Effort) -> anyhow::Result<String> {
+        let (id, built) = self.make(image, effort)?;
+        // Nobody waits for this: the image is there.
+        self.bring(&built)?;
+        Ok(id)
+    }
+
+    /// The image's id, and the layers that had to be built.
+    fn make<'i>(&self, image: &'i Image, effort: Effort) -> anyhow::Result<(String, Vec<&'i Layer>)> {
         let state = self.host.state_dir();
         fs::create_dir_all(&state).with_context(|| format!("could not create `{}`", state.display()))?;
         let path = state.join("build.lock");
@@ -68,17 +77,23 @@ impl Builder<'_> {
                 .with_context(|| format!("could not lock `{}`", path.display()))?;
             self.check_failed_since(begun, image)?;
         }
+        if effort == Effort::Missing
+            && let Some(id) = self.own(image.tag())?
+        {
+            return Ok((id, vec![]));
+        }
+        self.docker.check_fit()?;
+        let mut first = 0;
         if effort == Effort::Renew {
             self.refresh(image)?;
+        } else {
+            // From the top: a layer that exists needs nothing below it.
+            first = image.layers.len();
+            while first > 0 && !self.has(&image.layers[first - 1])? {
+                first -= 1;
+            }
         }
-        // From the top: a layer that exists needs nothing below it.
-        let mut first = if effort == Effort::Renew { 0 } else { image.layers.len() };
-        while first > 0 && self.own(&image.layers[first - 1].tag)?.is_none() {
-            first -= 1;
-        }
-        if first < image.layers.len() {
-            self.docker.check_fit()?;
-        }
+        let mut built = Vec::new();
         for (n, layer) in image.layers.iter().enumerate().skip(first) {
             self.signals.check()?;
             if self.renewed.borrow().contains(&layer.tag) {
@@ -90,22 +105,29 @@ impl Builder<'_> {
                 // Launchers that wait for this build read it.
                 let _ = replace(&self.failed(), layer.tag.as_bytes());
                 return match self.previous(image) {
-                    Some(tag) if effort == Effort::Missing => self.offer(&tag, error),
+                    Some(tag) if effort == Effort::Missing => self.offer(&tag, error).map(|id| (id, built)),
                     _ => Err(error),
                 };
             }
+            built.push(layer);
             if effort == Effort::Renew {
                 self.renewed.borrow_mut().insert(layer.tag.clone());
             }
         }
-        self.own(image.tag())?.with_context(|| format!("the image `{}` is gone already", image.tag()))
+        let id = self.own(image.tag())?;
+        Ok((id.with_context(|| format!("the image `{}` is gone already", image.tag()))?, built))
     }
 
     /// The id of the image with this tag, if this launcher's builds made it.
-    fn own(&self, tag: &str) -> anyhow::Result<Option<String>> {
+    pub(super) fn own(&self, tag: &str) -> anyhow::Result<Option<String>> {
         // Asked in any case: an engine that does not answer says so here, and not in the middle of a build.
         let found = self.docker.image_id(tag)?;
         Ok(found.filter(|id| Known::of(self.host).id(tag).as_ref() == Some(id)))
+    }
+
+    /// Whether a layer is there, or comes from the registry.
+    fn has(&self, layer: &Layer) -> anyhow::Result<bool> {
+        Ok(self.own(&layer.tag)?.is_some() || self.fetch(layer)?)
     }
 
     /// Builds a layer on the one below. Anybody can move a tag, so the lower image must be ours before and after the
@@ -200,7 +222,11 @@ impl Builder<'_> {
         let user = self.host.uid.to_string();
         let mut labels: Vec<(&str, &str)> =
             layer.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
-        labels.push(("pi.user", &user));
+        labels.push((DIGEST, &layer.digest));
+        // Users of one engine know their own by it. What comes from a registry is everybody's.
+        if self.images.registry.is_none() {
+            labels.push(("pi.user", &user));
+        }
         let id = scratch.path().join("id");
         let build = docker::build(&layer.tag, &id, &context, &layer.args, &labels, effort == Effort::Renew);
         report::note(format_args!("building the image `{}`", layer.tag));

@@ -1,4 +1,4 @@
-//! The ids of the images that the launcher has built. Anybody can move a local tag to another image.
+//! The ids of the images that the launcher has built, or pulled and looked at. Anybody can move a local tag to another image.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -9,7 +9,7 @@ use crate::{
     host::Host,
 };
 
-/// The images that the launcher has built on one engine.
+/// The images that the launcher has built or pulled on one engine.
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
     path: PathBuf,
@@ -21,7 +21,12 @@ type Ids = BTreeMap<String, BTreeMap<String, String>>;
 
 impl Known {
     pub(crate) fn of(host: &Host) -> Self {
-        Self { path: host.state_dir().join("images.json"), engine: host.engine.address.clone() }
+        Self::at(&host.engine.address, host)
+    }
+
+    /// Those on the engine at another address.
+    pub(crate) fn at(engine: &str, host: &Host) -> Self {
+        Self { path: host.state_dir().join("images.json"), engine: engine.to_owned() }
     }
 
     fn all(&self) -> Ids {
@@ -29,12 +34,17 @@ impl Known {
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    /// The id of the image that the launcher built with this tag.
+    /// The id of the image that the launcher built or pulled with this tag.
     pub(crate) fn id(&self, tag: &str) -> Option<String> {
         self.all().remove(&self.engine)?.remove(tag)
     }
 
-    /// Records a built image. The caller holds the lock of builds.
+    /// The tags and ids of all images of the launcher's.
+    pub(crate) fn images(&self) -> BTreeMap<String, String> {
+        self.all().remove(&self.engine).unwrap_or_default()
+    }
+
+    /// Records an image. The caller holds the lock of builds.
     pub(super) fn remember(&self, tag: &str, id: &str) -> anyhow::Result<()> {
         let mut all = self.all();
         all.entry(self.engine.clone()).or_default().insert(tag.to_owned(), id.to_owned());

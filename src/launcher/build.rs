@@ -9,6 +9,7 @@ use crate::{
         Image,
         build::{Builder, Effort},
         known::Known,
+        registry::Trouble,
         sbom::{Listed, SCRIPT, document},
     },
     lang::Variant,
@@ -114,6 +115,7 @@ impl Launcher {
             ca: &prepared.ca,
             signals: &self.signals,
             renewed: RefCell::default(),
+            trouble: Trouble::default(),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     control, copies,
     docker::{self, Docker, list_images, remove_image},
     host::{Host, Owner},
-    image::{self, Image},
+    image::{self, Image, known::Known},
     lang::Variant,
     launcher::Launcher,
     plan::state_hash,
@@ -270,6 +270,11 @@ impl Cleaner<'_> {
         Ok(())
     }
 
+    /// Whether the image with this tag has this id.
+    fn is(&self, tag: &str, id: &str) -> bool {
+        self.docker.image_id(tag).is_ok_and(|found| found.as_deref() == Some(id))
+    }
+
     fn images(&mut self, config: &Config) -> anyhow::Result<()> {
         let ca = image::certificates(&config.images)?;
         let who = Owner { uid: self.host.uid, gid: self.host.gid };
@@ -279,7 +284,12 @@ impl Cleaner<'_> {
         for reference in ["pi-agent:*", "pi-layer:*", "pi-proxy:*"] {
             let listed = self.docker.run(&list_images(reference, Some(self.host.uid)))?;
             let is_needed = |tag: &str| needed.iter().flat_map(Image::tags).any(|kept| kept == tag);
-            for tag in listed.lines().filter(|tag| !is_needed(tag)) {
+            // What a registry has, or is to get, has no user's label.
+            let all = self.docker.run(&list_images(reference, None))?;
+            let mut known = Known::at(self.docker.address(), self.host).images();
+            known.retain(|tag, id| all.lines().any(|other| other == tag) && self.is(tag, id));
+            let tags: BTreeSet<&str> = listed.lines().chain(known.keys().map(String::as_str)).collect();
+            for tag in tags.into_iter().filter(|tag| !is_needed(tag)) {
                 self.remove(&format!("the image `{tag}`"), |cleaner| {
                     cleaner.docker.run(&remove_image(tag)).map(drop)
                 })?;

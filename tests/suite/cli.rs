@@ -6,6 +6,7 @@ mod doctor;
 mod help;
 mod image;
 mod place;
+mod registry;
 mod said;
 mod sbom;
 mod settings;

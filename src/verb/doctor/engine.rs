@@ -100,11 +100,18 @@ fn images(launcher: &Launcher, config: &Config, who: Owner, docker: &Docker) -> 
             None => missing.push(name),
         }
     }
+    if let Some(registry) = &config.images.registry {
+        lines.push(Line::fine(
+            "images",
+            format!("kept in `{registry}`: a missing one is pulled from there, or built and pushed"),
+        ));
+    }
     if !missing.is_empty() {
+        let how = if config.images.registry.is_some() { "pulls or builds" } else { "builds" };
         lines.push(Line::note(
             "images",
-            format!("not built yet: {}", missing.join(", ")),
-            "the first session that needs one builds it; `pi build --all` builds them now",
+            format!("not here yet: {}", missing.join(", ")),
+            format!("the first session that needs one {how} it; `pi build --all` {how} them now"),
         ));
     }
     lines

@@ -49,8 +49,8 @@ impl Fake {
     pub(super) fn install(root: &Path) -> Self {
         let root = root.join("docker");
         let below = ["bin", "calls", "env", "ended", "rules"];
-        let engine =
-            ["containers", "networks", "volumes", "events", "images"].map(|kind| format!("engine/{kind}"));
+        let engine = ["containers", "networks", "volumes", "events", "images", "labels", "registry"]
+            .map(|kind| format!("engine/{kind}"));
         for dir in below.map(str::to_owned).iter().chain(&engine) {
             fs::create_dir_all(root.join(dir)).unwrap();
         }
