@@ -61,6 +61,7 @@ fn goes_down(far: &Far, copy: &str) {
 fn a_session_whose_machine_went_down_lives_on_and_is_come_back_to() {
     let far = Far::new();
     let copy = copy("goes-down");
+    let clone = format!("--clone={copy}");
     let terminal = shell(&far, &copy, "600");
     asks(&terminal, "before");
     goes_down(&far, &copy);
@@ -74,6 +75,16 @@ fn a_session_whose_machine_went_down_lives_on_and_is_come_back_to() {
     assert!(listed.out.contains("\"state\": \"lost\""), "{listed:?}");
     far.pi(&["logs", "here"]).run().says(125, "the session `here` has lost its launcher");
     far.pi(&["attach", "other"]).run().says(125, "no session `other` has lost its launcher");
+    // Nobody takes the copy from it, nor names a verb that would end it.
+    for words in
+        [vec!["diff"], vec!["drop", "--force", &copy], vec!["--on", "far", &clone, "shell", "--", "true"]]
+    {
+        let refused = far.pi(&words).run();
+        refused.says(125, "the session `here`, which has lost its launcher, still works on the copy");
+        assert!(
+            refused.err.contains("`pi attach here` comes back to it") && !refused.err.contains("pi clean")
+        );
+    }
 
     let terminal = Terminal::open(&far.world);
     terminal.line(&format!("export DOCKER_CONFIG={}; clear; pi attach", far.settings.display()));
