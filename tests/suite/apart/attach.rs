@@ -144,3 +144,22 @@ fn an_agent_that_ends_meanwhile_loses_nothing() {
     far.settled();
     far.world.assert_nothing_left();
 }
+
+#[test]
+fn without_its_keys_a_session_is_not_come_back_to_and_lives_on() {
+    let far = Far::new();
+    let copy = copy("keys");
+    let terminal = Terminal::open(&far.world);
+    terminal.line(&format!("export DOCKER_CONFIG={} GROQ_API_KEY=gsk_secret; clear", far.settings.display()));
+    terminal.line(&format!("pi --on far --clone={copy} --session-name here shell -- sh"));
+    terminal.insist(&["Enter"], "the shell inside", |screen| screen.lines().any(|line| line == "$"));
+    assert!(!far.containers("proxy").is_empty());
+    goes_down(&far, &copy);
+    drop(terminal);
+    far.pi(&["attach"]).run().says(125, "the session `here` was started with keys, and now there are none");
+    assert!(!far.containers("agent").is_empty());
+    far.pi(&["stop", "here"]).run().has_code(0);
+    far.pi(&["drop", &copy]).run().has_code(0);
+    far.settled();
+    far.world.assert_nothing_left();
+}
