@@ -220,6 +220,11 @@ impl Inputs<'_> {
 }
 
 impl Plan {
+    /// Whether the sidecar has keys for the agent.
+    pub(crate) fn has_keys(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| told.broker.is_some())
+    }
+
     /// Decides everything.
     ///
     /// # Errors

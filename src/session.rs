@@ -56,8 +56,8 @@ use crate::{
     git::command::Git,
     host::{Host, Owner},
     plan::{Choices, Plan},
-    record::{Claim, Dead, Naming, SessionId},
-    report::Finding,
+    record::{Claim, Dead, Naming, SessionId, WayBack},
+    report::{self, Finding, Hinted},
     signals::Signals,
 };
 
@@ -128,9 +128,38 @@ pub(crate) fn run(needs: &Needs<'_>, id: &SessionId, choices: &Choices) -> anyho
 /// # Errors
 /// As those of [`run`]. A session that could not be shown lives on.
 pub(crate) fn come_back(needs: &Needs<'_>, dead: Dead, choices: &Choices) -> anyhow::Result<u8> {
+    needs.lives_on.set(true);
+    fits(&(needs.plan)(choices)?, &dead)?;
     let id = dead.id.clone();
     let claim = Claim::again(dead, &choices.name)?;
     carry(needs, &id, claim, |needs, claim, teardown, steer| again(needs, choices, claim, teardown, steer))
+}
+
+/// Fails if the settings of now would give a session another way out than it has: its network stays as it was made.
+fn fits(now: &Plan, dead: &Dead) -> anyhow::Result<()> {
+    let Some(then) = &dead.record else { return Ok(()) };
+    let (name, typed) = (&then.name, report::quote(&then.name));
+    if now.record.network != then.network {
+        return Err(Hinted::error(
+            format!(
+                "the network of the session `{name}` is `{}`, and with the settings of now it would be `{}`",
+                then.network, now.record.network
+            ),
+            format!("set it as it was; `pi stop {typed}` ends the session and brings its work in"),
+        ));
+    }
+    let (without, there_are, make) = match (WayBack::load(&dead.dir)?.has_keys, now.has_keys()) {
+        (true, false) => ("", "none", "set"),
+        // There was a sidecar all the same.
+        (false, true) if then.allowlist.is_none() => ("out", "some", "unset"),
+        _ => return Ok(()),
+    };
+    Err(Hinted::error(
+        format!("the session `{name}` was started with{without} keys, and now there are {there_are}"),
+        format!(
+            "{make} them, such as `ANTHROPIC_API_KEY`; `pi stop {typed}` ends the session and brings its work in"
+        ),
+    ))
 }
 
 /// Carries a session from its claim to its teardown.

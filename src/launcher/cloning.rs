@@ -204,8 +204,12 @@ impl Cloning {
         session: impl FnOnce(&dyn Fn(&str) -> anyhow::Result<()>) -> anyhow::Result<u8>,
     ) -> anyhow::Result<u8> {
         let held = RefCell::new(self.hold(launcher, prepared, docker)?);
-        let outcome =
-            session(&|image| self.make_ready(launcher, prepared, docker, &mut held.borrow_mut(), image));
+        let is_refused = Cell::new(false);
+        let outcome = session(&|image| {
+            let ready = self.make_ready(launcher, prepared, docker, &mut held.borrow_mut(), image);
+            is_refused.set(ready.is_err());
+            ready
+        });
         if lives_on.get() {
             return outcome;
         }
@@ -216,6 +220,10 @@ impl Cloning {
             if let Err(error) = reach.drop_copy(held) {
                 report::warn(format_args!("{error:#}"));
             }
+            return outcome;
+        }
+        if is_refused.get() {
+            // This session has done nothing.
             return outcome;
         }
         let reach = Reach { docker, host: &launcher.host, git: &self.git };

@@ -34,6 +34,8 @@ pub(crate) struct WayBack {
     pub(crate) sidecar_image: String,
     /// What the agent's placeholders are made of.
     pub(crate) random: [u8; 16],
+    /// Whether the sidecar has keys for it.
+    pub(crate) has_keys: bool,
 }
 
 impl WayBack {

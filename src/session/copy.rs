@@ -26,7 +26,7 @@ use crate::{
     },
     host::{Host, seconds},
     plan::{COPY, Container, Source, copier, copier_file},
-    record::{self, Record, SessionId},
+    record::{self, SessionId},
     report::{self, Finding, Hinted, one_line},
     signals::Signals,
     written::Written,
@@ -40,6 +40,9 @@ const SHORT: Duration = Duration::from_secs(60);
 
 /// How long the container of a session that was killed may take to go.
 const LAST: Duration = Duration::from_secs(15);
+
+/// How long a session without a launcher is taken for one that is about to be taken down.
+const FIRST: Duration = Duration::from_secs(2);
 
 /// How many files a notice names.
 const NAMED: usize = 9;
@@ -82,22 +85,45 @@ impl Reach<'_> {
         held.copy.as_ref().map_or(Ok(()), |copy| self.wait_for_others(copy))
     }
 
+    /// The containers that have the copy: ours, and then the sessions that have others.
+    fn users(&self, copy: &Copy) -> anyhow::Result<(Vec<String>, Vec<String>)> {
+        let (mut ours, mut sessions) = (vec![], vec![]);
+        for line in self.docker.run(&docker::users_of(&copy.volume))?.lines() {
+            match line.split_once('\t').map(|(name, session)| (name, session.trim())) {
+                Some((_, session)) if !session.is_empty() => sessions.push(session.to_owned()),
+                Some((name, _)) => ours.push(name.to_owned()),
+                None => ours.push(line.to_owned()),
+            }
+        }
+        Ok((ours, sessions))
+    }
+
     /// Waits until no container has the copy any more. A session's is removed by whoever takes that session down.
     fn wait_for_others(&self, copy: &Copy) -> anyhow::Result<()> {
         let begun = Instant::now();
         loop {
-            let users = self.docker.run(&docker::users_of(&copy.volume))?;
-            let (of_sessions, ours): (Vec<&str>, Vec<&str>) = users.lines().partition(|line| {
-                line.split_once('\t').is_some_and(|(_, session)| !session.trim().is_empty())
-            });
+            let (ours, sessions) = self.users(copy)?;
             // We hold the lock, so the process that made these is gone.
-            let ours: Vec<String> =
-                ours.iter().filter_map(|line| Some(line.split('\t').next()?.to_owned())).collect();
             if !ours.is_empty() {
                 self.docker.gone_within(&docker::remove_containers(&ours), SHORT)?;
             }
-            if of_sessions.is_empty() {
+            if sessions.is_empty() {
                 return Ok(());
+            }
+            let lost = record::deserted(self.host)
+                .into_iter()
+                .find(|session| sessions.iter().any(|id| id == session.record.id.as_str()));
+            if let Some(session) = lost.filter(|_| begun.elapsed() > FIRST) {
+                let (own, name) = (&copy.name, session.record.name);
+                let typed = report::quote(&name);
+                bail!(Hinted::error(
+                    format!(
+                        "the session `{name}`, which has lost its launcher, still works on the copy `{own}`"
+                    ),
+                    format!(
+                        "`pi attach {typed}` comes back to it, and `pi stop {typed}` ends it and brings its work in"
+                    ),
+                ));
             }
             if begun.elapsed() > LAST {
                 bail!(Hinted::error(
@@ -328,19 +354,17 @@ pub(crate) fn tell(git: &Git, copy: &Copy) {
 /// Brings in the work of those copies that are wanted and whose session was killed. A copy that somebody works with is left alone, and so is one
 /// whose engine does not answer now.
 pub(crate) fn bring_in_all(docker: &Docker, host: &Host, wanted: &dyn Fn(&Copy) -> bool) {
-    // One whose agent may live is brought in when that has ended.
-    let deserted = record::deserted(host);
-    let is_in_use = |copy: &Copy| {
-        let is_its = |record: &Record| record.repository == copy.repository && record.engine == copy.engine;
-        deserted.iter().any(|session| is_its(&session.record))
-    };
-    let is_wanted = |copy: &Copy| copy.pending && copy.base.is_some() && wanted(copy) && !is_in_use(copy);
+    let is_wanted = |copy: &Copy| copy.pending && copy.base.is_some() && wanted(copy);
     let pending = copies::all(host).into_iter().filter(|(_, copy)| is_wanted(copy));
     for (dir, copy) in pending {
         let Some(git) = Git::find(host, &Written::load(host).and_around(host)) else { return };
-        let Ok(Some(mut held)) = Held::take(&dir) else { continue };
         let docker = docker.at(&copy.engine);
         let reach = Reach { docker: &docker, host, git: &git };
+        // One that a session has is brought in by whoever ends that, and somebody who comes back to it needs the lock.
+        if !reach.users(&copy).is_ok_and(|(_, sessions)| sessions.is_empty()) {
+            continue;
+        }
+        let Ok(Some(mut held)) = Held::take(&dir) else { continue };
         match reach.bring_in(&mut held) {
             Ok(true) => held.copy.iter().for_each(|copy| tell(&git, copy)),
             Ok(false) => {}

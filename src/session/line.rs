@@ -90,9 +90,8 @@ impl Look {
             let asked = Instant::now();
             match (self.docker.about(), cut) {
                 (Ok(_), None) => {
-                    if back.is_some_and(|then| then.elapsed() < AFTERWARDS) {
-                        self.renew(Sidecar::is_lost);
-                    }
+                    let was_cut = back.is_some_and(|then| then.elapsed() < AFTERWARDS);
+                    self.renew(if was_cut { Sidecar::is_lost } else { Sidecar::is_wanting });
                 }
                 (Ok(_), Some(since)) => {
                     cut = None;
@@ -117,10 +116,12 @@ impl Look {
     /// Gives the sidecar a successor, where it needs one.
     fn renew(&self, is_needed: impl Fn(&Sidecar) -> bool) {
         if let Some(sidecar) = self.sidecar.as_deref().filter(|sidecar| is_needed(sidecar)) {
+            let is_told = sidecar.is_wanting();
             match sidecar.replace() {
                 Ok(()) => report::note("the way out of the session is open again"),
                 Err(error) => {
-                    report::warn(format_args!("the way out of the session does not come back: {error:#}"));
+                    let tell = if is_told { report::detail } else { report::warn };
+                    tell(format_args!("the way out of the session does not come back: {error:#}"));
                 }
             }
         }

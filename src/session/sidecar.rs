@@ -7,7 +7,11 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, mpsc::Receiver},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc::Receiver,
+    },
     thread,
     time::Duration,
 };
@@ -49,6 +53,8 @@ pub(super) struct Sidecar {
     story: Arc<Story>,
     /// Held by the one who starts a successor; whether there are to be none any more.
     over: Mutex<bool>,
+    /// Whether the last attempt to start one came to nothing.
+    is_wanting: AtomicBool,
     dir: PathBuf,
     /// Whether it keeps the agent to an allowlist.
     restricts: bool,
@@ -146,16 +152,30 @@ impl Sidecar {
         let running = Mutex::new(place.start(told, &story, agents)?);
         let restricts = told.rules.is_some();
         let told = Mutex::new(told.clone());
-        Ok(Some(Self { place, told, running, story, over: Mutex::default(), dir: dir.to_owned(), restricts }))
+        Ok(Some(Self {
+            place,
+            told,
+            running,
+            story,
+            over: Mutex::default(),
+            is_wanting: AtomicBool::default(),
+            dir: dir.to_owned(),
+            restricts,
+        }))
     }
 
     fn link(&self) -> Arc<Link> {
         lock(&self.running).link.clone()
     }
 
-    /// Whether it has ended, and nobody knows why.
+    /// Whether it has ended, and nobody knows why, or has no successor yet.
     pub(super) fn is_lost(&self) -> bool {
-        self.link().is_lost()
+        self.is_wanting() || self.link().is_lost()
+    }
+
+    /// Whether the last attempt to give it a successor came to nothing. One that only took long may be there all the same.
+    pub(super) fn is_wanting(&self) -> bool {
+        self.is_wanting.load(Ordering::SeqCst) && self.link().has_ended()
     }
 
     /// Waits until everything that it was told first is in effect.
@@ -171,6 +191,12 @@ impl Sidecar {
     /// # Errors
     /// The engine says no, or the successor ends or does not answer.
     pub(super) fn replace(&self) -> anyhow::Result<()> {
+        let outcome = self.succeed();
+        self.is_wanting.store(outcome.is_err(), Ordering::SeqCst);
+        outcome
+    }
+
+    fn succeed(&self) -> anyhow::Result<()> {
         let over = lock(&self.over);
         if *over {
             return Ok(());

@@ -53,10 +53,14 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Whether a dead session is one that somebody can come back to: its agent lives.
-fn lives_on(dead: &Dead, docker: &Docker) -> bool {
-    let is_new = dead.deserted_for().is_some_and(|time| time < LONGEST);
-    let docker = docker.at(engine(dead, docker)).within(ANSWER);
-    is_new && docker.runs(&dead.id.agent()).unwrap_or(false)
+///
+/// # Errors
+/// The engine does not say.
+fn lives_on(dead: &Dead, docker: &Docker) -> anyhow::Result<bool> {
+    if dead.deserted_for().is_none_or(|time| time >= LONGEST) {
+        return Ok(false);
+    }
+    docker.at(engine(dead, docker)).within(ANSWER).runs(&dead.id.agent())
 }
 
 /// The engine of a dead session. A record that was lost says nothing, but the directory has the id for its name.
@@ -127,12 +131,15 @@ fn sweep(host: &Host, docker: &Docker, failed: &Mutex<Vec<String>>, elsewhere: &
     };
     let is_here = |dead: &Dead| engine(dead, docker) == docker.address();
     let (here, there): (Vec<Dead>, Vec<Dead>) = dead.into_iter().partition(is_here);
-    let end = |dead: Dead| {
-        if lives_on(&dead, docker) {
-            fails(abandoned(&dead));
-        } else if let Err(error) = take_down(&dead, docker, host) {
-            fails(failure(&dead, &error));
+    let end = |dead: Dead| match lives_on(&dead, docker) {
+        Ok(true) => fails(abandoned(&dead)),
+        Ok(false) => {
+            if let Err(error) = take_down(&dead, docker, host) {
+                fails(failure(&dead, &error));
+            }
         }
+        // An engine that is only slow still has the agent.
+        Err(error) => fails(failure(&dead, &error)),
     };
     here.into_iter().for_each(end);
     bring_in_all(docker, host, &|copy| copy.engine == docker.address());

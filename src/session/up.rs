@@ -62,6 +62,7 @@ pub(super) fn up(
                 agent_image: choices.agent_image.clone(),
                 sidecar_image: choices.sidecar_image.clone(),
                 random: needs.host.random,
+                has_keys: plan.has_keys(),
             };
             way_back.save(&claim.dir)?;
         }

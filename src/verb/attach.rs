@@ -14,7 +14,13 @@ pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8>
     let Some((dead, record)) = record::deserted_named(&launcher.host, name)? else {
         return Err(nothing(launcher, name));
     };
-    let back = WayBack::load(&dead.dir)?;
+    let back = WayBack::load(&dead.dir).map_err(|error| {
+        let typed = report::quote(&record.name);
+        Hinted::error(
+            format!("{error:#}"),
+            format!("`pi stop {typed}` ends the session and brings its work in"),
+        )
+    })?;
     let (mut again, program) = launcher.again(&record, &back)?;
     if Streams::of(again.host.terminal.stdin, again.host.terminal.stdout) != Streams::Tty {
         // A pipe has nothing to say to an agent at a terminal, and one without a terminal has lost its input.

@@ -17,6 +17,8 @@ pub(crate) fn run(launcher: &Launcher, name: &str, force: bool) -> anyhow::Resul
         ));
     };
     let reach = at.reach(launcher);
+    // Force does not help against a session that has it.
+    reach.wait_until_free(&held)?;
     if let Err(error) = reach.bring_in(&mut held)
         && !force
     {

@@ -101,6 +101,11 @@ impl Link {
         words.is_some()
     }
 
+    /// Whether it has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        lock(&self.heard).ended
+    }
+
     /// Whether it has ended, and nobody knows why.
     pub(super) fn is_lost(&self) -> bool {
         let heard = lock(&self.heard);

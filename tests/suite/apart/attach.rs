@@ -61,6 +61,7 @@ fn goes_down(far: &Far, copy: &str) {
 fn a_session_whose_machine_went_down_lives_on_and_is_come_back_to() {
     let far = Far::new();
     let copy = copy("goes-down");
+    let clone = format!("--clone={copy}");
     let terminal = shell(&far, &copy, "600");
     asks(&terminal, "before");
     goes_down(&far, &copy);
@@ -74,6 +75,16 @@ fn a_session_whose_machine_went_down_lives_on_and_is_come_back_to() {
     assert!(listed.out.contains("\"state\": \"lost\""), "{listed:?}");
     far.pi(&["logs", "here"]).run().says(125, "the session `here` has lost its launcher");
     far.pi(&["attach", "other"]).run().says(125, "no session `other` has lost its launcher");
+    // Nobody takes the copy from it, nor names a verb that would end it.
+    for words in
+        [vec!["diff"], vec!["drop", "--force", &copy], vec!["--on", "far", &clone, "shell", "--", "true"]]
+    {
+        let refused = far.pi(&words).run();
+        refused.says(125, "the session `here`, which has lost its launcher, still works on the copy");
+        assert!(
+            refused.err.contains("`pi attach here` comes back to it") && !refused.err.contains("pi clean")
+        );
+    }
 
     let terminal = Terminal::open(&far.world);
     terminal.line(&format!("export DOCKER_CONFIG={}; clear; pi attach", far.settings.display()));
@@ -130,6 +141,25 @@ fn an_agent_that_ends_meanwhile_loses_nothing() {
     until_true("the end of the agent", || far.containers("agent").is_empty());
     far.pi(&["attach"]).run().says(125, "the agent of the session `here` has ended");
     far.has_come(&copy, Some("after\n"));
+    far.settled();
+    far.world.assert_nothing_left();
+}
+
+#[test]
+fn without_its_keys_a_session_is_not_come_back_to_and_lives_on() {
+    let far = Far::new();
+    let copy = copy("keys");
+    let terminal = Terminal::open(&far.world);
+    terminal.line(&format!("export DOCKER_CONFIG={} GROQ_API_KEY=gsk_secret; clear", far.settings.display()));
+    terminal.line(&format!("pi --on far --clone={copy} --session-name here shell -- sh"));
+    terminal.insist(&["Enter"], "the shell inside", |screen| screen.lines().any(|line| line == "$"));
+    assert!(!far.containers("proxy").is_empty());
+    goes_down(&far, &copy);
+    drop(terminal);
+    far.pi(&["attach"]).run().says(125, "the session `here` was started with keys, and now there are none");
+    assert!(!far.containers("agent").is_empty());
+    far.pi(&["stop", "here"]).run().has_code(0);
+    far.pi(&["drop", &copy]).run().has_code(0);
     far.settled();
     far.world.assert_nothing_left();
 }
