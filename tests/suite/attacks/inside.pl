@@ -20,20 +20,37 @@ sub writes {
 sub fails { my $status = system('sh', '-c', "$_[0] >/dev/null 2>&1"); return $status != 0 }
 
 # Calls that lead out of a container, or stop a machine, by their numbers on this kind of machine.
-my %calls = (
-    acct => 163, add_key => 248, bpf => 321, chroot => 161, clock_adjtime => 305, clock_settime => 227,
-    delete_module => 176, fanotify_init => 300, finit_module => 313, fsconfig => 431, fsmount => 432, fsopen => 430,
-    fspick => 433, init_module => 175, io_setup => 206, io_submit => 209, io_uring_enter => 426, io_uring_register => 427,
-    io_uring_setup => 425, ioperm => 173, iopl => 172, kcmp => 312, kexec_file_load => 320, kexec_load => 246,
-    keyctl => 250, lookup_dcookie => 212, migrate_pages => 256, modify_ldt => 154, mount => 165, mount_setattr => 442,
-    move_mount => 429, move_pages => 279, name_to_handle_at => 303, nfsservctl => 180, open_by_handle_at => 304,
-    open_tree => 428, perf_event_open => 298, pidfd_getfd => 438, pivot_root => 155,
-    quotactl => 179, quotactl_fd => 443, reboot => 169, request_key => 249,
-    set_mempolicy => 238, setdomainname => 171, sethostname => 170, setns => 308, settimeofday => 164, swapoff => 168,
-    swapon => 167, syslog => 103, umount2 => 166, unshare => 272, uselib => 134, userfaultfd => 323, vhangup => 153,
+my %machines = (
+    x86_64 => {
+        acct => 163, add_key => 248, bpf => 321, chroot => 161, clock_adjtime => 305, clock_settime => 227,
+        delete_module => 176, fanotify_init => 300, finit_module => 313, fsconfig => 431, fsmount => 432,
+        fsopen => 430, fspick => 433, init_module => 175, io_setup => 206, io_submit => 209, io_uring_enter => 426,
+        io_uring_register => 427, io_uring_setup => 425, ioperm => 173, iopl => 172, kcmp => 312,
+        kexec_file_load => 320, kexec_load => 246, keyctl => 250, lookup_dcookie => 212, migrate_pages => 256,
+        modify_ldt => 154, mount => 165, mount_setattr => 442, move_mount => 429, move_pages => 279,
+        name_to_handle_at => 303, nfsservctl => 180, open_by_handle_at => 304, open_tree => 428,
+        perf_event_open => 298, pidfd_getfd => 438, pivot_root => 155, quotactl => 179, quotactl_fd => 443,
+        reboot => 169, request_key => 249, set_mempolicy => 238, setdomainname => 171, sethostname => 170,
+        setns => 308, settimeofday => 164, swapoff => 168, swapon => 167, syslog => 103, umount2 => 166,
+        unshare => 272, uselib => 134, userfaultfd => 323, vhangup => 153,
+    },
+    aarch64 => {
+        acct => 89, add_key => 217, bpf => 280, chroot => 51, clock_adjtime => 266, clock_settime => 112,
+        delete_module => 106, fanotify_init => 262, finit_module => 273, fsconfig => 431, fsmount => 432,
+        fsopen => 430, fspick => 433, init_module => 105, io_setup => 0, io_submit => 2, io_uring_enter => 426,
+        io_uring_register => 427, io_uring_setup => 425, kcmp => 272, kexec_file_load => 294, kexec_load => 104,
+        keyctl => 219, lookup_dcookie => 18, migrate_pages => 238, mount => 40, mount_setattr => 442,
+        move_mount => 429, move_pages => 239, name_to_handle_at => 264, nfsservctl => 42, open_by_handle_at => 265,
+        open_tree => 428, perf_event_open => 241, pidfd_getfd => 438, pivot_root => 41, quotactl => 60,
+        quotactl_fd => 443, reboot => 142, request_key => 218, set_mempolicy => 237, setdomainname => 162,
+        sethostname => 161, setns => 268, settimeofday => 170, swapoff => 225, swapon => 224, syslog => 116,
+        umount2 => 39, unshare => 97, userfaultfd => 282, vhangup => 58,
+    },
 );
-if (`uname -m` eq "x86_64\n") {
-    works('calls', 'getpid', syscall(39) == $$);
+my ($machine) = `uname -m` =~ /(\w+)/;
+my %calls = %{ $machines{$machine} // {} };
+if (my $getpid = { x86_64 => 39, aarch64 => 172 }->{$machine}) {
+    works('calls', 'getpid', syscall($getpid) == $$);
     for my $name (sort keys %calls) {
         my $got = syscall($calls{$name}, 0, 0, 0, 0, 0, 0);
         held('calls', $name, $got == -1 && refused());
@@ -119,8 +136,9 @@ works('files', 'lock', fcntl($file, F_SETLK, my $lock = pack('s s l! l! i', F_WR
 works('files', 'descriptors', defined fcntl($file, 1030, my $least = 10));
 # A lease on a file of the repository would stop everybody outside who opens it.
 held('files', 'lease', !defined fcntl($file, 1024, my $kind = F_WRLCK));
-held('files', 'lease-with-a-high-bit', syscall(72, fileno $file, (1 << 32) | 1024, F_WRLCK) == -1)
-    if `uname -m` eq "x86_64\n";
+if (my $fcntl = { x86_64 => 72, aarch64 => 25 }->{$machine}) {
+    held('files', 'lease-with-a-high-bit', syscall($fcntl, fileno $file, (1 << 32) | 1024, F_WRLCK) == -1);
+}
 held('files', 'immutable', fails('chattr +i file'));
 held('files', 'attributes', fails('setfattr -n trusted.x -v y file'));
 held('files', 'capability', fails('setcap cap_net_raw+ep file'));
