@@ -130,7 +130,13 @@ fn show(
             in_vain = if begun.elapsed() < MOMENT { in_vain + 1 } else { 0 };
             let is_lost = |shown: &Shown| {
                 let was_cut = shown.status().code().is_some_and(|code| code != 0) && !report::nobody_reads();
-                was_cut && in_vain < TRIES && line.is_some_and(|line| goes_on(plan, docker, signals, line))
+                let Some(line) = line.filter(|line| was_cut && goes_on(plan, docker, signals, line)) else {
+                    return false;
+                };
+                if in_vain >= TRIES {
+                    line.give_up_after(TRIES);
+                }
+                in_vain < TRIES
             };
             if !shown.as_ref().is_ok_and(is_lost) {
                 break shown;

@@ -35,6 +35,8 @@ const AFTERWARDS: Duration = Duration::from_secs(120);
 pub(super) struct Line {
     client: Arc<Mutex<Option<Arc<SharedChild>>>>,
     given_up: Arc<OnceLock<Hinted>>,
+    /// For a session that is given up.
+    hint: String,
     _end: mpsc::Sender<()>,
 }
 
@@ -52,16 +54,24 @@ impl Line {
             client: Arc::clone(&client),
             given_up: Arc::clone(&given_up),
             sidecar,
-            hint,
+            hint: hint.clone(),
         };
         // Nobody waits for its end: the engine may hang.
         thread::spawn(move || look.on(&ended));
-        Self { client, given_up, _end: end }
+        Self { client, given_up, hint, _end: end }
     }
 
     /// This client shows the agent.
     pub(super) fn shows(&self, client: Arc<SharedChild>) {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
+    }
+
+    /// Gives the session up: so often in a row it was shown for a moment only.
+    pub(super) fn give_up_after(&self, times: u32) {
+        let why = format!(
+            "the line to the engine was lost {times} times, one soon after the other; the session is over"
+        );
+        let _ = self.given_up.set(Hinted::new(why, &self.hint));
     }
 
     /// Fails if the session was given up.

@@ -1,5 +1,7 @@
 //! Sessions on another engine that have lost their launcher: they live on, and somebody comes back to them.
 
+use std::time::{Duration, Instant};
+
 use rustix::process::{Signal, kill_process};
 
 use super::cut::Far;
@@ -129,6 +131,28 @@ fn a_launcher_whose_connections_are_lost_comes_back_by_itself() {
         terminal.line("clear");
     }
     ends(&far, &copy, &terminal);
+}
+
+#[test]
+fn a_session_whose_line_is_lost_again_and_again_lives_on() {
+    let far = Far::new();
+    let copy = copy("again");
+    let terminal = shell(&far, &copy, "600");
+    let mut lost: Option<Instant> = None;
+    until("the end of the launcher's patience", || {
+        // Soon enough for a launcher that looks whether the agent runs, and shows it again.
+        if lost.is_none_or(|then| then.elapsed() > Duration::from_secs(2)) {
+            far.line.lose();
+            lost = Some(Instant::now());
+        }
+        let screen = terminal.screen();
+        if screen.contains("it lives on there: `pi attach here`") { Ok(()) } else { Err(screen) }
+    });
+    assert!(!far.containers("agent").is_empty());
+    far.pi(&["stop", "here"]).run().has_code(0);
+    far.settled();
+    far.has_come(&copy, None);
+    far.world.assert_nothing_left();
 }
 
 #[test]
