@@ -136,11 +136,11 @@ fn is_kill(fault: Fault) -> bool {
     matches!(fault, Fault::Launcher(Signal::KILL) | Fault::Group(Signal::KILL))
 }
 
-/// Whether this process ignores SIGINT or SIGQUIT, as what a shell starts in the background does.
+/// Whether this process ignores SIGHUP, SIGINT or SIGQUIT, as what a shell starts in the background does, or `nohup`.
 fn ignores_the_keyboard() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default();
-    u64::from_str_radix(ignored.trim(), 16).is_ok_and(|mask| mask & 0b110 != 0)
+    u64::from_str_radix(ignored.trim(), 16).is_ok_and(|mask| mask & 0b111 != 0)
 }
 
 fn one_run(world: &World, dice: &Dice) -> Fault {
@@ -149,7 +149,7 @@ fn one_run(world: &World, dice: &Dice) -> Fault {
     let script = ["exit 3", "sleep 2; exit 3", "sleep 30"][usize::try_from(dice.below(3)).unwrap()];
     let fault = FAULTS[usize::try_from(dice.below(FAULTS.len() as u64)).unwrap()];
     let moment = Duration::from_millis(dice.below(3000));
-    // A launcher that inherits this does not hear these two before it listens.
+    // A launcher that inherits this does not hear these before it listens.
     let moment = if ignores_the_keyboard() { moment.max(Duration::from_millis(500)) } else { moment };
     // A run that nobody ends must end by itself.
     let script = if fault == Fault::Nothing { "exit 3" } else { script };

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -30,7 +30,8 @@ use crate::world::{
 #[derive(Clone, Default)]
 pub(super) struct Line {
     is_cut: Arc<AtomicBool>,
-    streams: Arc<Mutex<Vec<UnixStream>>>,
+    /// Both ends of every connection that there is.
+    streams: Arc<Mutex<Vec<Weak<[UnixStream; 2]>>>>,
 }
 
 impl Line {
@@ -45,11 +46,12 @@ impl Line {
                     line.wait();
                     let Ok(far) = UnixStream::connect(to) else { return };
                     let (Ok(back), Ok(forth)) = (near.try_clone(), far.try_clone()) else { return };
-                    let both = [&near, &far].map(|stream| stream.try_clone().unwrap());
-                    line.streams.lock().unwrap().extend(both);
+                    let both = Arc::new([&near, &far].map(|stream| stream.try_clone().unwrap()));
+                    line.keep(&both);
                     let other = line.clone();
                     thread::spawn(move || other.pass(far, back));
                     line.pass(near, forth);
+                    drop(both);
                 });
             }
         });
@@ -79,9 +81,17 @@ impl Line {
 
     /// Ends every connection that there is: a machine in between has forgotten them.
     pub(super) fn lose(&self) {
-        for stream in self.streams.lock().unwrap().drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
+        for both in self.streams.lock().unwrap().drain(..).filter_map(|both| both.upgrade()) {
+            for stream in &*both {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
         }
+    }
+
+    fn keep(&self, both: &Arc<[UnixStream; 2]>) {
+        let mut streams = self.streams.lock().unwrap();
+        streams.retain(|both| both.strong_count() > 0);
+        streams.push(Arc::downgrade(both));
     }
 }
 
