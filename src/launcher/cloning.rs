@@ -130,7 +130,18 @@ impl Cloning {
                     ));
                 }
             }
-            _ => {
+            other => {
+                let volume = &self.place.volume;
+                if other.is_none() && docker.has_volume(volume)? {
+                    return Err(Hinted::error(
+                        format!(
+                            "there is a copy `{name}` in the volume `{volume}`, and its record is lost: what is in it stays there"
+                        ),
+                        format!(
+                            "choose another name with `--clone=NAME`; `docker volume rm {volume}` removes it with all that is in it"
+                        ),
+                    ));
+                }
                 let now = seconds(SystemTime::now());
                 held.save(Copy {
                     name: name.clone(),

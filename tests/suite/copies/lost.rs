@@ -125,3 +125,26 @@ fn a_copy_that_was_interrupted_is_made_anew() {
     world.run_pi(&["drop", "copy"]).has_code(0);
     world.assert_nothing_left();
 }
+
+#[test]
+fn a_copy_whose_record_is_lost_stays_where_it_is() {
+    let world = world();
+    world.shell(&["--clone"], "echo precious >>a").run().has_code(0);
+    let listed: serde_json::Value =
+        serde_json::from_str(&world.run_pi(&["ps", "--all", "--json"]).out).unwrap();
+    let volume = listed["copies"][0]["volume"].as_str().unwrap().to_owned();
+    let record =
+        world.state().join("copies").join(volume.strip_prefix("pi-copy-").unwrap()).join("copy.json");
+    let whole = std::fs::read(&record).unwrap();
+    for broken in [&b""[..], &whole[..whole.len() / 2]] {
+        write(&record, broken);
+        let refused = world.shell(&["--clone"], "cat a").run();
+        refused.says(125, "its record is lost: what is in it stays there");
+        assert!(refused.err.contains(&volume), "{refused:?}");
+    }
+    write(&record, &whole);
+    let came = world.shell(&["--clone"], "cat a").run();
+    assert!(came.code == Some(0) && came.out.ends_with("precious\n"), "{came:?}");
+    world.run_pi(&["drop", "copy"]).has_code(0);
+    world.assert_nothing_left();
+}
