@@ -57,6 +57,11 @@ fn goes_down(far: &Far, copy: &str) {
         kill_process(process, Signal::KILL).unwrap();
     }
     far.line.lose();
+    // The kernel frees a dead process's lock a moment after it was killed.
+    until("a session without a launcher", || {
+        let listed = far.pi(&["ps", "--json"]).run();
+        if listed.out.contains("\"state\": \"lost\"") { Ok(()) } else { Err(listed) }
+    });
 }
 
 #[test]
