@@ -222,11 +222,11 @@ impl Builder<'_> {
         let user = self.host.uid.to_string();
         let mut labels: Vec<(&str, &str)> =
             layer.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
-        labels.push((DIGEST, &layer.digest));
-        // Users of one engine know their own by it. What comes from a registry is everybody's.
-        if self.images.registry.is_none() {
-            labels.push(("pi.user", &user));
-        }
+        // Users of one engine know their own by it. What goes to a registry is everybody's, and says what it is made of.
+        labels.push(match self.images.registry {
+            None => ("pi.user", &user),
+            Some(_) => (DIGEST, &layer.digest),
+        });
         let id = scratch.path().join("id");
         let build = docker::build(&layer.tag, &id, &context, &layer.args, &labels, effort == Effort::Renew);
         report::note(format_args!("building the image `{}`", layer.tag));
