@@ -136,6 +136,21 @@ impl Reach<'_> {
         }
     }
 
+    /// Removes the volume of a copy that no agent has seen. A client of a launcher that was killed may be making a container with
+    /// it at this moment.
+    fn empty(&self, copy: &Copy) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            self.wait_for_others(copy)?;
+            match self.docker.gone_within(&docker::remove_volume(&copy.volume), SHORT) {
+                Err(_) if begun.elapsed() < LAST && !self.docker.hangs() => {
+                    thread::sleep(Duration::from_millis(100));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     fn inside(&self, up: &Up) -> Inside {
         let (prefix, env) = self.docker.door(up.name(), self.host);
         Inside { prefix, env, git: "git".into() }
@@ -164,8 +179,7 @@ impl Reach<'_> {
         within: &str,
         signals: &Signals,
     ) -> anyhow::Result<()> {
-        let volume = held.copy.as_ref().map(|copy| copy.volume.clone()).context("there is no copy")?;
-        self.docker.gone_within(&docker::remove_volume(&volume), SHORT)?;
+        self.empty(held.copy.as_ref().context("there is no copy")?)?;
         let up = self.open(held)?;
         let inside = self.inside(&up);
         let script =
