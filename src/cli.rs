@@ -60,7 +60,8 @@ pub(crate) struct Options {
     /// Renew the images of this session, then run
     ///
     /// Newest bases, packages and agent of the configured version, tag or range. `pi --build build --all` renews the
-    /// images of every variant and runs nothing. If it fails, the session has the images of before.
+    /// images of every variant and runs nothing. If it fails, the session has the images of before. With `registry` under
+    /// `[images]` in the settings, they also go to that registry.
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) build: bool,
     /// Restrict the network to an allowlist

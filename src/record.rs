@@ -1,9 +1,9 @@
 //! The records of sessions. Each session has a directory with a lock and a record. It lives as long as its lock is
 //! held; the kernel frees the lock when the launcher ends, however it ends.
 
-mod desert;
 mod find;
 mod id;
+mod lost;
 
 use std::{
     fs,
@@ -18,9 +18,9 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
-    desert::{WayBack, all_deserted, deserted, deserted_named},
     find::{find, restricted},
     id::SessionId,
+    lost::{WayBack, all_lost, lost, lost_named, what_next},
 };
 use crate::{
     files::{lock_within, private_dir, read_small, replace},

@@ -8,24 +8,26 @@ use crate::{host::Host, report::Hinted};
 /// The only running session with this name, or with an id that begins like this.
 pub(crate) fn find(host: &Host, name: &str) -> anyhow::Result<Live> {
     let live = super::live(host)?;
-    let mut exact: Vec<_> = live.iter().filter(|session| session.record.name == name).collect();
-    if exact.is_empty() && name.len() >= 4 {
-        exact = live.iter().filter(|session| session.record.id.as_str().starts_with(name)).collect();
-    }
-    match exact.as_slice() {
+    match named(&live, name).as_slice() {
         [one] => Ok((*one).clone()),
-        [] if super::deserted(host).iter().any(|session| session.record.name == name) => Err(Hinted::error(
-            format!("the session `{name}` has lost its launcher"),
-            format!(
-                "`pi attach {name}` comes back to it if its agent lives, and `pi stop {name}` brings its work in"
-            ),
-        )),
+        [] if !named(&super::lost(host), name).is_empty() => {
+            Err(Hinted::error(format!("the session `{name}` has lost its launcher"), super::what_next(name)))
+        }
         [] => Err(Hinted::error(format!("no session `{name}` is running"), "`pi ps` lists them")),
         several => Err(Hinted::error(
             format!("{} sessions are named `{name}`", several.len()),
             format!("say which by id, as in `{}`; `pi ps` lists them", several[0].record.id.as_str()),
         )),
     }
+}
+
+/// The sessions with this name; where there is none, those with an id that begins like this.
+pub(super) fn named<'a>(all: &'a [Live], name: &str) -> Vec<&'a Live> {
+    let exact: Vec<_> = all.iter().filter(|session| session.record.name == name).collect();
+    if !exact.is_empty() || name.len() < 4 {
+        return exact;
+    }
+    all.iter().filter(|session| session.record.id.as_str().starts_with(name)).collect()
 }
 
 /// The restricted session with this name. Without a name, the only one of this repository.

@@ -10,18 +10,18 @@ use std::{
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use super::{CLEANING, Claim, Dead, LOCK, Live, Record, directory_lock, entries, is_kept};
+use super::{CLEANING, Claim, Dead, LOCK, Live, Record, directory_lock, entries, find::named, is_kept};
 use crate::{
     files::{read_small, replace},
     host::Host,
-    report::Hinted,
+    report::{Hinted, quote},
 };
 
 /// In a session's directory: its [`WayBack`].
 const BACK: &str = "back.json";
 
 /// In the directory of a session that was found without a launcher; its time says when that was.
-const DESERTED: &str = "deserted";
+const LOST: &str = "lost";
 
 /// What it takes to come back to a session, besides its record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ impl WayBack {
 
 /// The sessions without a launcher that somebody can come back to, if their agent lives; those that are being taken down are
 /// not among them.
-pub(crate) fn deserted(host: &Host) -> Vec<Live> {
+pub(crate) fn lost(host: &Host) -> Vec<Live> {
     if entries(host).next().is_none() {
         return vec![];
     }
@@ -76,21 +76,22 @@ pub(crate) fn deserted(host: &Host) -> Vec<Live> {
     .collect()
 }
 
+/// What can be done about a session of this name that has lost its launcher.
+pub(crate) fn what_next(name: &str) -> String {
+    let name = quote(name);
+    format!(
+        "`pi attach {name}` comes back to it if its agent lives, and `pi stop {name}` ends it and brings its work in"
+    )
+}
+
 /// The session without a launcher of this name, or with an id that begins like this; without a name, the only one. `None` where
 /// there is none. While the returned value lives, nobody else takes it down.
 ///
 /// # Errors
 /// There are several, or somebody else has it at this moment.
-pub(crate) fn deserted_named(host: &Host, name: Option<&str>) -> anyhow::Result<Option<(Dead, Record)>> {
-    let all = deserted(host);
-    let named: Vec<&Live> = match name {
-        None => all.iter().collect(),
-        Some(name) => {
-            let exact: Vec<&Live> = all.iter().filter(|session| session.record.name == name).collect();
-            let by_id = |session: &&Live| name.len() >= 4 && session.record.id.as_str().starts_with(name);
-            if exact.is_empty() { all.iter().filter(by_id).collect() } else { exact }
-        }
-    };
+pub(crate) fn lost_named(host: &Host, name: Option<&str>) -> anyhow::Result<Option<(Dead, Record)>> {
+    let all = lost(host);
+    let named = name.map_or_else(|| all.iter().collect(), |name| named(&all, name));
     let one = match named.as_slice() {
         [] => return Ok(None),
         [one] => *one,
@@ -101,7 +102,7 @@ pub(crate) fn deserted_named(host: &Host, name: Option<&str>) -> anyhow::Result<
             ));
         }
     };
-    let found = all_deserted(host)?.into_iter().find(|(dead, _)| dead.id == one.record.id);
+    let found = all_lost(host)?.into_iter().find(|(dead, _)| dead.id == one.record.id);
     found.with_context(|| format!("another `pi` is at the session `{}`", one.record.name)).map(Some)
 }
 
@@ -109,18 +110,18 @@ pub(crate) fn deserted_named(host: &Host, name: Option<&str>) -> anyhow::Result<
 ///
 /// # Errors
 /// The directory of sessions cannot be locked.
-pub(crate) fn all_deserted(host: &Host) -> anyhow::Result<Vec<(Dead, Record)>> {
+pub(crate) fn all_lost(host: &Host) -> anyhow::Result<Vec<(Dead, Record)>> {
     let dead = super::all(host)?.1.into_iter().filter(|dead| dead.dir.join(BACK).is_file());
     Ok(dead.filter_map(|dead| dead.record.clone().map(|record| (dead, record))).collect())
 }
 
 impl Dead {
     /// Since when this session is known to have no launcher, where its agent may live without one.
-    pub(crate) fn deserted_for(&self) -> Option<Duration> {
+    pub(crate) fn lost_for(&self) -> Option<Duration> {
         if !self.dir.join(BACK).is_file() {
             return None;
         }
-        let path = self.dir.join(DESERTED);
+        let path = self.dir.join(LOST);
         if !path.exists() {
             let _ = fs::File::create_new(&path);
         }
@@ -143,7 +144,7 @@ impl Claim {
             .with_context(|| format!("could not open the lock in `{}`", dir.display()))?;
         // Whoever looks whether it is free holds it for a moment.
         lock.lock().with_context(|| format!("could not lock `{}`", dir.display()))?;
-        let _ = fs::remove_file(dir.join(DESERTED));
+        let _ = fs::remove_file(dir.join(LOST));
         // From here on the other lock says that it is somebody's.
         drop(cleaning);
         Ok(Self { dir, lock: Arc::new(lock), name: name.to_owned() })

@@ -110,19 +110,16 @@ impl Reach<'_> {
             if sessions.is_empty() {
                 return Ok(());
             }
-            let lost = record::deserted(self.host)
+            let lost = record::lost(self.host)
                 .into_iter()
                 .find(|session| sessions.iter().any(|id| id == session.record.id.as_str()));
             if let Some(session) = lost.filter(|_| begun.elapsed() > FIRST) {
                 let (own, name) = (&copy.name, session.record.name);
-                let typed = report::quote(&name);
                 bail!(Hinted::error(
                     format!(
                         "the session `{name}`, which has lost its launcher, still works on the copy `{own}`"
                     ),
-                    format!(
-                        "`pi attach {typed}` comes back to it, and `pi stop {typed}` ends it and brings its work in"
-                    ),
+                    record::what_next(&name),
                 ));
             }
             if begun.elapsed() > LAST {

@@ -70,7 +70,7 @@ pub(super) fn follow(
             let name = report::quote(&plan.record.name);
             format!("it lives on there: `pi attach {name}` comes back to it, and `pi stop {name}` brings its work in")
         } else {
-            "its work stays there: the next `pi` that reaches the engine, or `pi clean`, brings it in".to_owned()
+            "its work stays there: the next `pi` that reaches the engine, or `pi diff`, brings it in".to_owned()
         };
         Line::watch(docker, needs.host, teardown.sidecar.clone(), hint)
     });

@@ -69,7 +69,7 @@ impl Line {
     /// Gives the session up: so often in a row it was shown for a moment only.
     pub(super) fn give_up_after(&self, times: u32) {
         let why = format!(
-            "the line to the engine was lost {times} times, one soon after the other; the session is over"
+            "the line to the engine was lost {times} times, one soon after the other; the session is given up"
         );
         let _ = self.given_up.set(Hinted::new(why, &self.hint));
     }
@@ -139,7 +139,7 @@ impl Look {
 
     fn give_up(&self) {
         let _ = self.given_up.set(Hinted::new(
-            format!("the engine has not answered for {} s; the session is over", self.patience.as_secs()),
+            format!("the engine has not answered for {} s; the session is given up", self.patience.as_secs()),
             &self.hint,
         ));
         if let Some(client) = &*self.client.lock().unwrap_or_else(PoisonError::into_inner) {

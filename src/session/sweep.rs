@@ -57,7 +57,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// # Errors
 /// The engine does not say.
 fn lives_on(dead: &Dead, docker: &Docker) -> anyhow::Result<bool> {
-    if dead.deserted_for().is_none_or(|time| time >= LONGEST) {
+    if dead.lost_for().is_none_or(|time| time >= LONGEST) {
         return Ok(false);
     }
     docker.at(engine(dead, docker)).within(ANSWER).runs(&dead.id.agent())

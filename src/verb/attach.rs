@@ -11,7 +11,7 @@ use crate::{
 
 /// Shows the agent again, until it ends.
 pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8> {
-    let Some((dead, record)) = record::deserted_named(&launcher.host, name)? else {
+    let Some((dead, record)) = record::lost_named(&launcher.host, name)? else {
         return Err(nothing(launcher, name));
     };
     let back = WayBack::load(&dead.dir).map_err(|error| {
@@ -23,7 +23,7 @@ pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8>
     })?;
     let (mut again, program) = launcher.again(&record, &back)?;
     if Streams::of(again.host.terminal.stdin, again.host.terminal.stdout) != Streams::Tty {
-        // A pipe has nothing to say to an agent at a terminal, and one without a terminal has lost its input.
+        // Then the agent is only shown: its input was lost with the launcher, or is a terminal that there is none of here.
         again.host.terminal = Terminal { stdin: true, stdout: false, stderr: false };
     }
     let prepared = again.prepare(program)?;

@@ -70,7 +70,7 @@ fn sessions() -> Vec<CompletionCandidate> {
 }
 
 fn lost() -> Vec<CompletionCandidate> {
-    candidates(Host::read().map(|host| record::deserted(&host)).unwrap_or_default())
+    candidates(Host::read().map(|host| record::lost(&host)).unwrap_or_default())
 }
 
 fn candidates(sessions: Vec<Live>) -> Vec<CompletionCandidate> {

@@ -118,7 +118,7 @@ pub(crate) enum Engines {
 pub(crate) fn run(launcher: &Launcher, all: bool, engines: Engines, json: bool) -> anyhow::Result<u8> {
     let named = launcher.options.on.as_deref().map(|name| launcher.host.on(name)).transpose()?;
     let mut live = record::live(&launcher.host)?;
-    let mut lost = record::deserted(&launcher.host);
+    let mut lost = record::lost(&launcher.host);
     if let Some(host) = &named {
         let is_there = |session: &Live| session.record.engine == host.engine.address;
         live.retain(is_there);
@@ -159,10 +159,9 @@ pub(crate) fn run(launcher: &Launcher, all: bool, engines: Engines, json: bool) 
         report::data(sessions_table(&rows, now, &launcher.here.engine.address))?;
     }
     for Live { record, .. } in &lost {
-        let name = report::quote(&record.name);
         Finding::hinted(
             format!("the session `{}` on `{}` has lost its launcher", record.name, one_line(&record.engine)),
-            format!("`pi attach {name}` comes back to it if its agent lives, and `pi stop {name}` brings its work in"),
+            record::what_next(&record.name),
         )
         .warn();
     }

@@ -26,9 +26,9 @@ pub(crate) fn run(launcher: &Launcher, name: Option<&str>) -> anyhow::Result<u8>
     let (mut live, mut lost) = match name {
         Some(name) => match record::find(host, name) {
             Ok(one) => (vec![one], vec![]),
-            Err(error) => (vec![], vec![record::deserted_named(host, Some(name))?.ok_or(error)?]),
+            Err(error) => (vec![], vec![record::lost_named(host, Some(name))?.ok_or(error)?]),
         },
-        None => (record::live(host)?, record::all_deserted(host)?),
+        None => (record::live(host)?, record::all_lost(host)?),
     };
     if let Some(context) = &launcher.options.on {
         let engine = host.on(context)?.engine;

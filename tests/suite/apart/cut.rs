@@ -222,7 +222,7 @@ fn while_the_line_is_cut_nothing_leaves_the_session_after_a_minute_and_its_work_
     let closed = begun.elapsed();
     assert!((40..=75).contains(&closed.as_secs()), "{closed:?}");
     let done = running.wait();
-    done.says(125, "the engine has not answered for 80 s; the session is over");
+    done.says(125, "the engine has not answered for 80 s; the session is given up");
     assert!(done.err.contains("does not answer: is the line cut?"), "{done:?}");
     // It is all there.
     assert!(!far.containers("agent").is_empty());
