@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -74,7 +74,10 @@ pub(super) fn named(settings: &Path, name: &str) -> anyhow::Result<Context> {
     let text = fs::read_to_string(&path).map_err(|error| {
         let name = name.escape_debug();
         Hinted::error(
-            format!("could not read docker's context `{name}` from `{}`: {error}", path.display()),
+            match error.kind() {
+                io::ErrorKind::NotFound => format!("docker has no context `{name}`"),
+                _ => format!("could not read docker's context `{name}` from `{}`: {error}", path.display()),
+            },
             "`docker context ls` lists them; `docker context create` makes one",
         )
     })?;

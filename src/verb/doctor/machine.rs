@@ -9,7 +9,10 @@ use std::{
 use rustix::fs::statvfs;
 
 use super::Line;
-use crate::{launcher::Launcher, record};
+use crate::{
+    launcher::Launcher,
+    record::{self, Dead, Live},
+};
 
 /// The launcher, other programs of its name, the kernel, the disk, and leftovers of sessions.
 pub(super) fn look(launcher: &Launcher) -> Vec<Line> {
@@ -29,15 +32,21 @@ pub(super) fn look(launcher: &Launcher) -> Vec<Line> {
         });
     }
     lines.extend(room(&host.home));
+    let lost = record::lost(host);
+    let is_lost = |dead: &Dead| lost.iter().any(|session| session.record.id == dead.id);
+    lines.extend(lost.iter().map(|Live { record, .. }| {
+        let what = format!("the session `{}` has lost its launcher", record.name);
+        Line::note("sessions", what, record::what_next(&record.name))
+    }));
     lines.push(match record::all(host) {
-        Ok((live, dead)) if dead.is_empty() => {
-            Line::fine("sessions", format!("{} running, none left over", live.len()))
-        }
-        Ok((live, dead)) => Line::note(
-            "sessions",
-            format!("{} running; {} that did not end properly", live.len(), dead.len()),
-            "`pi clean` removes what they left; the next `pi` does too",
-        ),
+        Ok((live, dead)) => match dead.iter().filter(|dead| !is_lost(dead)).count() {
+            0 => Line::fine("sessions", format!("{} running, none left over", live.len())),
+            left => Line::note(
+                "sessions",
+                format!("{} running; {left} that did not end properly", live.len()),
+                "`pi clean` removes what they left; the next `pi` does too",
+            ),
+        },
         Err(error) => Line::failed("sessions", &error, "make that directory yours and readable"),
     });
     lines

@@ -48,6 +48,15 @@ fn ends(far: &Far, copy: &str, terminal: &Terminal<'_>) {
     far.world.assert_nothing_left();
 }
 
+/// Stops the lost session, and looks that its work has come and nothing is left.
+fn is_stopped(far: &Far, copy: &str) {
+    far.pi(&["stop", "here"]).run().has_code(0);
+    far.settled();
+    assert!(far.containers("agent").is_empty());
+    far.has_come(copy, None);
+    far.world.assert_nothing_left();
+}
+
 /// Ends launcher and watcher as a machine does that loses its power, with all its connections.
 fn goes_down(far: &Far, copy: &str) {
     let option = format!("--clone={copy}");
@@ -80,6 +89,8 @@ fn a_session_whose_machine_went_down_lives_on_and_is_come_back_to() {
     assert!(!far.containers("agent").is_empty());
     let listed = far.pi(&["ps", "--json"]).run();
     assert!(listed.out.contains("\"state\": \"lost\""), "{listed:?}");
+    let examined = far.pi(&["doctor"]).run();
+    assert!(examined.out.contains("the session `here` has lost its launcher"), "{examined:?}");
     far.pi(&["logs", "here"]).run().says(125, "the session `here` has lost its launcher");
     far.pi(&["attach", "other"]).run().says(125, "no session `other` has lost its launcher");
     // Nobody takes the copy from it, nor names a verb that would end it.
@@ -114,11 +125,7 @@ fn a_session_that_was_given_up_lives_on_until_somebody_stops_it() {
     });
     assert!(!far.containers("agent").is_empty() && far.world.watchers().is_empty());
     far.line.cut(false);
-    far.pi(&["stop", "here"]).run().has_code(0);
-    far.settled();
-    assert!(far.containers("agent").is_empty());
-    far.has_come(&copy, None);
-    far.world.assert_nothing_left();
+    is_stopped(&far, &copy);
 }
 
 #[test]
@@ -154,10 +161,7 @@ fn a_session_whose_line_is_lost_again_and_again_lives_on() {
         if screen.contains("it lives on there: `pi attach here`") { Ok(()) } else { Err(screen) }
     });
     assert!(!far.containers("agent").is_empty());
-    far.pi(&["stop", "here"]).run().has_code(0);
-    far.settled();
-    far.has_come(&copy, None);
-    far.world.assert_nothing_left();
+    is_stopped(&far, &copy);
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn an_engine_that_anybody_on_the_way_could_take_over_is_refused() {
     context("skips", r#"{"Host":"tcp://10.0.0.1:2376","SkipTLSVerify":true}"#);
     let skips = world.run_pi(&["--on", "skips", "-p", "x"]);
     skips.says(125, "is reached without a look at its certificate");
-    world.run_pi(&["--on", "nowhere", "-p", "x"]).says(125, "could not read docker's context `nowhere`");
+    world.run_pi(&["--on", "nowhere", "-p", "x"]).says(125, "docker has no context `nowhere`");
     assert_eq!(world.docker().kinds(), [""; 0]);
 }
 
