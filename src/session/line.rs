@@ -28,9 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// A sidecar that has not heard of its launcher for so long has ended.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// How long after a cut a sidecar may still turn out to be lost.
-const AFTERWARDS: Duration = Duration::from_secs(120);
-
 /// A look at the line from time to time, as long as this value lives. A client of docker's may wait for ever at one that was cut.
 pub(super) struct Line {
     client: Arc<Mutex<Option<Arc<SharedChild>>>>,
@@ -93,19 +90,14 @@ struct Look {
 impl Look {
     fn on(&self, ended: &mpsc::Receiver<()>) {
         let mut cut: Option<Instant> = None;
-        // Until then a sidecar that has ended is taken for one that was lost with the line.
-        let mut back: Option<Instant> = None;
         let pause = PAUSE.min(self.patience / 4);
         while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             let asked = Instant::now();
             match (self.docker.about(), cut) {
-                (Ok(_), None) => {
-                    let was_cut = back.is_some_and(|then| then.elapsed() < AFTERWARDS);
-                    self.renew(if was_cut { Sidecar::is_lost } else { Sidecar::is_wanting });
-                }
+                // Nobody may have noticed a cut: this machine has slept, or only the sidecar's connection was lost.
+                (Ok(_), None) => self.renew(Sidecar::is_lost),
                 (Ok(_), Some(since)) => {
                     cut = None;
-                    back = Some(Instant::now());
                     report::warn("the engine answers again");
                     self.renew(|sidecar| sidecar.is_lost() || since.elapsed() > SILENCE);
                 }

@@ -184,16 +184,13 @@ fn a_session_goes_on_when_the_line_is_back_soon() {
     far.world.assert_nothing_left();
 }
 
-#[test]
-fn a_cut_of_more_than_a_minute_closes_the_way_out_until_the_line_is_back() {
-    let far = Far::new();
-    let running = far.at_work("copy", "600");
-    far.line.cut(true);
+/// Waits until the way out of a session is closed, and calls `back`; then until it is open again, and to the session's end.
+fn closes_and_opens(far: &Far, running: Running, back: impl FnOnce(&Running)) {
     until_within(Duration::from_secs(90), "the end of the way out", || {
         let sidecar = far.containers("proxy");
         if sidecar.is_empty() { Ok(()) } else { Err(sidecar) }
     });
-    far.line.cut(false);
+    back(&running);
     until_within(Duration::from_secs(90), "another way out", || {
         if running.err().contains("the way out of the session is open again") {
             Ok(())
@@ -205,6 +202,22 @@ fn a_cut_of_more_than_a_minute_closes_the_way_out_until_the_line_is_back() {
     assert_eq!((done.code, done.out.as_str()), (Some(0), "done\n403\n"), "{done:?}");
     far.has_come("copy", Some("after\n"));
     far.world.assert_nothing_left();
+}
+
+#[test]
+fn a_cut_of_more_than_a_minute_closes_the_way_out_until_the_line_is_back() {
+    let far = Far::new();
+    let running = far.at_work("copy", "600");
+    far.line.cut(true);
+    closes_and_opens(&far, running, |_| far.line.cut(false));
+}
+
+#[test]
+fn a_machine_that_sleeps_closes_the_way_out_until_it_wakes() {
+    let far = Far::new();
+    let running = far.at_work("copy", "600");
+    running.signal(Signal::STOP);
+    closes_and_opens(&far, running, |running| running.signal(Signal::CONT));
 }
 
 #[test]
